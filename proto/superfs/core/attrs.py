@@ -1,0 +1,109 @@
+"""Attributes of inodes as every process sees them, and their packed form for bulk messages."""
+
+from __future__ import annotations
+
+import stat
+import struct
+from dataclasses import dataclass, replace
+from enum import IntFlag
+
+from superfs.core.limits import CHAINS_PER_FILE_MAX
+
+
+class Flag(IntFlag):
+    """What is worth knowing without a further read."""
+
+    INLINE = 1  # contents are in the metadata store
+    HAS_XATTR = 2  # any xattr at all
+    HAS_ACL = 4  # system.posix_acl_access
+    HAS_DEFAULT_ACL = 8  # system.posix_acl_default (directories)
+    TRUNCATING = 16  # a shrink is being finished at the data daemons
+    MULTI = 32  # several links, now or once: filed under its own number
+    HAS_CAPABILITY = 64  # security.capability
+
+
+class Set(IntFlag):
+    """What a setattr changes."""
+
+    MODE = 1
+    UID = 2
+    GID = 4
+    SIZE = 8
+    ATIME = 16
+    MTIME = 32
+    ATIME_NOW = 64
+    MTIME_NOW = 128
+    KILL_PRIV = 256  # drop setuid and setgid with it (truncate, chown)
+
+
+@dataclass(slots=True)
+class Attr:
+    """One inode. `mode` carries the type bits; times are nanoseconds since 1970, may be negative.
+
+    `chains` and `data_generation` say where the contents lie; `change` is the commit that last
+    changed the inode and orders answers.
+    """
+
+    ino: int
+    generation: int
+    place: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int = 0
+    rdev: int = 0
+    atime_ns: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    btime_ns: int = 0
+    flags: int = 0
+    data_generation: int = 0
+    change: int = 0
+    chains: tuple[int, ...] = ()
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_regular(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_inline(self) -> bool:
+        return bool(self.flags & Flag.INLINE)
+
+    def copy(self) -> Attr:
+        return replace(self)
+
+
+# Packed form, little-endian, fixed size, so that N of them are one bytes object. The chains of a
+# file come last; unused places hold 0xFFFF.
+_PACK = struct.Struct(f"<QIQIIIIQQqqqqIIQ{CHAINS_PER_FILE_MAX}H")
+PACKED_ATTR_BYTES = _PACK.size
+NO_CHAIN = 0xFFFF
+_NO_CHAINS = (NO_CHAIN,) * CHAINS_PER_FILE_MAX
+
+
+def pack_attr(a: Attr) -> bytes:
+    chains = a.chains + _NO_CHAINS[len(a.chains) :]
+    return _PACK.pack(
+        a.ino, a.generation, a.place, a.mode, a.nlink, a.uid, a.gid, a.size, a.rdev,
+        a.atime_ns, a.mtime_ns, a.ctime_ns, a.btime_ns, a.flags, a.data_generation, a.change,
+        *chains,
+    )  # fmt: skip
+
+
+def unpack_attr(data: bytes | memoryview, offset: int = 0) -> Attr:
+    """Raises ValueError when there are not enough bytes."""
+    try:
+        values = _PACK.unpack_from(data, offset)
+    except struct.error as error:
+        raise ValueError(f"packed attributes: {error}") from None
+    chains = tuple(c for c in values[16:] if c != NO_CHAIN)
+    return Attr(*values[:16], chains=chains)

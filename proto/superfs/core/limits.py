@@ -1,0 +1,55 @@
+"""Every limit, with its unit in its name and the relations between them asserted."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# names and records
+NAME_BYTES_MAX = 255
+SYMLINK_BYTES_MAX = 4095
+XATTR_NAME_BYTES_MAX = 255
+XATTR_VALUE_BYTES_MAX = 64 * KIB
+XATTR_LIST_BYTES_MAX = 64 * KIB
+LINKS_MAX = 65_000
+FILE_SIZE_BYTES_MAX = (1 << 63) - 1
+CHAINS_PER_FILE_MAX = 16
+INLINE_BYTES_MAX = 3840
+"""Small files live in the metadata store up to this size: record, header and checksum together
+stay within one 4,096-byte page of LMDB (a byte more takes two)."""
+
+# chunks and extents
+CHUNK_BYTES = 4 * MIB
+CHUNKS_MAX = 1 << 32
+"""Chunk indexes are 32 bits on the wire: files end at 16 PiB."""
+BLOCK_BYTES = 16 * KIB
+"""One crc32c each."""
+SEGMENT_BYTES = 64 * MIB
+EXTENTS_PER_CHUNK_MAX = 64
+FILE_DATA_BYTES_MAX = CHUNK_BYTES * CHUNKS_MAX
+
+# messages
+MESSAGE_DATA_BYTES_MAX = 1 * MIB
+MESSAGE_BYTES_MAX = 4 * MIB
+BATCH_OPS_MAX = 1024
+LISTING_ENTRIES_MAX = 4096
+LISTING_BYTES_MAX = 2 * MIB
+MANY_ENTRIES_MAX = 4096
+REMOVE_TREE_ENTRIES_MAX = 2048
+RESERVE_COUNT_MAX = 65_536
+GROUPS_MAX = 65_536
+TOKEN_BYTES_MAX = 8 * KIB
+
+# sessions
+REPLY_WINDOW_OPS = 4096
+OPEN_PER_SESSION_MAX = 1 << 20
+SESSIONS_MAX = 65_536
+PROTOCOL_VERSION = 1
+
+assert CHUNK_BYTES % BLOCK_BYTES == 0
+assert SEGMENT_BYTES % CHUNK_BYTES == 0
+assert INLINE_BYTES_MAX < BLOCK_BYTES
+assert MESSAGE_DATA_BYTES_MAX <= CHUNK_BYTES
+assert MESSAGE_DATA_BYTES_MAX + 64 * KIB < MESSAGE_BYTES_MAX
+assert LISTING_BYTES_MAX < MESSAGE_BYTES_MAX
+assert BATCH_OPS_MAX <= REPLY_WINDOW_OPS

@@ -1,0 +1,172 @@
+from superfs.v1 import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DataRequest(_message.Message):
+    __slots__ = ("tag", "capability", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    WRITE_MANY_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    READ_MANY_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    REAP_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    tag: int
+    capability: bytes
+    write: Write
+    write_many: WriteMany
+    read: Read
+    read_many: ReadMany
+    commit: Commit
+    truncate: Truncate
+    reap: Reap
+    usage: Usage
+    fence: Fence
+    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ...) -> None: ...
+
+class DataReply(_message.Message):
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    BOOT_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    tag: int
+    code: int
+    detail: str
+    boot_epoch: int
+    data: bytes
+    reads: _containers.RepeatedCompositeFieldContainer[ReadResult]
+    usage: UsageReply
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ...) -> None: ...
+
+class Write(_message.Message):
+    __slots__ = ("ino", "data_generation", "chunk", "offset", "data")
+    INO_FIELD_NUMBER: _ClassVar[int]
+    DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ino: int
+    data_generation: int
+    chunk: int
+    offset: int
+    data: bytes
+    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., chunk: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteMany(_message.Message):
+    __slots__ = ("writes",)
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    writes: _containers.RepeatedCompositeFieldContainer[Write]
+    def __init__(self, writes: _Optional[_Iterable[_Union[Write, _Mapping]]] = ...) -> None: ...
+
+class Read(_message.Message):
+    __slots__ = ("ino", "data_generation", "chunk", "offset", "length")
+    INO_FIELD_NUMBER: _ClassVar[int]
+    DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    ino: int
+    data_generation: int
+    chunk: int
+    offset: int
+    length: int
+    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., chunk: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class ReadMany(_message.Message):
+    __slots__ = ("reads",)
+    READS_FIELD_NUMBER: _ClassVar[int]
+    reads: _containers.RepeatedCompositeFieldContainer[Read]
+    def __init__(self, reads: _Optional[_Iterable[_Union[Read, _Mapping]]] = ...) -> None: ...
+
+class ReadResult(_message.Message):
+    __slots__ = ("code", "data")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    data: bytes
+    def __init__(self, code: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Commit(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Truncate(_message.Message):
+    __slots__ = ("ino", "data_generation", "size")
+    INO_FIELD_NUMBER: _ClassVar[int]
+    DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ino: int
+    data_generation: int
+    size: int
+    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Reap(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[ReapItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[ReapItem, _Mapping]]] = ...) -> None: ...
+
+class ReapItem(_message.Message):
+    __slots__ = ("ino", "data_generation")
+    INO_FIELD_NUMBER: _ClassVar[int]
+    DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ino: int
+    data_generation: int
+    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UsageReply(_message.Message):
+    __slots__ = ("bytes_total", "bytes_free", "bytes_live", "segments", "extents")
+    BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FREE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_LIVE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    EXTENTS_FIELD_NUMBER: _ClassVar[int]
+    bytes_total: int
+    bytes_free: int
+    bytes_live: int
+    segments: int
+    extents: int
+    def __init__(self, bytes_total: _Optional[int] = ..., bytes_free: _Optional[int] = ..., bytes_live: _Optional[int] = ..., segments: _Optional[int] = ..., extents: _Optional[int] = ...) -> None: ...
+
+class Fence(_message.Message):
+    __slots__ = ("session_id", "epoch")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    epoch: int
+    def __init__(self, session_id: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class DataCheckRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DataListRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StoredList(_message.Message):
+    __slots__ = ("inos", "generations", "sizes")
+    INOS_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    inos: bytes
+    generations: bytes
+    sizes: bytes
+    def __init__(self, inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ..., sizes: _Optional[bytes] = ...) -> None: ...
