@@ -105,5 +105,10 @@ def unpack_attr(data: bytes | memoryview, offset: int = 0) -> Attr:
         values = _PACK.unpack_from(data, offset)
     except struct.error as error:
         raise ValueError(f"packed attributes: {error}") from None
-    chains = tuple(c for c in values[16:] if c != NO_CHAIN)
-    return Attr(*values[:16], chains=chains)
+    ino, generation, place, mode, nlink, uid, gid, size, rdev, *rest = values
+    atime_ns, mtime_ns, ctime_ns, btime_ns, flags, data_generation, change, *chains = rest
+    return Attr(
+        ino, generation, place, mode, nlink, uid, gid, size, rdev,
+        atime_ns, mtime_ns, ctime_ns, btime_ns, flags, data_generation, change,
+        tuple(c for c in chains if c != NO_CHAIN),
+    )  # fmt: skip
