@@ -1,0 +1,101 @@
+# Everything a newcomer needs: `make run`, `make stop`, `make test`. `make help` lists the rest.
+# DIR holds the embedded cluster, MNT is where it is mounted; both can be set on the command line.
+
+SHELL   := /bin/bash
+DIR     ?= .superfs
+MNT     ?= mnt
+PYTHON  ?= python3
+PREFIX  ?= /opt/superfs
+BENCH   ?= $(wildcard bench/*.py)
+BIN     := .venv/bin
+SUPERFS := $(BIN)/superfs
+
+RUN_PACKAGES  := python3 python3-venv python3-dev fuse3 libfuse3-dev pkg-config gcc libc6-dev
+TEST_PACKAGES := build-essential git rsync fio attr acl sqlite3 util-linux procps file
+
+# $(call need,PACKAGES): installs the Debian packages that are missing, and only those.
+define need
+	@if ! command -v dpkg-query >/dev/null; then \
+	  echo "This is not Debian: make sure that you have the like of: $(1)"; exit 0; fi; \
+	missing=; for package in $(1); do \
+	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' \
+	    || missing="$$missing $$package"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	root=; if [ "$$(id -u)" != 0 ]; then root=sudo; command -v sudo >/dev/null || { \
+	  echo "Missing packages:$$missing. Install them as root, then run make again." >&2; exit 1; }; fi; \
+	echo "Installing system packages:$$missing"; \
+	$$root apt-get update -qq && $$root env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends $$missing
+endef
+
+.PHONY: help install run stop check lint format type test unit e2e proto bench soak torch \
+        install-system uninstall-system clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/.installed ## the virtual environment with the project in it
+
+.venv/.system:
+	$(call need,$(RUN_PACKAGES))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is too old: Python 3.11 or later is needed (make PYTHON=...)" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: pyproject.toml .venv/.system
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.dev: .venv/.installed
+	$(call need,$(TEST_PACKAGES))
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+run: .venv/.installed ## start an embedded cluster in DIR, mount it at MNT, fill it, show it
+	@$(SUPERFS) up --dir '$(DIR)' --mount '$(MNT)' --detach
+	@SUPERFS='$(SUPERFS)' PYTHON='$(BIN)/python' bash docs/tour.sh '$(DIR)' '$(MNT)'
+
+stop: ## unmount and stop what `make run` started
+	@if [ -x $(SUPERFS) ]; then $(SUPERFS) down --dir '$(DIR)'; else echo 'Nothing is installed.'; fi
+
+check: lint type ## lint, types and fast tests: under two minutes
+	$(BIN)/python -m pytest -q -m 'not slow and not fuse and not gpu and not soak' \
+	  tests/unit tests/conformance
+
+lint: .venv/.dev ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.dev ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: .venv/.dev ## mypy --strict
+	$(BIN)/mypy
+
+test: .venv/.dev ## every test, mounts included
+	$(BIN)/python -m pytest -m 'not soak'
+
+unit: .venv/.dev ## tests without daemons or mounts
+	$(BIN)/python -m pytest -q tests/unit tests/conformance tests/property
+
+e2e: .venv/.dev ## tests with daemons and mounts
+	$(BIN)/python -m pytest tests/e2e
+
+proto: .venv/.dev ## generate the protobuf code anew
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto \
+	  --grpc_python_out=proto proto/superfs/v1/*.proto
+
+bench: .venv/.dev ## every measurement (BENCH=bench/floor.py for one)
+	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+soak: .venv/.dev ## the long tests: minutes to hours
+	$(BIN)/python -m pytest -m soak --timeout=0
+
+torch: .venv/.installed ## PyTorch, for the clients that need it
+	$(BIN)/python -m pip install torch==2.13.0
+
+clean: stop ## stop, then remove what can be made again (never DIR)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
