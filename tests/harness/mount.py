@@ -1,0 +1,109 @@
+"""superfs-mount at a temporary mount point, and the check that follows every file-system test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from harness.cluster import toml
+from harness.daemon import BIN, Daemon
+from harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any
+
+    from harness.cluster import Cluster
+
+
+class Mount:
+    """`settings` overrides the TOML's tables: {"mount": {"atime": "strict"}}."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str = "mnt",
+        *,
+        settings: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.point: Path = cluster.dir / name
+        self.point.mkdir()
+        config = cluster.dir / "config" / f"{name}.toml"
+        tables: dict[str, dict[str, Any]] = {
+            "client": {
+                "cluster": [cluster.target("clusterd")],
+                "token_file": cluster.token_file,
+            },
+        }
+        for table, values in (settings or {}).items():
+            tables.setdefault(table, {}).update(values)
+        config.write_text(toml(tables))
+        self.daemon = Daemon(
+            name,
+            [BIN / "superfs-mount", "--config", config, self.point],
+            cluster.dir / "log" / f"{name}.log",
+        )
+
+    def start(self) -> Mount:
+        self.daemon.start()
+
+        def mounted() -> bool:
+            assert self.daemon.running, f"the mount ended at start\n{self.daemon.tail()}"
+            return os.path.ismount(self.point)
+
+        wait_until(mounted, f"{self.point} is mounted\n{self.daemon.tail()}")
+        return self
+
+    def unmount(self) -> None:
+        """As an administrator would: umount, and the program ends by itself with 0."""
+        if os.path.ismount(self.point):
+            subprocess.run(["umount", self.point], check=True, timeout=60)
+        status = self.daemon.wait()
+        assert status == 0, f"superfs-mount ended with {status}\n{self.daemon.tail()}"
+
+    def trouble(self, allowed: Iterable[str] = ()) -> list[str]:
+        return self.daemon.trouble(allowed)
+
+    def close(self) -> None:
+        """Whatever happened: no process and no mount is left."""
+        self.daemon.kill()
+        subprocess.run(["umount", "-l", self.point], check=False, capture_output=True)
+
+    def __enter__(self) -> Mount:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.unmount()
+        finally:
+            self.close()
+
+
+def findings(cluster: Cluster) -> list[str]:
+    """What `superfs fsck` finds: one line each."""
+    command = [BIN / "superfs", "fsck", "--json"]
+    command += ["--cluster", cluster.target("clusterd"), "--token-file", str(cluster.token_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in (0, 1), f"fsck: {done.returncode}\n{done.stdout}{done.stderr}"
+    return [json.dumps(line) for line in json.loads(done.stdout)["findings"]]
+
+
+def fsck(cluster: Cluster, *, allowed: Iterable[str] = ()) -> None:
+    """Nothing is found. Called after every file-system test."""
+    left = [line for line in findings(cluster) if not any(word in line for word in allowed)]
+    assert not left, "\n".join(left)
