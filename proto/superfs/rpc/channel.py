@@ -1,0 +1,88 @@
+"""Client channels: which of a daemon's addresses to take, and with which options.
+
+Limits and keep-alive mirror `rpc/server.py`: a peer that lost its power is noticed within 20 s.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import grpc
+
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import MESSAGE_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOKEN_KEY = "superfs-token-bin"
+KEEPALIVE_TIME_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+METADATA_BYTES_MAX = 32 * 1024
+IDENTITY_ONLY = 1
+"""Bit set of compression algorithms: none. Compressed data of a peer would have to be unpacked
+before its size is known."""
+
+Options = list[tuple[str, int | str]]
+
+
+def common_options() -> Options:
+    return [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ONLY),
+    ]
+
+
+def channel_options() -> Options:
+    return [
+        *common_options(),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.enable_retries", 0),  # a retry keeps its sequence number: ours to do, not gRPC's
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def choose_address(addresses: Sequence[str]) -> str:
+    """A Unix socket that exists on this host, else the first address reached by network, else
+    the first (its daemon may be about to start)."""
+    for address in addresses:
+        if address.startswith("unix:") and _is_socket(address.removeprefix("unix:")):
+            return address
+    for address in addresses:
+        if not address.startswith("unix:"):
+            return address
+    if not addresses:
+        raise FsError(Code.UNAVAILABLE, "no address is known for this daemon")
+    return addresses[0]
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def open_channel(addresses: Sequence[str]) -> grpc.Channel:
+    return grpc.insecure_channel(choose_address(addresses), options=channel_options())
+
+
+def open_aio_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(choose_address(addresses), options=channel_options())
+
+
+def token_metadata(token: bytes) -> tuple[tuple[str, bytes], ...]:
+    """What every call but a handshake or a health check carries."""
+    return ((TOKEN_KEY, token),)

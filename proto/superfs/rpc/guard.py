@@ -1,0 +1,183 @@
+"""What stands before every servicer: who calls, and what becomes of what it raises.
+
+Every method but a health check and Cluster.Handshake needs a session token. A request that is no
+protobuf message becomes INVALID_ARGUMENT, an `FsError` its status, anything else INTERNAL with its
+trace in the log and nothing of it on the wire.
+
+Servicers are coroutines, or async generators for streamed answers. Requests of unary calls are
+parsed here and not by grpc.aio, which would put the exception's text into the status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, Protocol
+
+import grpc
+
+from superfs.core.errors import Code, FsError
+from superfs.core.tokens import Authority, Grant, Purpose
+from superfs.rpc.channel import TOKEN_KEY
+from superfs.rpc.errors import message_of, status_of, trailing_metadata
+
+OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/superfs.v1.Cluster/Handshake")
+
+log = logging.getLogger("superfs.rpc")
+
+_grant: contextvars.ContextVar[Grant] = contextvars.ContextVar("superfs-grant")
+
+Rpc = Callable[[Any, Any], Any]
+
+
+class Observer(Protocol):
+    """Told of every finished call."""
+
+    def __call__(self, method: str, code: Code, seconds: float) -> None: ...
+
+
+def grant_of(context: Any) -> Grant:  # noqa: ANN401 - grpc's context, or a stand-in in a test
+    """Who makes this call. Of a stand-in for grpc's context: its attribute `grant`."""
+    grant = getattr(context, "grant", None)
+    if isinstance(grant, Grant):
+        return grant
+    try:
+        return _grant.get()
+    except LookupError:
+        raise FsError(Code.UNAUTHENTICATED, "a session token is needed") from None
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    def __init__(
+        self, authority: Authority, now_ns: Callable[[], int], observe: Observer | None = None
+    ) -> None:
+        self._authority = authority
+        self._now_ns = now_ns
+        self._observe = observe
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[Any], Awaitable[Any]],
+        handler_call_details: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        method: str = handler_call_details.method
+        if not method.startswith(OPEN_PREFIXES):
+            try:
+                _grant.set(self._authenticate(handler_call_details.invocation_metadata))
+            except FsError as error:
+                self._seen(method, error.code, 0.0)
+                return grpc.stream_stream_rpc_method_handler(_refuse(error))
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            missing = FsError(Code.NOT_SUPPORTED, "no such method")
+            return grpc.stream_stream_rpc_method_handler(_refuse(missing))
+        return self._guarded(method, handler)
+
+    def end_streams(self) -> None:
+        """Ends every open stream with UNAVAILABLE: clients connect again, to whoever answers."""
+        self._stopping = True
+        for task in self._streams:
+            task.cancel()
+
+    def _authenticate(self, metadata: Any) -> Grant:  # noqa: ANN401
+        token = next((value for key, value in metadata or () if key == TOKEN_KEY), None)
+        if not isinstance(token, bytes):
+            raise FsError(Code.UNAUTHENTICATED, "a session token is needed")
+        return self._authority.verify(Purpose.SESSION, token, self._now_ns())
+
+    def _guarded(self, method: str, handler: Any) -> Any:  # noqa: ANN401
+        serialize = handler.response_serializer
+        parse = _parser(handler.request_deserializer)
+        streams_in, streams_out = handler.request_streaming, handler.response_streaming
+        inner: Rpc = (
+            (handler.stream_stream if streams_out else handler.stream_unary)
+            if streams_in
+            else (handler.unary_stream if streams_out else handler.unary_unary)
+        )
+        generator = inspect.isasyncgenfunction(inner)
+        assert generator or inspect.iscoroutinefunction(inner), f"{method} must be a coroutine"
+
+        async def run(request: Any, context: Any) -> Any:  # noqa: ANN401
+            if not streams_in:
+                request = parse(request)
+            if not generator:
+                return await inner(request, context)
+            async for answer in inner(request, context):
+                await context.write(answer)
+            return None
+
+        guarded = self._converting(method, run, stream=streams_in or streams_out)
+        if streams_in and streams_out:
+            return grpc.stream_stream_rpc_method_handler(guarded, parse, serialize)
+        if streams_in:
+            return grpc.stream_unary_rpc_method_handler(guarded, parse, serialize)
+        if streams_out:
+            return grpc.unary_stream_rpc_method_handler(guarded, None, serialize)
+        return grpc.unary_unary_rpc_method_handler(guarded, None, serialize)
+
+    def _converting(self, method: str, run: Rpc, *, stream: bool) -> Rpc:
+        async def guarded(request: Any, context: Any) -> Any:  # noqa: ANN401
+            started = time.monotonic()
+            code = Code.OK
+            task = asyncio.current_task()
+            assert task is not None
+            if stream:
+                self._streams.add(task)
+            try:
+                return await run(request, context)
+            except FsError as error:
+                code = error.code
+                await abort(context, error)
+            except grpc.aio.AbortError:
+                code = Code.INTERNAL
+                raise
+            except asyncio.CancelledError:
+                code = Code.UNAVAILABLE
+                if not (stream and self._stopping):
+                    raise
+                task.uncancel()
+                await abort(context, FsError(code, "the daemon is stopping"))
+            except Exception:
+                code = Code.INTERNAL
+                log.exception("an unexpected error in %s", method)
+                await abort(context, FsError(code, "internal error; see the daemon's log"))
+            finally:
+                self._streams.discard(task)
+                self._seen(method, code, time.monotonic() - started)
+
+        return guarded
+
+    def _seen(self, method: str, code: Code, seconds: float) -> None:
+        if self._observe is not None:
+            self._observe(method, code, seconds)
+
+
+def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def checked(raw: bytes) -> Any:  # noqa: ANN401
+        try:
+            return parse(raw)
+        except Exception:
+            # The text of the exception is of no use to a client and may quote its bytes.
+            raise FsError(Code.BAD_REQUEST, "not a protobuf message of this method") from None
+
+    return checked
+
+
+def _refuse(error: FsError) -> Rpc:
+    """For any kind of method: on the wire a refusal looks the same for all four."""
+
+    async def refuse(_request: Any, context: Any) -> NoReturn:  # noqa: ANN401
+        await abort(context, error)
+
+    return refuse
+
+
+async def abort(context: Any, error: FsError) -> NoReturn:  # noqa: ANN401
+    await context.abort(status_of(error.code), message_of(error), trailing_metadata(error))
+    raise AssertionError("context.abort does not return")
