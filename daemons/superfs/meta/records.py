@@ -1,0 +1,233 @@
+"""What the values of the metadata store look like, and the checksum behind each of them.
+
+A stored value is the packed record and the 8-byte xxh3_64 of key + record, seeded with the number
+of its table: a record that was flipped, cut, or turned up under another key is noticed at every
+read. All numbers little-endian; lengths of variable parts follow from the size of the value.
+
+    Dentry     ino u64, generation u32, mode u32, uid u32, gid u32, flags u32
+    Attr       core/attrs.py: pack_attr
+    Directory  packed Attr, parent u64, chains u8, chain u16 each, name
+    Orphan     packed Attr, holder u64 each
+    Counter    next ino counter u64, next generation u32, next data generation u32
+    Run        first ino u64, session u64
+    Session    epoch u64, acked_below u64, ended_ns i64 (0: alive), uid u32, gid u32, kind u8,
+               name of the client in UTF-8
+    Debt       size u64 (truncate: what is left; reap: 0), chain u16 each
+    State      commit u64, last time i64, then (records u64, sum of checksums u64) for each table
+    Identity   format version u32, node u32, cluster id in ASCII
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from xxhash import xxh3_64_digest
+
+from superfs.core.attrs import PACKED_ATTR_BYTES, pack_attr, unpack_attr
+from superfs.core.errors import Code, FsError
+from superfs.core.namespace.txn import Dentry, Directory, Orphan
+from superfs.meta.keys import Table
+
+FORMAT_VERSION = 1
+CHECKSUM_BYTES = 8
+SUM_MASK = (1 << 64) - 1
+
+_DENTRY = struct.Struct("<QIIIII")
+_DIRECTORY = struct.Struct("<QB")
+_ID = struct.Struct("<Q")
+_COUNTER = struct.Struct("<QII")
+_RUN = struct.Struct("<QQ")
+_SESSION = struct.Struct("<QQqIIB")
+_STATE = struct.Struct("<Qq")
+_TALLY = struct.Struct("<QQ")
+_IDENTITY = struct.Struct("<II")
+
+
+# ---- checksums -----------------------------------------------------------------------------------
+
+
+def seal(table: Table, key: bytes, record: bytes) -> bytes:
+    return record + xxh3_64_digest(key + record, table)
+
+
+def unseal(table: Table, key: bytes, value: bytes) -> bytes:
+    """The record of a stored value. Raises FsError(DAMAGED) when the checksum does not match."""
+    record = value[:-CHECKSUM_BYTES]
+    if xxh3_64_digest(key + record, table) != value[-CHECKSUM_BYTES:]:
+        raise damaged(table, key)
+    return record
+
+
+def checksum_of(value: bytes) -> int:
+    """As a number, of a stored value: what the tally of its table adds up."""
+    return int.from_bytes(value[-CHECKSUM_BYTES:], "big")
+
+
+def damaged(table: Table, key: bytes) -> FsError:
+    return FsError(Code.DAMAGED, f"{table.name.lower()} record {key.hex()}: checksum mismatch")
+
+
+# ---- the namespace -------------------------------------------------------------------------------
+
+
+def pack_dentry(d: Dentry) -> bytes:
+    return _DENTRY.pack(d.ino, d.generation, d.mode, d.uid, d.gid, d.flags)
+
+
+def unpack_dentry(record: bytes) -> Dentry:
+    return Dentry(*_DENTRY.unpack(record))
+
+
+def pack_directory(d: Directory) -> bytes:
+    head = pack_attr(d.attr) + _DIRECTORY.pack(d.parent, len(d.layout))
+    return head + pack_chains(d.layout) + d.name
+
+
+def unpack_directory(record: bytes) -> Directory:
+    parent, chains = _DIRECTORY.unpack_from(record, PACKED_ATTR_BYTES)
+    start = PACKED_ATTR_BYTES + _DIRECTORY.size
+    end = start + 2 * chains
+    return Directory(unpack_attr(record), parent, record[end:], unpack_chains(record[start:end]))
+
+
+def pack_orphan(o: Orphan) -> bytes:
+    return pack_attr(o.attr) + b"".join(map(_ID.pack, sorted(o.holders)))
+
+
+def unpack_orphan(record: bytes) -> Orphan:
+    holders = {h for (h,) in _ID.iter_unpack(record[PACKED_ATTR_BYTES:])}
+    return Orphan(unpack_attr(record), holders)
+
+
+pack_id = _ID.pack
+
+
+def unpack_id(record: bytes) -> int:
+    (value,) = _ID.unpack(record)
+    return int(value)
+
+
+def pack_chains(chains: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<{len(chains)}H", *chains)
+
+
+def unpack_chains(record: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(record) // 2}H", record)
+
+
+# ---- the daemon's own ----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Counter:
+    """The next number of each kind in one slot. Numbers start at 1; ROOT took generation 1."""
+
+    ino: int = 1
+    generation: int = 2
+    data_generation: int = 1
+
+
+def pack_counter(c: Counter) -> bytes:
+    return _COUNTER.pack(c.ino, c.generation, c.data_generation)
+
+
+def unpack_counter(record: bytes) -> Counter:
+    return Counter(*_COUNTER.unpack(record))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Reserved numbers from `first` to the one it is filed under."""
+
+    first: int
+    session: int
+
+
+def pack_run(r: Run) -> bytes:
+    return _RUN.pack(r.first, r.session)
+
+
+def unpack_run(record: bytes) -> Run:
+    return Run(*_RUN.unpack(record))
+
+
+@dataclass(slots=True)
+class Session:
+    """Who a client was. An ended session stays on record, so that nothing of it ever runs."""
+
+    epoch: int = 1
+    acked_below: int = 0
+    ended_ns: int = 0
+    uid: int = 0
+    gid: int = 0
+    kind: int = 0
+    client: str = ""
+
+
+def pack_session(s: Session) -> bytes:
+    head = _SESSION.pack(s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind)
+    return head + s.client.encode()
+
+
+def unpack_session(record: bytes) -> Session:
+    epoch, acked_below, ended_ns, uid, gid, kind = _SESSION.unpack_from(record)
+    client = record[_SESSION.size :].decode()
+    return Session(epoch, acked_below, ended_ns, uid, gid, kind, client)
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """What the data daemons of `chains` have to be told: see the key for whom and what."""
+
+    size: int
+    chains: tuple[int, ...]
+
+
+def pack_debt(d: Debt) -> bytes:
+    return _ID.pack(d.size) + pack_chains(d.chains)
+
+
+def unpack_debt(record: bytes) -> Debt:
+    return Debt(unpack_id(record[: _ID.size]), unpack_chains(record[_ID.size :]))
+
+
+@dataclass(slots=True)
+class State:
+    """Changes with every commit. The tallies make an absent record visible: a table whose
+    records do not add up has lost some, or was put together from two moments."""
+
+    commit: int = 0
+    time_ns: int = 0
+    counts: list[int] = field(default_factory=lambda: [0] * len(Table))
+    sums: list[int] = field(default_factory=lambda: [0] * len(Table))
+
+    def copy(self) -> State:
+        return State(self.commit, self.time_ns, self.counts.copy(), self.sums.copy())
+
+
+def pack_state(s: State) -> bytes:
+    tallies = zip(s.counts, s.sums, strict=True)
+    return _STATE.pack(s.commit, s.time_ns) + b"".join(_TALLY.pack(c, h) for c, h in tallies)
+
+
+def unpack_state(record: bytes) -> State:
+    commit, time_ns = _STATE.unpack_from(record)
+    tallies = list(_TALLY.iter_unpack(record[_STATE.size :]))
+    return State(commit, time_ns, [c for c, _ in tallies], [h for _, h in tallies])
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    cluster_id: str
+    node_id: int
+    format_version: int = FORMAT_VERSION
+
+
+def pack_identity(i: Identity) -> bytes:
+    return _IDENTITY.pack(i.format_version, i.node_id) + i.cluster_id.encode("ascii")
+
+
+def unpack_identity(record: bytes) -> Identity:
+    version, node_id = _IDENTITY.unpack_from(record)
+    return Identity(record[_IDENTITY.size :].decode("ascii"), node_id, version)
