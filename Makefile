@@ -75,7 +75,7 @@ type: .venv/.dev ## mypy --strict
 	$(BIN)/mypy
 
 test: .venv/.dev ## every test, mounts included
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest
 
 unit: .venv/.dev ## tests without daemons or mounts
 	$(BIN)/python -m pytest -q tests/unit tests/conformance tests/property
@@ -91,7 +91,7 @@ bench: .venv/.dev ## every measurement (BENCH=bench/floor.py for one)
 	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 soak: .venv/.dev ## the long tests: minutes to hours
-	$(BIN)/python -m pytest -m soak --timeout=0
+	$(BIN)/python -m pytest -m soak --soak --timeout=0
 
 torch: .venv/.installed ## PyTorch, for the clients that need it
 	$(BIN)/python -m pip install torch==2.13.0

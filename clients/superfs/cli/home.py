@@ -1,13 +1,13 @@
 """Where an embedded cluster keeps its things: the layout of the directory of `superfs up --dir`.
 
-    cluster.key   what the daemons sign tokens with        (0600)
-    token         what clients show to get in              (0600)
-    formatted     which daemons have a formatted store: one "NAME state" line each
-    lock          held by the supervisor as long as it lives
-    config/       clusterd.toml metad-1.toml datad-2.toml … mount.toml
-    run/          sockets and the supervisor's status; a link to a shorter place if need be (0700)
-    log/          one file per process
-    clusterd/ metad-1/ datad-2/ …   the stores
+cluster.key   what the daemons sign tokens with        (0600)
+token         what clients show to get in              (0600)
+formatted     which daemons have a formatted store: one "NAME state" line each
+lock          held by the supervisor as long as it lives
+config/       clusterd.toml metad-1.toml datad-2.toml … mount.toml
+run/          sockets and the supervisor's status; a link to a shorter place if need be (0700)
+log/          one file per process
+clusterd/ metad-1/ datad-2/ …   the stores
 """
 
 from __future__ import annotations
@@ -103,9 +103,13 @@ class Home:
             self.log_dir.mkdir(mode=0o700, exist_ok=True)
             self._make_run_dir()
         except FileExistsError as error:
-            raise CliError(f"{error.filename} is not a directory", hint="choose another --dir") from None
+            raise CliError(
+                f"{error.filename} is not a directory", hint="choose another --dir"
+            ) from None
         except OSError as error:
-            raise CliError(f"{error.filename}: {error.strerror}", hint="choose another --dir") from None
+            raise CliError(
+                f"{error.filename}: {error.strerror}", hint="choose another --dir"
+            ) from None
 
     def _make_run_dir(self) -> None:
         run = self.root / "run"
