@@ -1,0 +1,326 @@
+"""One ordered stream to one daemon, kept up for as long as it is wanted.
+
+    submit --> lanes --> sender (gRPC's thread that asks for the next message) --> the daemon
+                 ^                                                                    |
+                 |   what was sent and not answered, when the stream breaks           v
+                 +------------------------------------------------------------- reader thread
+
+Whatever waits when the sender is free goes into its next message. When the stream breaks, the
+reader puts what has no answer back in its order, connects again with growing delays, and it is
+sent again unchanged: that this is harmless is the protocol's business (sequence numbers at
+metadata daemons, idempotent requests at data daemons).
+
+An item fails when the daemon has been out of reach for `retry_timeout_s` since it was submitted
+or since the stream broke, whichever came later; then with the last error. While the stream
+stands nothing expires: a slow answer is not a lost one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import grpc
+
+from superfs.core.errors import Code, FsError
+from superfs.rpc.errors import from_rpc
+from superfs.rpc.pending import Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+log = logging.getLogger("superfs.rpc")
+
+Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimes:
+    retry_timeout_s: float = 30.0
+    keep_alive_s: float = 5.0
+    welcome_timeout_s: float = 5.0
+    silence_s: float = 15.0
+    goodbye_timeout_s: float = 2.0
+
+
+class Item(Generic[Answer]):
+    """One thing asked for. `sends` counts how often it went out; `lane` keeps its order."""
+
+    __slots__ = ("lane", "pending", "sends", "since")
+
+    def __init__(self, lane: int = 0) -> None:
+        self.pending: Pending[Answer] = Pending()
+        self.lane = lane
+        self.sends = 0
+        self.since = time.monotonic()
+
+
+AnyItem = TypeVar("AnyItem", bound=Item[Any])
+
+
+class _Link:
+    """One life of the stream: from a call to its end."""
+
+    def __init__(self) -> None:
+        self.started = self.heard = self.spoke = time.monotonic()
+        self.call: Any = None
+        self.open = False
+        self.closed = False
+
+
+class Stream(ABC, Generic[AnyItem, Request, Reply]):
+    def __init__(
+        self,
+        name: str,
+        times: StreamTimes,
+        delays: Callable[[], Iterator[float]],
+        *,
+        lanes: int = 1,
+    ) -> None:
+        self.name = name
+        self.times = times
+        self._delays = delays
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._lanes: tuple[deque[AnyItem], ...] = tuple(deque() for _ in range(lanes))
+        self._sent: dict[int, list[AnyItem]] = {}
+        self._link: _Link | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._retry_now = threading.Event()
+        self._refusal: BaseException | None = None
+        self._down_since = time.monotonic()
+        self._last_error = FsError(Code.UNAVAILABLE, "not connected yet")
+        self._keep_alive_due = False
+        self.messages_sent = 0
+        self.reconnects = 0
+
+    # ---- what a daemon's protocol adds
+
+    @abstractmethod
+    def _call(self, requests: Iterator[Request]) -> Any:  # noqa: ANN401
+        """Opens the call; what it returns iterates replies and has `cancel`. Reader thread."""
+
+    @abstractmethod
+    def _hang_up(self) -> None:
+        """After the end of a call: closes what `_call` opened."""
+
+    @abstractmethod
+    def _hello(self) -> Request:
+        """The first message of every call."""
+
+    @abstractmethod
+    def _welcome(self, reply: Reply) -> None:
+        """The answer to it. An FsError ends this call. Called under the lock, so that it can put
+        items into the lanes before anything is sent."""
+
+    @abstractmethod
+    def _take(self) -> Request | None:
+        """The next message out of the lanes, noted in `_sent`; None: nothing to send. Called
+        under the lock."""
+
+    @abstractmethod
+    def _answer(self, reply: Reply) -> None:
+        """A reply after the first. An FsError ends this call. Reader thread, no lock held."""
+
+    def _keep_alive(self) -> Request | None:
+        return None
+
+    def _goodbye(self) -> Request | None:
+        return None
+
+    def _broken(self, error: FsError) -> None:
+        """Between two calls, everything unanswered being back in the lanes: time to get a new
+        token, address or session. An FsError counts as a failed attempt."""
+
+    def _given_up(self, item: AnyItem) -> None:
+        """Called under the lock when an item is failed without an answer."""
+
+    # ---- for callers
+
+    def submit(self, items: Iterable[AnyItem]) -> None:
+        with self._lock:
+            if self._refusal is not None:
+                raise self._refusal
+            for item in items:
+                self._lanes[item.lane].append(item)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._read, name=f"superfs {self.name}", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify()
+
+    @property
+    def connected(self) -> bool:
+        link = self._link
+        return link is not None and link.open
+
+    def tick(self) -> None:
+        """Called about twice a second: expiry, keep-alive, links that say nothing."""
+        now = time.monotonic()
+        doomed: list[AnyItem] = []
+        with self._lock:
+            link = self._link
+            if link is not None and link.open:
+                if now - link.spoke >= self.times.keep_alive_s:
+                    self._keep_alive_due = True
+                silent = self._keep_alive() is not None and link.spoke > link.heard
+                hang = silent and now - link.heard > self.times.silence_s
+            else:
+                hang = link is not None and now - link.started > self.times.welcome_timeout_s
+                doomed = self._expired(now)
+            self._changed.notify_all()
+            error = self._last_error
+        if hang and link is not None and link.call is not None:
+            link.call.cancel()
+        for item in doomed:
+            item.pending.fail(FsError(error.code, error.detail))
+
+    def refuse(self, error: BaseException) -> None:
+        """From now on nothing is accepted (in a child after fork: without touching the lock)."""
+        self._refusal = error
+
+    def close(self) -> None:
+        """Says goodbye, ends the threads, fails what is left."""
+        with self._lock:
+            self._closing = True
+            if self._refusal is None:
+                self._refusal = FsError(Code.UNAVAILABLE, "the connection was closed")
+            link, thread = self._link, self._thread
+            polite = link is not None and link.open
+            self._changed.notify_all()
+        self._retry_now.set()
+        if thread is not None:
+            if polite:
+                thread.join(self.times.goodbye_timeout_s)
+            if link is not None and link.call is not None:
+                link.call.cancel()
+            thread.join()
+        with self._lock:
+            left = [item for lane in self._lanes for item in lane]
+            for lane in self._lanes:
+                lane.clear()
+        for item in left:
+            item.pending.fail(FsError(Code.UNAVAILABLE, "the connection was closed"))
+
+    # ---- threads
+
+    def _requests(self, link: _Link) -> Iterator[Request]:
+        """In gRPC's sending thread of this call."""
+        yield self._hello()
+        while True:
+            last = False
+            with self._changed:
+                while True:
+                    if link.closed:
+                        return
+                    request = self._next(link) if link.open else None
+                    if request is None and self._closing:
+                        request, last = (self._goodbye() if link.open else None), True
+                        break
+                    if request is not None:
+                        break
+                    self._changed.wait()
+                link.spoke = time.monotonic()
+                self.messages_sent += 1
+            if request is not None:
+                yield request
+            if last:
+                return
+
+    def _next(self, link: _Link) -> Request | None:
+        if self._keep_alive_due:
+            self._keep_alive_due = False
+            link.spoke = time.monotonic()
+            request = self._keep_alive()
+            if request is not None:
+                return request
+        return self._take()
+
+    def _read(self) -> None:
+        delays = self._delays()
+        while not self._closing:
+            link = _Link()
+            error = self._converse(link)
+            with self._lock:
+                lived = link.open
+                link.closed = True
+                link.open = False
+                self._link = None
+                if lived:
+                    self._down_since = time.monotonic()
+                self._last_error = error
+                self._restore()
+                self._changed.notify_all()
+            self._hang_up()
+            if self._closing:
+                return
+            if lived:
+                self.reconnects += 1
+                delays = self._delays()
+                log.info("%s: connection lost (%s), connecting again", self.name, error)
+            try:
+                self._broken(error)
+            except FsError as failure:
+                self._last_error = failure
+            self._retry_now.wait(next(delays))
+
+    def _converse(self, link: _Link) -> FsError:
+        """One call from beginning to end; says why it ended."""
+        try:
+            with self._lock:
+                if self._closing:
+                    return self._last_error
+                self._link = link
+                self._keep_alive_due = False
+            link.call = self._call(self._requests(link))
+            for reply in link.call:
+                link.heard = time.monotonic()
+                if link.open:
+                    self._answer(reply)
+                    continue
+                with self._changed:
+                    self._welcome(reply)
+                    link.open = True
+                    self._changed.notify_all()
+            return FsError(Code.UNAVAILABLE, "the daemon ended the stream")
+        except grpc.RpcError as error:
+            return from_rpc(error)
+        except FsError as error:
+            if link.call is not None:
+                link.call.cancel()
+            return error
+        except Exception as error:
+            # A bug here must not leave callers waiting for ever without a word.
+            log.exception("%s: the reader failed", self.name)
+            if link.call is not None:
+                link.call.cancel()
+            return FsError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+    def _restore(self) -> None:
+        """Puts back what has no answer, ahead of what was never sent, in the order it was sent."""
+        back = [item for items in self._sent.values() for item in items if not item.pending.done]
+        self._sent.clear()
+        for item in reversed(back):
+            self._lanes[item.lane].appendleft(item)
+
+    def _expired(self, now: float) -> list[AnyItem]:
+        doomed: set[AnyItem] = set()
+        for lane in self._lanes:
+            for item in lane:
+                if now > max(item.since, self._down_since) + self.times.retry_timeout_s:
+                    doomed.add(item)
+                    self._given_up(item)
+            if doomed:
+                kept = [item for item in lane if item not in doomed]
+                lane.clear()
+                lane.extend(kept)
+        return list(doomed)
