@@ -1,10 +1,8 @@
 """The LMDB environment of a metadata daemon: made once, checked before it is opened, grown ahead.
 
-A state directory holds
+In the state directory, beside the lock and the identity (daemon/statedir.py):
 
-    identity      JSON: kind, cluster id, node, format version; written last when it is made
-    making        only while it is being made
-    lock          held (flock) by the one daemon that uses the directory
+    making        only while the store is being made
     db/data.mdb   allocated to the size of the map, so that a write never meets a full disk
     db/lock.mdb   LMDB's reader table
 
@@ -15,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
 import shutil
 import threading
@@ -26,9 +22,9 @@ import lmdb
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
+from superfs.daemon.statedir import Identity, identity_path, sync_directory
 from superfs.meta import records
 from superfs.meta.keys import IDENTITY_KEY, KEY_BYTES_MAX, Table
-from superfs.meta.records import FORMAT_VERSION, Identity
 from superfs.meta.table import Records
 
 if TYPE_CHECKING:
@@ -40,130 +36,56 @@ if TYPE_CHECKING:
 PAGE_BYTES = 4096
 MAP_BYTES_MIN = 1 * MIB
 READERS_MAX = 126
-KIND = "metad"
-
-
-def identity_file(state_dir: Path) -> Path:
-    return state_dir / "identity"
+ROLE = "metad"
 
 
 def data_file(state_dir: Path) -> Path:
     return state_dir / "db" / "data.mdb"
 
 
-# ---- identity ------------------------------------------------------------------------------------
-
-
-def read_identity(state_dir: Path) -> Identity:
-    """FsError WRONG_IDENTITY when there is none, BAD_FORMAT when it is not for this program."""
-    path = identity_file(state_dir)
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-        kind, version = raw["kind"], raw["format_version"]
-        found = Identity(str(raw["cluster_id"]), int(raw["node_id"]), int(version))
-    except FileNotFoundError:
-        raise FsError(
-            Code.WRONG_IDENTITY,
-            f"{state_dir} holds no metadata store. If this node is new, make one with "
-            "`superfs-metad --format`; if not, its disk is not mounted or its data is lost",
-        ) from None
-    except OSError as error:
-        raise FsError(Code.IO, f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise FsError(Code.DAMAGED, f"{path} is not a readable identity file") from None
-    if kind != KIND:
-        raise FsError(Code.WRONG_IDENTITY, f"{state_dir} belongs to a {kind}, not to a {KIND}")
-    if found.format_version != FORMAT_VERSION:
-        raise FsError(
-            Code.BAD_FORMAT,
-            f"{state_dir} has format version {found.format_version}; this program knows only "
-            f"{FORMAT_VERSION}. Use the program that wrote it",
-        )
-    return found
-
-
-def check_identity(found: Identity, node_id: int, cluster_id: str | None) -> None:
-    """`cluster_id` None: not known yet (the cluster map cannot be had at this moment)."""
-    if found.node_id != node_id:
-        raise FsError(
-            Code.WRONG_IDENTITY,
-            f"the store is of node {found.node_id}, the configuration says node {node_id}",
-        )
-    if cluster_id is not None and found.cluster_id != cluster_id:
-        raise FsError(
-            Code.WRONG_IDENTITY,
-            f"the store is of cluster {found.cluster_id}, this is cluster {cluster_id}",
-        )
-
-
-def _write_identity(state_dir: Path, identity: Identity) -> None:
-    path = identity_file(state_dir)
-    text = json.dumps(
-        {
-            "kind": KIND,
-            "cluster_id": identity.cluster_id,
-            "node_id": identity.node_id,
-            "format_version": identity.format_version,
-        }
-    )
-    temporary = path.with_suffix(".new")
-    with temporary.open("w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_directory(state_dir)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 # ---- making a store ------------------------------------------------------------------------------
 
 
-def format_store(
+def make_store(
     state_dir: Path, identity: Identity, map_bytes: int, populate: Callable[[Records], None]
 ) -> None:
-    """Makes an empty store in an empty (or missing) directory. An attempt that was cut short is
-    known by its mark and is started over; anything else in the directory is a refusal."""
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Makes an empty store in a state directory without identity; the identity is written after
+    it. An attempt that was cut short is known by its mark and is started over; a store that is
+    there without the mark has lost its identity, which is damage, and is not touched."""
+    if identity_path(state_dir).exists():
+        raise FsError(Code.WRONG_IDENTITY, f"{state_dir} already holds a store: nothing was done")
     mark = state_dir / "making"
-    if identity_file(state_dir).exists():
-        raise FsError(Code.WRONG_IDENTITY, f"{state_dir} already holds a store: nothing done")
-    if mark.exists():
-        shutil.rmtree(state_dir / "db", ignore_errors=True)
-    elif any(p.name not in ("lock", "lost+found") for p in state_dir.iterdir()):
-        raise FsError(
-            Code.WRONG_IDENTITY, f"{state_dir} is not empty and holds no store: nothing done"
-        )
+    map_bytes = max(map_bytes, MAP_BYTES_MIN)
     try:
+        if mark.exists():
+            shutil.rmtree(state_dir / "db", ignore_errors=True)
+        elif (state_dir / "db").exists():
+            raise FsError(
+                Code.WRONG_IDENTITY,
+                f"{state_dir} holds a store whose identity file is gone: nothing was done. "
+                "Restore the file `identity`, or remove the directory (all its data is lost)",
+            )
         mark.touch(mode=0o600)
         sync_directory(state_dir)
         (state_dir / "db").mkdir(mode=0o700)
-        allocate(data_file(state_dir), max(map_bytes, MAP_BYTES_MIN))
+        allocate(data_file(state_dir), map_bytes)
+        # LMDB takes an empty file for a new store, and an allocated one for a broken one.
+        os.truncate(data_file(state_dir), 0)
+        environment = Environment(state_dir, map_bytes, create=True)
+        try:
+            with environment.writing() as rows:
+                rows.put(Table.META, IDENTITY_KEY, records.pack_identity(identity))
+                populate(rows)
+                rows.flush()
+        finally:
+            environment.close()
+        allocate(data_file(state_dir), map_bytes)
+        sync_directory(state_dir / "db")
+        mark.unlink()
+        sync_directory(state_dir)
     except OSError as error:
         code = Code.NO_SPACE if error.errno == errno.ENOSPC else Code.IO
         raise FsError(code, f"{state_dir}: {error.strerror}") from None
-    # LMDB takes an empty file for a new store, and an allocated one for a broken one.
-    os.truncate(data_file(state_dir), 0)
-    environment = Environment(state_dir, max(map_bytes, MAP_BYTES_MIN), create=True)
-    try:
-        with environment.writing() as rows:
-            rows.put(Table.META, IDENTITY_KEY, records.pack_identity(identity))
-            populate(rows)
-            rows.flush()
-    finally:
-        environment.close()
-    allocate(data_file(state_dir), max(map_bytes, MAP_BYTES_MIN))
-    sync_directory(state_dir / "db")
-    _write_identity(state_dir, identity)
-    mark.unlink()
-    sync_directory(state_dir)
 
 
 def allocate(path: Path, size: int) -> None:
@@ -177,22 +99,6 @@ def allocate(path: Path, size: int) -> None:
         except OSError:
             os.ftruncate(descriptor, before)
             raise
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def exclusive(state_dir: Path) -> Iterator[None]:
-    """Two daemons on one directory would destroy it: LMDB's own lock stops writers only."""
-    try:
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise FsError(Code.IO, f"{state_dir}/lock: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise FsError(Code.UNAVAILABLE, f"another process uses {state_dir}") from None
     finally:
         os.close(descriptor)
 

@@ -14,7 +14,7 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
                name of the client in UTF-8
     Debt       size u64 (truncate: what is left; reap: 0), chain u16 each
     State      commit u64, last time i64, then (records u64, sum of checksums u64) for each table
-    Identity   format version u32, node u32, cluster id in ASCII
+    Identity   format version u32, node u32, cluster id
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from xxhash import xxh3_64_digest
 from superfs.core.attrs import PACKED_ATTR_BYTES, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.txn import Dentry, Directory, Orphan
+from superfs.daemon.statedir import Identity
 from superfs.meta.keys import Table
 
 FORMAT_VERSION = 1
@@ -217,17 +218,10 @@ def unpack_state(record: bytes) -> State:
     return State(commit, time_ns, [c for c, _ in tallies], [h for _, h in tallies])
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    cluster_id: str
-    node_id: int
-    format_version: int = FORMAT_VERSION
-
-
 def pack_identity(i: Identity) -> bytes:
-    return _IDENTITY.pack(i.format_version, i.node_id) + i.cluster_id.encode("ascii")
+    return _IDENTITY.pack(i.format, i.node_id) + i.cluster_id.encode()
 
 
 def unpack_identity(record: bytes) -> Identity:
     version, node_id = _IDENTITY.unpack_from(record)
-    return Identity(record[_IDENTITY.size :].decode("ascii"), node_id, version)
+    return Identity(record[_IDENTITY.size :].decode(), "metad", node_id, version)

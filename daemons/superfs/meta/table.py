@@ -87,7 +87,7 @@ class Records:
     def scan(
         self, table: Table, start: bytes, prefix: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Records from `start` on that begin with `prefix`. The caller changes nothing meanwhile."""
+        """Records from `start` on that begin with `prefix`; nothing may change meanwhile."""
         with self.txn.cursor(db=self._databases[table]) as cursor:
             if not cursor.set_range(start):
                 return

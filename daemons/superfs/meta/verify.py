@@ -5,7 +5,7 @@ first dies. So a child looks first, and its death becomes a message. It checks, 
 the file (length, both meta pages), the identity inside, every record's checksum, that every
 record is also found by its key (a damaged branch page hides it), and the tallies of the tables.
 
-    python -m superfs.meta.verify STATE_DIR      prints one JSON line; exit 0 if all is well
+    python -m superfs.meta.verify STATE_DIR IDENTITY_JSON     prints one JSON line; 0: all is well
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 
 from superfs.core.errors import Code, FsError
+from superfs.daemon.statedir import Identity
 from superfs.meta import records
-from superfs.meta.environment import PAGE_BYTES, Environment, data_file, read_identity
+from superfs.meta.environment import PAGE_BYTES, Environment, data_file
 from superfs.meta.keys import IDENTITY_KEY, STATE_KEY, Table
 from superfs.meta.records import SUM_MASK, checksum_of
 
@@ -35,11 +37,10 @@ ADVICE = (
 )
 
 
-def verify_in_child(state_dir: Path) -> dict[str, int]:
-    """Counts of what was read. FsError DAMAGED, BAD_FORMAT or WRONG_IDENTITY says what is wrong."""
-    read_identity(state_dir)
+def verify_in_child(state_dir: Path, identity: Identity) -> dict[str, int]:
+    """Counts of what was read. FsError DAMAGED or WRONG_IDENTITY says what is wrong."""
     child = subprocess.run(
-        [sys.executable, "-m", "superfs.meta.verify", str(state_dir)],
+        [sys.executable, "-m", __name__, str(state_dir), json.dumps(asdict(identity))],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -63,9 +64,8 @@ def verify_in_child(state_dir: Path) -> dict[str, int]:
     raise FsError(error.code, f"{error.detail}. {ADVICE}")
 
 
-def verify(state_dir: Path) -> dict[str, int]:
+def verify(state_dir: Path, identity: Identity) -> dict[str, int]:
     started = time.monotonic()
-    identity = read_identity(state_dir)
     _verify_file(data_file(state_dir))
     size = data_file(state_dir).stat().st_size // PAGE_BYTES * PAGE_BYTES
     try:
@@ -121,7 +121,7 @@ class _MetaPage:
         return self.magic == self.MAGIC and self.version == 1 and self.page == position
 
 
-def _verify_identity(rows: Records, identity: records.Identity) -> None:
+def _verify_identity(rows: Records, identity: Identity) -> None:
     record = rows.get(Table.META, IDENTITY_KEY)
     if record is None:
         raise FsError(Code.DAMAGED, "the store has no identity record")
@@ -162,7 +162,7 @@ def _verify_table(rows: Records, environment: Environment, table: Table) -> int:
 def main() -> int:
     answer: dict[str, Any]
     try:
-        answer = dict(verify(Path(sys.argv[1])))
+        answer = dict(verify(Path(sys.argv[1]), Identity(**json.loads(sys.argv[2]))))
     except FsError as error:
         answer = {"code": int(error.code), "detail": error.detail}
     print(json.dumps(answer))

@@ -1,0 +1,346 @@
+"""`LmdbTxn`: the `Txn` protocol of the rules on one LMDB transaction.
+
+One instance lives as long as its LMDB transaction, in one thread. A batch of operations shares a
+write transaction: directory records and counters are kept decoded while it lasts and written once,
+in `finish`. On a read transaction every put is an assertion.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from superfs.core.attrs import Attr, pack_attr, unpack_attr
+from superfs.core.errors import Code, FsError
+from superfs.core.ids import (
+    LOW_MASK,
+    SLOT_SHIFT,
+    ChainId,
+    DataGeneration,
+    Generation,
+    InodeId,
+    SessionId,
+    file_id,
+)
+from superfs.core.layout import assign_chains
+from superfs.meta import keys, records
+from superfs.meta.keys import Table, Work
+from superfs.meta.records import Counter, Debt, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from superfs.core.namespace.txn import Dentry, Directory, Orphan
+    from superfs.meta.table import Records
+
+GENERATION_MAX = (1 << 32) - 1
+
+
+class Outside(Protocol):
+    """What a transaction asks of the rest of the daemon. Called in the transaction's thread."""
+
+    def now_ns(self) -> int: ...
+    def owns(self, slot: int) -> bool: ...
+    def available_chains(self) -> Sequence[int]:
+        """Every chain that new data may go to, in the order of the cluster map."""
+        ...
+
+    def chains_per_file(self) -> int: ...
+    def open_sessions(self, ino: int) -> Iterable[int]: ...
+
+
+class LmdbTxn:
+    """`room_bytes`: what may still be written before the reserve is touched."""
+
+    def __init__(
+        self, rows: Records, outside: Outside, *, writable: bool = False, room_bytes: int = 0
+    ) -> None:
+        self.rows = rows
+        self._outside = outside
+        self._writable = writable
+        self._room_bytes = room_bytes
+        self._now_ns = rows.state.time_ns
+        self._commit = rows.state.commit + 1
+        self._directories: dict[int, Directory | None] = {}
+        self._dirty: set[int] = set()
+        self._counters: dict[int, Counter] = {}
+        self.debts: dict[bytes, Debt] = {}
+        """Work for the data daemons that this transaction asks for, by key."""
+        self.next_operation()
+
+    # ---- the transaction
+
+    @property
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    @property
+    def commit(self) -> int:
+        return self._commit
+
+    @property
+    def changes(self) -> int:
+        """Grows with every change: equal before and after means that nothing was changed."""
+        return self.rows.changes
+
+    def next_operation(self) -> None:
+        self._now_ns = max(self._outside.now_ns(), self._now_ns + 1)
+
+    def has_room(self, bytes_wanted: int) -> bool:
+        return self.rows.bytes_written + bytes_wanted <= self._room_bytes
+
+    def finish(self) -> None:
+        """Writes what was held back. The last call before the commit."""
+        assert self._writable
+        rows = self.rows
+        for ino in self._dirty:
+            directory, key = self._directories[ino], keys.pack_id(ino)
+            if directory is not None:
+                rows.put(Table.DIRECTORY, key, records.pack_directory(directory))
+            elif rows.exists(Table.DIRECTORY, key):
+                rows.delete(Table.DIRECTORY, key)
+        for slot, counter in self._counters.items():
+            rows.put(Table.COUNTER, keys.pack_slot(slot), records.pack_counter(counter))
+        rows.state.commit = self._commit
+        rows.state.time_ns = self._now_ns
+        rows.flush()
+
+    def _own(self, place: int) -> None:
+        if not self._outside.owns(place >> SLOT_SHIFT):
+            raise FsError(Code.WRONG_OWNER, f"slot {place >> SLOT_SHIFT} is not of this daemon")
+
+    def _get(self, table: Table, place: int, key: bytes) -> bytes | None:
+        self._own(place)
+        return self.rows.get(table, key)
+
+    def _put(self, table: Table, place: int, key: bytes, record: bytes) -> None:
+        assert self._writable
+        self._own(place)
+        self.rows.put(table, key, record)
+
+    def _delete(self, table: Table, place: int, key: bytes) -> None:
+        assert self._writable
+        self._own(place)
+        self.rows.delete(table, key)
+
+    # ---- dentries
+
+    def get_dentry(self, directory: int, name: bytes) -> Dentry | None:
+        record = self._get(Table.DENTRY, directory, keys.pack_dentry(directory, name))
+        return None if record is None else records.unpack_dentry(record)
+
+    def put_dentry(self, directory: int, name: bytes, dentry: Dentry) -> None:
+        key = keys.pack_dentry(directory, name)
+        self._put(Table.DENTRY, directory, key, records.pack_dentry(dentry))
+
+    def delete_dentry(self, directory: int, name: bytes) -> None:
+        self._delete(Table.DENTRY, directory, keys.pack_dentry(directory, name))
+
+    def list_dentries(
+        self, directory: int, after: bytes, limit: int
+    ) -> Sequence[tuple[bytes, Dentry]]:
+        self._own(directory)
+        found: list[tuple[bytes, Dentry]] = []
+        if limit <= 0:
+            return found
+        # The next name in byte order behind `after` is the same with a zero byte.
+        start = keys.pack_dentry(directory, after + b"\0" if after else b"")
+        for key, record in self.rows.scan(Table.DENTRY, start, keys.pack_id(directory)):
+            found.append((key[8:], records.unpack_dentry(record)))
+            if len(found) == limit:
+                break
+        return found
+
+    # ---- inodes
+
+    def get_inode(self, place: int, ino: int) -> Attr | None:
+        record = self._get(Table.INODE, place, keys.pack_inode(place, ino))
+        return None if record is None else unpack_attr(record)
+
+    def put_inode(self, attr: Attr) -> None:
+        self._put(Table.INODE, attr.place, keys.pack_inode(attr.place, attr.ino), pack_attr(attr))
+
+    def delete_inode(self, place: int, ino: int) -> None:
+        self._delete(Table.INODE, place, keys.pack_inode(place, ino))
+
+    # ---- directories
+
+    def get_directory(self, ino: int) -> Directory | None:
+        if ino in self._directories:
+            directory = self._directories[ino]
+            return None if directory is None else directory.copy()
+        record = self._get(Table.DIRECTORY, ino, keys.pack_id(ino))
+        directory = None if record is None else records.unpack_directory(record)
+        if self._writable and directory is not None:
+            self._directories[ino] = directory.copy()
+        return directory
+
+    def put_directory(self, directory: Directory) -> None:
+        assert self._writable
+        ino = directory.attr.ino
+        self._own(ino)
+        self._directories[ino] = directory.copy()
+        self._dirty.add(ino)
+        self.rows.changes += 1
+
+    def delete_directory(self, ino: int) -> None:
+        assert self._writable
+        assert self.get_directory(ino) is not None, ino
+        self._directories[ino] = None
+        self._dirty.add(ino)
+        self.rows.changes += 1
+
+    # ---- xattrs and inline contents
+
+    def get_xattr(self, place: int, ino: int, name: bytes) -> bytes | None:
+        return self._get(Table.XATTR, place, keys.pack_xattr(place, ino, name))
+
+    def put_xattr(self, place: int, ino: int, name: bytes, value: bytes) -> None:
+        self._put(Table.XATTR, place, keys.pack_xattr(place, ino, name), value)
+
+    def delete_xattr(self, place: int, ino: int, name: bytes) -> None:
+        self._delete(Table.XATTR, place, keys.pack_xattr(place, ino, name))
+
+    def list_xattrs(self, place: int, ino: int) -> Sequence[bytes]:
+        self._own(place)
+        prefix = keys.pack_inode(place, ino)
+        return [key[len(prefix) :] for key in self.rows.keys(Table.XATTR, prefix, prefix)]
+
+    def get_inline(self, place: int, ino: int) -> bytes | None:
+        return self._get(Table.INLINE, place, keys.pack_inode(place, ino))
+
+    def put_inline(self, place: int, ino: int, data: bytes) -> None:
+        self._put(Table.INLINE, place, keys.pack_inode(place, ino), data)
+
+    def delete_inline(self, place: int, ino: int) -> None:
+        self._delete(Table.INLINE, place, keys.pack_inode(place, ino))
+
+    # ---- where single-link files went
+
+    def get_moved(self, ino: int) -> int | None:
+        record = self._get(Table.MOVED, ino, keys.pack_id(ino))
+        return None if record is None else records.unpack_id(record)
+
+    def put_moved(self, ino: int, place: int) -> None:
+        self._put(Table.MOVED, ino, keys.pack_id(ino), records.pack_id(place))
+
+    def delete_moved(self, ino: int) -> None:
+        self._delete(Table.MOVED, ino, keys.pack_id(ino))
+
+    # ---- files without a name
+
+    def get_orphan(self, ino: int) -> Orphan | None:
+        record = self._get(Table.ORPHAN, ino, keys.pack_id(ino))
+        return None if record is None else records.unpack_orphan(record)
+
+    def put_orphan(self, orphan: Orphan) -> None:
+        ino = orphan.attr.ino
+        self._put(Table.ORPHAN, ino, keys.pack_id(ino), records.pack_orphan(orphan))
+
+    def delete_orphan(self, ino: int) -> None:
+        self._delete(Table.ORPHAN, ino, keys.pack_id(ino))
+
+    def open_sessions(self, ino: int) -> Iterable[int]:
+        return self._outside.open_sessions(ino)
+
+    # ---- numbers
+
+    def _counter(self, slot: int) -> Counter:
+        assert self._writable
+        counter = self._counters.get(slot)
+        if counter is None:
+            self._own(slot << SLOT_SHIFT)
+            record = self.rows.get(Table.COUNTER, keys.pack_slot(slot))
+            counter = Counter() if record is None else records.unpack_counter(record)
+            self._counters[slot] = counter
+        return counter
+
+    def new_inode_ids(self, slot: int, count: int) -> InodeId:
+        counter = self._counter(slot)
+        first = counter.ino
+        if first + count - 1 > LOW_MASK:
+            raise FsError(Code.NO_SPACE, f"slot {slot} has no inode numbers left")
+        counter.ino += count
+        return file_id(slot, first)
+
+    def new_generation(self, slot: int) -> Generation:
+        counter = self._counter(slot)
+        if counter.generation > GENERATION_MAX:
+            raise FsError(Code.NO_SPACE, f"slot {slot} has no generations left")
+        counter.generation += 1
+        return Generation(counter.generation - 1)
+
+    def new_data_generation(self, slot: int) -> DataGeneration:
+        counter = self._counter(slot)
+        if counter.data_generation > GENERATION_MAX:
+            raise FsError(Code.NO_SPACE, f"slot {slot} has no data generations left")
+        counter.data_generation += 1
+        return DataGeneration(counter.data_generation - 1)
+
+    def reserve_inode_ids(self, slot: int, count: int, session: int) -> InodeId:
+        first = self.new_inode_ids(slot, count)
+        last = first + count - 1
+        self._put(Table.RESERVED, last, keys.pack_id(last), records.pack_run(Run(first, session)))
+        return first
+
+    def reserved_by(self, ino: int) -> SessionId | None:
+        run = self._run_of(ino)
+        return None if run is None else SessionId(run[1].session)
+
+    def _run_of(self, ino: int) -> tuple[int, Run] | None:
+        """The run of reserved numbers that holds `ino`, with its last number."""
+        self._own(ino)
+        if not self.rows.state.counts[Table.RESERVED]:
+            return None
+        for key, record in self.rows.scan(Table.RESERVED, keys.pack_id(ino)):
+            last, run = keys.parse_id(key), records.unpack_run(record)
+            return (last, run) if run.first <= ino else None
+        return None
+
+    def use_reserved(self, ino: int) -> None:
+        """`ino` has become a file: its number is never reserved again, so it is never reused."""
+        found = self._run_of(ino)
+        assert found is not None, ino
+        last, run = found
+        if ino == last:
+            self._delete(Table.RESERVED, last, keys.pack_id(last))
+        else:
+            rest = records.pack_run(Run(ino + 1, run.session))
+            self._put(Table.RESERVED, last, keys.pack_id(last), rest)
+        if run.first < ino:
+            head = records.pack_run(run)
+            self._put(Table.RESERVED, ino - 1, keys.pack_id(ino - 1), head)
+
+    # ---- work for the data daemons
+
+    def reap_data(self, attr: Attr) -> None:
+        if not attr.chains:
+            return
+        self._owe(attr, Work.REAP, 0)
+        shrink = keys.pack_reap(attr.ino, attr.data_generation, Work.TRUNCATE)
+        if self.rows.exists(Table.REAP, shrink):  # there is nothing left to shrink
+            self.rows.delete(Table.REAP, shrink)
+            self.rows.changes -= 1
+
+    def truncate_data(self, attr: Attr, size: int) -> None:
+        assert attr.chains, attr
+        self._owe(attr, Work.TRUNCATE, size)
+
+    def _owe(self, attr: Attr, kind: Work, size: int) -> None:
+        key = keys.pack_reap(attr.ino, attr.data_generation, kind)
+        debt = Debt(size, attr.chains)
+        self._put(Table.REAP, attr.ino, key, records.pack_debt(debt))
+        self.debts[key] = debt
+        # A rule may fail after this one change: the debt stands whatever becomes of the operation.
+        self.rows.changes -= 1
+
+    def choose_chains(self, ino: int, layout: Sequence[int]) -> tuple[ChainId, ...]:
+        available = self._outside.available_chains()
+        if not available:
+            raise FsError(Code.UNAVAILABLE, "no data daemon has registered yet")
+        if layout:
+            strange = set(layout) - set(available)
+            if strange:
+                raise FsError(Code.INVALID, f"no chain {min(strange)} in the cluster map")
+            return tuple(ChainId(c) for c in layout)
+        width = self._outside.chains_per_file()
+        return tuple(ChainId(c) for c in assign_chains(available, ino, width))
