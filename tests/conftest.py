@@ -116,6 +116,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Path]:
     if plain is not None:
         directory = plain / name
         directory.mkdir(parents=True)
+        directory.chmod(0o777)
         yield directory
         shutil.rmtree(directory)
         return

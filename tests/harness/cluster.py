@@ -56,6 +56,7 @@ class Cluster:
     ) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="sfs", dir="/tmp"))
         leftovers.directories.add(self.dir)
+        self.dir.chmod(0o711)  # other users walk through it to a mount point
         self.settings = settings or {}
         self.state_dirs = state_dirs or {}
         self.env = {**os.environ, **(env or {})}
@@ -108,7 +109,7 @@ class Cluster:
         for table, values in self.settings.get(program, {}).items():
             tables.setdefault(table, {}).update(values)
         self.config_file(name).write_text(toml(tables))
-        command = [BIN / f"superfs-{program}", "--config", self.config_file(name)]
+        command = [str(BIN / f"superfs-{program}"), "--config", str(self.config_file(name))]
         self.daemons[name] = Daemon(name, command, self.dir / "log" / f"{name}.log", env=self.env)
 
     # ---- life

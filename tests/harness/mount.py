@@ -96,7 +96,7 @@ class Mount:
 
 def findings(cluster: Cluster) -> list[str]:
     """What `superfs fsck` finds: one line each."""
-    command = [BIN / "superfs", "fsck", "--json"]
+    command = [str(BIN / "superfs"), "fsck", "--json"]
     command += ["--cluster", cluster.target("clusterd"), "--token-file", str(cluster.token_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode in (0, 1), f"fsck: {done.returncode}\n{done.stdout}{done.stderr}"
