@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.posix import fails
+from harness.posix import Call, fails
 
 pytestmark = pytest.mark.fuse
 
@@ -52,7 +52,7 @@ def test_composed_and_decomposed_names_differ(place: Path) -> None:
 def test_lengths(place: Path) -> None:
     long = "n" * 256
     (place / "f").touch()
-    for call in (
+    calls: list[Call] = [
         lambda: os.mkdir(place / long),
         lambda: os.open(place / long, os.O_CREAT | os.O_WRONLY),
         lambda: os.symlink("x", place / long),
@@ -62,7 +62,8 @@ def test_lengths(place: Path) -> None:
         lambda: os.stat(place / long),
         lambda: os.unlink(place / long),
         lambda: os.rmdir(place / long),
-    ):
+    ]
+    for call in calls:
         with fails(errno.ENAMETOOLONG):
             call()
     os.symlink("t" * 4095, place / "s")
@@ -90,7 +91,7 @@ def test_errors_of_a_path(place: Path) -> None:
     (place / "d").mkdir()
     (place / "d" / "x").touch()
     os.symlink("loop", place / "loop")
-    cases = [
+    cases: list[tuple[int, Call]] = [
         (errno.ENOENT, lambda: os.stat(place / "none")),
         (errno.ENOENT, lambda: os.mkdir(place / "none" / "d")),
         (errno.ENOENT, lambda: os.unlink(place / "none")),

@@ -13,8 +13,10 @@ import pytest
 from harness.posix import Actor, fails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from harness.posix import Call
 
 pytestmark = pytest.mark.fuse
 
@@ -49,7 +51,7 @@ def test_mode_bits_decide(place: Path, ann: Actor, bob: Actor) -> None:
         for bits, (actor, shift) in itertools.product(range(8), who):
             os.chmod(place / "f", bits << shift)
             os.chmod(place / "d", bits << shift)
-            checks = (
+            checks: tuple[tuple[int, Callable[[Actor], object]], ...] = (
                 (4, lambda a: a.call("read_file", place / "f")),
                 (2, lambda a: a.call("open", place / "f", os.O_WRONLY)),
                 (6, lambda a: a.call("open", place / "f", os.O_RDWR)),
@@ -95,13 +97,14 @@ def test_new_files_belong_to_their_maker(place: Path, ann: Actor) -> None:
 def test_only_owners_change_mode_and_owner(place: Path, ann: Actor, bob: Actor) -> None:
     ann.call("write_file", place / "f", b"x", os.O_CREAT)
     ann.call("chmod", place / "f", 0o604)
-    for call in (
+    calls: list[Call] = [
         lambda: bob.call("chmod", place / "f", 0o777),
         lambda: bob.call("chown", place / "f", BOB, -1),
         lambda: ann.call("chown", place / "f", BOB, -1),
         lambda: ann.call("chown", place / "f", -1, STAFF),
         lambda: bob.call("utime", place / "f", (1, 1)),
-    ):
+    ]
+    for call in calls:
         with fails(errno.EPERM):
             call()
     ann.call("chown", place / "f", ANN, ANN)
@@ -126,12 +129,13 @@ def test_sticky_directory(place: Path, ann: Actor, bob: Actor) -> None:
     ann.call("write_file", place / "t" / "f", b"x", os.O_CREAT)
     ann.call("mkdir", place / "t" / "d", 0o777)
     bob.call("write_file", place / "t" / "mine", b"x", os.O_CREAT)
-    for call in (
+    calls: list[Call] = [
         lambda: bob.call("unlink", place / "t" / "f"),
         lambda: bob.call("rmdir", place / "t" / "d"),
         lambda: bob.call("rename", place / "t" / "f", place / "t" / "g"),
         lambda: bob.call("rename", place / "t" / "mine", place / "t" / "f"),
-    ):
+    ]
+    for call in calls:
         with fails(errno.EPERM, errno.EACCES):
             call()
     assert sorted(os.listdir(place / "t")) == ["d", "f", "mine"]
@@ -218,14 +222,15 @@ def test_foreign_hard_links_and_directories(place: Path, ann: Actor, bob: Actor)
     (place / "d").mkdir(mode=0o755)
     os.chown(place / "d", ANN, ANN)
     ann.call("write_file", place / "d" / "f", b"x", os.O_CREAT)
-    for call in (
+    calls: list[Call] = [
         lambda: bob.call("link", place / "d" / "f", place / "d" / "g"),
         lambda: bob.call("unlink", place / "d" / "f"),
         lambda: bob.call("rename", place / "d" / "f", place / "f"),
         lambda: bob.call("mkdir", place / "d" / "sub"),
         lambda: bob.call("symlink", "x", place / "d" / "s"),
         lambda: bob.call("write_file", place / "d" / "new", b"x", os.O_CREAT),
-    ):
+    ]
+    for call in calls:
         with fails(errno.EACCES, errno.EPERM):  # EPERM: the kernel protects hard links
             call()
     with fails(errno.EACCES):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from harness.posix import Call
+
 pytestmark = pytest.mark.fuse
 
 DAY_NS = 24 * 3600 * 10**9
@@ -76,7 +78,8 @@ def test_what_moves_which_time(place: Path) -> None:
 def test_a_failed_operation_moves_nothing(place: Path) -> None:
     (place / "d").mkdir()
     before = place.stat()
-    for call in (lambda: os.mkdir(place / "d"), lambda: os.rmdir(place / "none")):
+    calls: list[Call] = [lambda: os.mkdir(place / "d"), lambda: os.rmdir(place / "none")]
+    for call in calls:
         with pytest.raises(OSError, match="Errno"):
             call()
     assert place.stat().st_mtime_ns == before.st_mtime_ns

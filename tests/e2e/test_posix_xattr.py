@@ -25,9 +25,7 @@ def setfacl(*args: str | Path) -> None:
 
 
 def getfacl(path: Path) -> list[str]:
-    command = ["getfacl", "-cnp", path]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return done.stdout.split()
+    return subprocess.check_output(["getfacl", "-cnp", str(path)], text=True).split()
 
 
 def mode(path: Path) -> int:
