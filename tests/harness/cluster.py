@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from harness import leftovers
 from harness.daemon import BIN, Daemon
 from harness.waiting import wait_until
+from superfs.core.tokens import Authority, Grant, Purpose, armor, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,10 +66,10 @@ class Cluster:
         for name in ("config", "run", "log"):
             (self.dir / name).mkdir(mode=0o700)
         self.daemons: dict[str, Daemon] = {}
-        self._add("clusterd", "clusterd", 0)
-        self._add("metad-1", "metad", 1)
+        self._add("clusterd", "clusterd", 1)
         for node in range(2, 2 + data):
             self._add(f"datad-{node}", "datad", node)
+        self._add("metad-1", "metad", 1)
 
     # ---- the parts
 
@@ -98,7 +99,7 @@ class Cluster:
 
     def _add(self, name: str, program: str, node_id: int) -> None:
         daemon = {
-            "node_id": node_id or 1,
+            "node_id": node_id,
             "state_dir": self.state_dir(name),
             "listen": [self.target(name)],
             "cluster": [self.target("clusterd")],
@@ -114,10 +115,21 @@ class Cluster:
 
     # ---- life
 
-    def format(self) -> None:
-        """Makes the key, the token and every daemon's empty state, as `superfs up` does once."""
-        self.key_file.touch(0o600)
-        self.key_file.write_text(secrets.token_hex(32) + "\n")
+    def create(self) -> Cluster:
+        """Every daemon's empty state, the key and a token, as `superfs up` makes them once; the
+        others learn the cluster's id from clusterd, so it runs by then."""
+        for name in self.daemons:
+            self.format(name)
+            self.start([name])
+        authority = Authority(parse_key(self.key_file.read_text()))
+        self.token_file.touch(0o600)
+        self.token_file.write_bytes(armor(authority.issue(Purpose.FILE, Grant("host", "tests"))))
+        return self
+
+    def format(self, name: str) -> None:
+        command = [*self.daemons[name].command, "--format"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stderr}"
 
     def start(self, names: Iterable[str] | None = None) -> Cluster:
         for name in names or self.daemons:
@@ -153,7 +165,7 @@ class Cluster:
         self.start([name])
 
     def stop(self) -> None:
-        """In the order a machine would: data, metadata, map. Every daemon must end cleanly."""
+        """Against the order of starting; every daemon must end cleanly."""
         for daemon in reversed(self.daemons.values()):
             daemon.stop()
 
@@ -166,8 +178,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            self.format()
-            return self.start()
+            return self.create()
         except BaseException:
             self.close()
             raise
