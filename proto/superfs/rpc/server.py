@@ -85,7 +85,7 @@ class GrpcServer:
 
     def _bind(self, address: str) -> str:
         if address.startswith("unix:"):
-            _clear_socket(Path(address.removeprefix("unix:")))
+            clear_socket(Path(address.removeprefix("unix:")))
         try:
             port = self.grpc.add_insecure_port(address)
         except RuntimeError as error:
@@ -98,7 +98,7 @@ class GrpcServer:
         return f"{host}:{port}"
 
 
-def _clear_socket(path: Path) -> None:
+def clear_socket(path: Path) -> None:
     """Makes way for a Unix socket: the directory exists, and nobody alive listens there.
 
     gRPC would unlink a living daemon's socket without a word."""
