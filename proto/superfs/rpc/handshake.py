@@ -6,9 +6,9 @@ because grpcio cannot see SO_PEERCRED. From elsewhere it is the call Cluster.Han
 One exchange a connection, everything little-endian; whoever breaks the frame is cut off:
 
     client   u32 length | HandshakeRequest
-    server   u32 length | u16 code (core/errors.py) | HandshakeReply, or detail in UTF-8
+    server   u32 code | u32 length | HandshakeReply where code is 0, else detail in UTF-8
 
-`length` counts what follows it.
+`code` is of core/errors.py; `length` counts what follows it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,12 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.limits import KIB, MIB, TOKEN_BYTES_MAX
-from superfs.rpc.channel import choose_address, open_channel
-from superfs.rpc.errors import from_rpc
-from superfs.v1 import cluster_pb2, cluster_pb2_grpc
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from superfs.v1 import cluster_pb2
 
 SOCKET_NAME = "handshake.sock"
 REQUEST_BYTES_MAX = 32 * KIB
@@ -39,7 +32,7 @@ EXCHANGE_S = 5.0
 """How long either side waits for the other, for the whole of it."""
 
 LENGTH = struct.Struct("<I")
-_CODE = struct.Struct("<H")
+_ANSWER = struct.Struct("<II")
 
 assert 3 * TOKEN_BYTES_MAX < REQUEST_BYTES_MAX
 
@@ -51,46 +44,18 @@ def socket_path(clusterd_address: str) -> Path:
 
 def encode_reply(answer: cluster_pb2.HandshakeReply | FsError) -> bytes:
     if isinstance(answer, FsError):
-        body = _CODE.pack(answer.code) + answer.detail.encode("utf-8", "replace")[:KIB]
+        code, body = answer.code, answer.detail.encode("utf-8", "replace")[:KIB]
     else:
-        body = _CODE.pack(Code.OK) + answer.SerializeToString()
-    return LENGTH.pack(len(body)) + body
+        code, body = Code.OK, answer.SerializeToString()
+    return _ANSWER.pack(code, len(body)) + body
 
 
-def decode_reply(body: bytes) -> cluster_pb2.HandshakeReply:
-    """Of what is behind the length; raises the FsError that it carries."""
-    if len(body) < _CODE.size:
-        raise FsError(Code.UNAVAILABLE, "the handshake was cut short")
-    code = known_code(_CODE.unpack_from(body)[0])
-    if code is not Code.OK:
-        raise FsError(code, body[_CODE.size :].decode("utf-8", "replace"))
-    try:
-        return cluster_pb2.HandshakeReply.FromString(body[_CODE.size :])
-    except DecodeError:
-        raise FsError(Code.INTERNAL, "clusterd answered the handshake with nonsense") from None
-
-
-def shake_hands(
-    cluster: Sequence[str], request: cluster_pb2.HandshakeRequest, timeout_s: float = EXCHANGE_S
+def exchange(
+    path: Path, request: cluster_pb2.HandshakeRequest, timeout_s: float = EXCHANGE_S
 ) -> cluster_pb2.HandshakeReply:
-    """Blocking; from a thread where that matters. `cluster`: addresses of clusterd.
+    """The client's side, blocking.
 
     FsError: UNAVAILABLE or DEADLINE (try again), UNAUTHENTICATED or FORBIDDEN (do not)."""
-    address = choose_address(cluster)
-    if address.startswith("unix:"):
-        return _over_socket(socket_path(address), request, timeout_s)
-    with open_channel([address]) as channel:
-        stub = cluster_pb2_grpc.ClusterStub(channel)
-        try:
-            reply: cluster_pb2.HandshakeReply = stub.Handshake(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise from_rpc(error) from None
-    return reply
-
-
-def _over_socket(
-    path: Path, request: cluster_pb2.HandshakeRequest, timeout_s: float
-) -> cluster_pb2.HandshakeReply:
     deadline = time.monotonic() + timeout_s
     message = request.SerializeToString()
     if len(message) > REQUEST_BYTES_MAX:
@@ -100,10 +65,10 @@ def _over_socket(
             peer.settimeout(timeout_s)
             peer.connect(os.fspath(path))
             peer.sendall(LENGTH.pack(len(message)) + message)
-            (length,) = LENGTH.unpack(_receive(peer, LENGTH.size, deadline))
+            code, length = _ANSWER.unpack(_receive(peer, _ANSWER.size, deadline))
             if length > REPLY_BYTES_MAX:
                 raise FsError(Code.INTERNAL, "clusterd answered the handshake with nonsense")
-            return decode_reply(_receive(peer, length, deadline))
+            body = _receive(peer, length, deadline)
         except TimeoutError:
             raise FsError(Code.DEADLINE, f"no answer from clusterd at {path}") from None
         except PermissionError:
@@ -112,6 +77,12 @@ def _over_socket(
             raise FsError(
                 Code.UNAVAILABLE, f"no clusterd answers at {path}: {error.strerror}"
             ) from None
+    if code != Code.OK:
+        raise FsError(known_code(code), body.decode("utf-8", "replace"))
+    try:
+        return cluster_pb2.HandshakeReply.FromString(body)
+    except DecodeError:
+        raise FsError(Code.INTERNAL, "clusterd answered the handshake with nonsense") from None
 
 
 def _receive(peer: socket.socket, size: int, deadline: float) -> bytes:
