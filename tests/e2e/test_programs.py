@@ -234,7 +234,7 @@ def test_pip_and_python(place: Path, tmp_path: Path) -> None:
 
 
 FIO = {
-    "random": "rw=randwrite:8\nbs=6k\nioengine=psync\nverify=crc32c",
+    "random": "rw=randwrite\nbs=6k\nioengine=psync\nverify=crc32c",
     "sequential": "rw=write\nbs=256k\nioengine=psync\nverify=xxhash",
     "mmap": "rw=randwrite\nbs=4k\nioengine=mmap\nverify=crc32c",
     "direct": "rw=randwrite\nbs=8k\nioengine=psync\ndirect=1\nverify=md5",
