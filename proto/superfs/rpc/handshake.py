@@ -18,12 +18,19 @@ import socket
 import struct
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import grpc
 from google.protobuf.message import DecodeError
 
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.limits import KIB, MIB, TOKEN_BYTES_MAX
-from superfs.v1 import cluster_pb2
+from superfs.rpc.channel import choose_address, open_channel
+from superfs.rpc.errors import from_rpc
+from superfs.v1 import cluster_pb2, cluster_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SOCKET_NAME = "handshake.sock"
 REQUEST_BYTES_MAX = 32 * KIB
@@ -50,12 +57,28 @@ def encode_reply(answer: cluster_pb2.HandshakeReply | FsError) -> bytes:
     return _ANSWER.pack(code, len(body)) + body
 
 
+def shake_hands(
+    cluster: Sequence[str], request: cluster_pb2.HandshakeRequest, timeout_s: float = EXCHANGE_S
+) -> cluster_pb2.HandshakeReply:
+    """The client's side, blocking. `cluster`: addresses of clusterd.
+
+    FsError: UNAVAILABLE or DEADLINE (try again), UNAUTHENTICATED or FORBIDDEN (do not)."""
+    address = choose_address(cluster)
+    if address.startswith("unix:"):
+        return exchange(socket_path(address), request, timeout_s)
+    with open_channel([address]) as channel:
+        stub = cluster_pb2_grpc.ClusterStub(channel)
+        try:
+            reply: cluster_pb2.HandshakeReply = stub.Handshake(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+    return reply
+
+
 def exchange(
     path: Path, request: cluster_pb2.HandshakeRequest, timeout_s: float = EXCHANGE_S
 ) -> cluster_pb2.HandshakeReply:
-    """The client's side, blocking.
-
-    FsError: UNAVAILABLE or DEADLINE (try again), UNAUTHENTICATED or FORBIDDEN (do not)."""
+    """Over the handshake socket at `path`."""
     deadline = time.monotonic() + timeout_s
     message = request.SerializeToString()
     if len(message) > REQUEST_BYTES_MAX:
