@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntFlag
 
 from superfs.core.limits import CHAINS_PER_FILE_MAX
@@ -76,10 +76,14 @@ class Attr:
 
     @property
     def is_inline(self) -> bool:
-        return bool(self.flags & Flag.INLINE)
+        return self.flags & 1 == 1  # Flag.INLINE, without making an enum member of it
 
     def copy(self) -> Attr:
-        return replace(self)
+        return Attr(
+            self.ino, self.generation, self.place, self.mode, self.nlink, self.uid, self.gid,
+            self.size, self.rdev, self.atime_ns, self.mtime_ns, self.ctime_ns, self.btime_ns,
+            self.flags, self.data_generation, self.change, self.chains,
+        )  # fmt: skip
 
 
 # Packed form, little-endian, fixed size, so that N of them are one bytes object. The chains of a

@@ -42,6 +42,10 @@ ROOT = InodeId(DIRECTORY_BIT | 1)
 """The root directory: slot 0. It has no birth, so its low bits are fixed."""
 ROOT_GENERATION = Generation(1)
 
+FIRST_DATA_GENERATION = DataGeneration(1)
+"""What a client writes data under for a reserved number, before the file is created. Data daemons
+know (number, data generation): no file is ever given this one later."""
+
 _PERSON = b"superfs-dirid"
 
 

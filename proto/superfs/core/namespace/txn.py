@@ -11,7 +11,7 @@ Tables, each filed by place (core/ids.py), so that a directory's group is one co
     orphan     (ino)                  -> Orphan     no name left, but somebody has it open
 
 A single-link file is filed under the directory that names it (place = directory). A file that
-ever had a second link is filed under its own number (place = ino, Flag.MULTI) and stays there.
+ever had a second link is filed under its own number (place = ino, MULTI) and stays there.
 A directory's place is its own number.
 
 Contract: `get_*` returns a private copy or None; `put_*` stores a copy; a missing record is never
@@ -21,7 +21,7 @@ that this store does not own raises FsError(WRONG_OWNER), a damaged record FsErr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Directory:
     layout: tuple[int, ...] = ()  # chains for new files; empty: the server chooses
 
     def copy(self) -> Directory:
-        return replace(self, attr=self.attr.copy())
+        return Directory(self.attr.copy(), self.parent, self.name, self.layout)
 
 
 @dataclass(slots=True)
@@ -158,15 +158,22 @@ class Txn(Protocol):
     def new_data_generation(self, slot: int) -> DataGeneration:
         """A data generation never given before in this slot; never 0."""
 
+    def reserve_inode_ids(self, slot: int, count: int, session: int) -> InodeId:
+        """As `new_inode_ids`; from now on `reserved_by` answers `session` for each of them."""
+
     def reserved_by(self, ino: int) -> SessionId | None:
         """Which session owns this reserved number; None when it is not a reserved one."""
 
+    def use_reserved(self, ino: int) -> None:
+        """A reserved number becomes a file: from now on `reserved_by` answers None for it."""
+
     # work for the data daemons, done after the commit and retried until acknowledged
     def reap_data(self, attr: Attr) -> None:
-        """Drop (ino, data_generation) on attr.chains."""
+        """Drop (ino, data_generation) on attr.chains. The one change that a rule may ask for and
+        then raise FsError: data written under a generation that lost its race has no other end."""
 
     def truncate_data(self, attr: Attr, size: int) -> None:
-        """Drop everything from `size`; the inode keeps Flag.TRUNCATING until it is done."""
+        """Drop everything from `size`; the inode keeps TRUNCATING until it is done."""
 
     def choose_chains(self, ino: int, layout: Sequence[int]) -> tuple[ChainId, ...]: ...
 
