@@ -23,7 +23,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import grpc
 
@@ -51,11 +51,13 @@ class StreamTimes:
 
 
 class Item(Generic[Answer]):
-    """One thing asked for. `sends` counts how often it went out; `lane` keeps its order."""
+    """One thing asked for. `sends` counts how often it went out; `lane` keeps its order; a
+    `patient` one never expires."""
 
-    __slots__ = ("lane", "pending", "sends", "since")
+    __slots__ = ("lane", "patient", "pending", "sends", "since")
 
-    def __init__(self, lane: int = 0) -> None:
+    def __init__(self, lane: int = 0, *, patient: bool = False) -> None:
+        self.patient = patient
         self.pending: Pending[Answer] = Pending()
         self.lane = lane
         self.sends = 0
@@ -76,6 +78,9 @@ class _Link:
 
 
 class Stream(ABC, Generic[AnyItem, Request, Reply]):
+    keeps_alive: ClassVar[bool] = False
+    """Whether the daemon answers keep-alives; else gRPC's own pings find a dead peer."""
+
     def __init__(
         self,
         name: str,
@@ -170,9 +175,9 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
         with self._lock:
             link = self._link
             if link is not None and link.open:
-                if now - link.spoke >= self.times.keep_alive_s:
+                if self.keeps_alive and now - link.spoke >= self.times.keep_alive_s:
                     self._keep_alive_due = True
-                silent = self._keep_alive() is not None and link.spoke > link.heard
+                silent = self.keeps_alive and link.spoke > link.heard
                 hang = silent and now - link.heard > self.times.silence_s
             else:
                 hang = link is not None and now - link.started > self.times.welcome_timeout_s
@@ -316,7 +321,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
         doomed: set[AnyItem] = set()
         for lane in self._lanes:
             for item in lane:
-                if now > max(item.since, self._down_since) + self.times.retry_timeout_s:
+                limit = max(item.since, self._down_since) + self.times.retry_timeout_s
+                if now > limit and not item.patient:
                     doomed.add(item)
                     self._given_up(item)
             if doomed:

@@ -1,0 +1,258 @@
+"""DataClient: bytes of files on data daemons, addressed by (inode, data generation, offset).
+
+Knows chunks, chains and message sizes, and nothing of inodes' sizes: a read of what was never
+written is zeros. Many requests are on their way at once, bounded in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from superfs.client.datastream import DataItem
+from superfs.core.errors import Code, FsError, known_code
+from superfs.core.layout import chain_of, pieces
+from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.rpc.pending import Budget
+from superfs.v1 import data_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from superfs.client.config import ClientConfig
+    from superfs.client.datastream import DataStream
+    from superfs.core.attrs import Attr
+    from superfs.rpc.pending import Pending
+
+
+Body = TypeVar("Body", data_pb2.Read, data_pb2.Write)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The data of one file: what its attributes say, and the right to it."""
+
+    ino: int
+    data_generation: int
+    chains: tuple[int, ...]
+    capability: bytes = b""  # of a user session; a host session has one for everything
+
+    @classmethod
+    def of(cls, attr: Attr, capability: bytes = b"") -> Where:
+        return cls(attr.ino, attr.data_generation, attr.chains, capability)
+
+
+class Router(Protocol):
+    @property
+    def config(self) -> ClientConfig: ...
+    def data_stream(self, chain_id: int) -> DataStream: ...
+    def data_streams(self) -> list[DataStream]: ...
+
+
+class DataClient:
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._writing = Budget(router.config.data_in_flight_bytes)
+        self._reading = Budget(router.config.data_in_flight_bytes)
+
+    # ---- reading
+
+    async def read(self, where: Where, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes."""
+        started = await self.start_read(where, offset, length)
+        return await finish_read(started)
+
+    async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
+        """Returns when everything is on its way, which other transfers may delay."""
+        parts: list[tuple[int, Pending[data_pb2.DataReply]]] = []
+        for piece in pieces(offset, length, piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
+            request = data_pb2.DataRequest(
+                read=data_pb2.Read(
+                    ino=where.ino,
+                    data_generation=where.data_generation,
+                    chunk=piece.chunk,
+                    offset=piece.offset,
+                    length=piece.length,
+                )
+            )
+            await self._reading.acquire(piece.length)
+            self._submit(where, piece.chunk, request, self._reading, piece.length, parts)
+        return parts
+
+    async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
+        """The first `length` bytes of many small files: (where, length), each within a message."""
+        groups: dict[tuple[DataStream, bytes], list[tuple[int, data_pb2.Read, int]]] = {}
+        for index, (where, length) in enumerate(wanted):
+            assert length <= MESSAGE_DATA_BYTES_MAX, "small files only"
+            read = data_pb2.Read(
+                ino=where.ino, data_generation=where.data_generation, length=length
+            )
+            stream = self._router.data_stream(chain_of(where.chains, 0))
+            groups.setdefault((stream, where.capability), []).append((index, read, length))
+        results: list[bytes | FsError] = [b""] * len(wanted)
+        for (stream, capability), reads in groups.items():
+            for batch in _batches(reads):
+                await self._read_batch(stream, capability, batch, results)
+        return results
+
+    async def _read_batch(
+        self,
+        stream: DataStream,
+        capability: bytes,
+        batch: list[tuple[int, data_pb2.Read, int]],
+        results: list[bytes | FsError],
+    ) -> None:
+        many = data_pb2.ReadMany(reads=[read for _, read, _ in batch])
+        item = DataItem(data_pb2.DataRequest(read_many=many), capability=capability)
+        size = sum(length for _, _, length in batch)
+        await self._reading.acquire(size)
+        item.pending.on_done(lambda: self._reading.release(size))
+        stream.submit((item,))
+        reply = check(await item.pending)
+        for (index, _, length), part in zip(batch, reply.reads, strict=True):
+            if part.code:
+                results[index] = FsError(known_code(part.code))
+            else:
+                results[index] = part.data.ljust(length, b"\0")
+
+    # ---- writing
+
+    async def write(self, where: Where, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Returns when every byte would survive a kill of its daemon."""
+        for pending in await self.start_write(where, offset, data):
+            check(await pending)
+
+    async def start_write(
+        self, where: Where, offset: int, data: bytes | bytearray | memoryview
+    ) -> list[Pending[data_pb2.DataReply]]:
+        """Returns when everything is on its way; the answers are the caller's to `check`."""
+        view = memoryview(data)
+        parts: list[tuple[int, Pending[data_pb2.DataReply]]] = []
+        for piece in pieces(offset, len(view), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
+            body = view[piece.position : piece.position + piece.length]
+            request = data_pb2.DataRequest(
+                write=data_pb2.Write(
+                    ino=where.ino,
+                    data_generation=where.data_generation,
+                    chunk=piece.chunk,
+                    offset=piece.offset,
+                    data=bytes(body),
+                )
+            )
+            await self._make_room(where, piece.chunk, piece.length)
+            self._submit(where, piece.chunk, request, self._writing, piece.length, parts, kept=True)
+        return [pending for _, pending in parts]
+
+    async def start_write_many(
+        self, writes: Iterable[tuple[Where, int, bytes]]
+    ) -> list[Pending[data_pb2.DataReply]]:
+        """Many small writes, (where, offset, data), packed into few messages."""
+        groups: dict[tuple[DataStream, bytes], list[tuple[int, data_pb2.Write, int]]] = {}
+        for where, offset, data in writes:
+            for piece in pieces(offset, len(data), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
+                write = data_pb2.Write(
+                    ino=where.ino,
+                    data_generation=where.data_generation,
+                    chunk=piece.chunk,
+                    offset=piece.offset,
+                    data=bytes(data[piece.position : piece.position + piece.length]),
+                )
+                stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
+                group = groups.setdefault((stream, where.capability), [])
+                group.append((0, write, piece.length))
+        pendings = []
+        for (stream, capability), group in groups.items():
+            for batch in _batches(group):
+                size = sum(length for _, _, length in batch)
+                many = data_pb2.WriteMany(writes=[write for _, write, _ in batch])
+                item = DataItem(
+                    data_pb2.DataRequest(write_many=many), kept_bytes=size, capability=capability
+                )
+                await self._make_room_at(stream, size)
+                item.pending.on_done(partial(self._writing.release, size))
+                stream.submit((item,))
+                pendings.append(item.pending)
+        return pendings
+
+    async def commit(self, chains: Iterable[int] | None = None) -> None:
+        """Everything written through this client to the daemons of these chains (None: to any)
+        is on their disks when it returns."""
+        streams = (
+            set(self._router.data_streams())
+            if chains is None
+            else {self._router.data_stream(chain) for chain in chains}
+        )
+        for item in [stream.commit() for stream in streams]:
+            check(await item.pending)
+
+    async def usage(self, chain: int) -> data_pb2.UsageReply:
+        item = DataItem(data_pb2.DataRequest(usage=data_pb2.Usage()))
+        self._router.data_stream(chain).submit((item,))
+        return check(await item.pending).usage
+
+    # ---- inside
+
+    def _submit(
+        self,
+        where: Where,
+        chunk: int,
+        request: data_pb2.DataRequest,
+        budget: Budget,
+        size: int,
+        parts: list[tuple[int, Pending[data_pb2.DataReply]]],
+        *,
+        kept: bool = False,
+    ) -> None:
+        item = DataItem(request, kept_bytes=size if kept else 0, capability=where.capability)
+        item.pending.on_done(lambda: budget.release(size))
+        try:
+            self._router.data_stream(chain_of(where.chains, chunk)).submit((item,))
+        except BaseException as error:
+            item.pending.fail(error)
+            raise
+        parts.append((size, item.pending))
+
+    async def _make_room(self, where: Where, chunk: int, size: int) -> None:
+        await self._make_room_at(self._router.data_stream(chain_of(where.chains, chunk)), size)
+
+    async def _make_room_at(self, stream: DataStream, size: int) -> None:
+        """Bounds what is on its way and what is kept for the case that the daemon's machine dies:
+        from half of the limit on a commit is asked for, at the limit it is waited for."""
+        limit = self._router.config.data_uncommitted_bytes
+        if stream.kept_bytes + size > limit:
+            check(await stream.commit().pending)
+        elif stream.kept_bytes > limit // 2 and not stream.committing:
+            stream.commit()
+        await self._writing.acquire(size)
+
+
+StartedRead = list[tuple[int, "Pending[data_pb2.DataReply]"]]
+
+
+async def finish_read(started: StartedRead) -> bytes:
+    """What is missing at the end of a piece was never written: zeros."""
+    parts = []
+    for length, pending in started:
+        data = check(await pending).data
+        parts.append(data if len(data) == length else data.ljust(length, b"\0"))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def check(reply: data_pb2.DataReply) -> data_pb2.DataReply:
+    if reply.code != Code.OK:
+        raise FsError(known_code(reply.code), reply.detail)
+    return reply
+
+
+def _batches(group: list[tuple[int, Body, int]]) -> list[list[tuple[int, Body, int]]]:
+    """Splits (_, _, bytes) into lists of at most a message each."""
+    batches: list[list[tuple[int, Body, int]]] = []
+    size = MESSAGE_DATA_BYTES_MAX
+    for entry in group:
+        if size + entry[2] > MESSAGE_DATA_BYTES_MAX or len(batches[-1]) >= MANY_ENTRIES_MAX:
+            batches.append([])
+            size = 0
+        batches[-1].append(entry)
+        size += entry[2]
+    return batches

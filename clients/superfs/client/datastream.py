@@ -1,0 +1,194 @@
+"""The stream to one data daemon: requests with tags, and the writes it may still lose.
+
+A write that was answered survives a kill of the daemon, not of its machine. So the stream keeps
+it until a Commit has covered it. Every reply carries the daemon's boot epoch, and every call
+begins with a probe for it: when it has changed, what is kept is sent again, ahead of everything
+else and in its order, before anything new. Kept writes never expire; what waits for them does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from superfs.core.errors import Code, FsError
+from superfs.rpc.stream import Item, Stream, StreamTimes
+from superfs.v1 import data_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from superfs.client.session import Session
+
+IDLE_COMMIT_S = 2.0
+"""Nothing is kept much longer than this, even if nobody calls fsync."""
+
+
+class DataItem(Item[data_pb2.DataReply]):
+    """`kept_bytes` > 0: a write, kept until it is committed."""
+
+    __slots__ = ("capability", "kept_bytes", "request", "tag")
+
+    def __init__(
+        self,
+        request: data_pb2.DataRequest,
+        *,
+        kept_bytes: int = 0,
+        capability: bytes = b"",
+        patient: bool = False,
+    ) -> None:
+        super().__init__(patient=patient)
+        self.request = request
+        self.kept_bytes = kept_bytes
+        self.capability = capability
+        self.tag = 0
+
+
+class Host(Protocol):
+    """What a stream needs of its connection."""
+
+    capability: bytes
+
+    @property
+    def session(self) -> Session: ...
+
+    def open_data_call(
+        self, node_id: int, requests: Iterator[data_pb2.DataRequest]
+    ) -> tuple[Any, Callable[[], None]]: ...
+
+    def recover(self, error: FsError, session: Session) -> None: ...
+
+
+class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
+    def __init__(
+        self,
+        host: Host,
+        node_id: int,
+        times: StreamTimes,
+        delays: Callable[[], Iterator[float]],
+    ) -> None:
+        super().__init__(f"datad {node_id}", times, delays)
+        self.node_id = node_id
+        self._host = host
+        self._session = host.session
+        self._close_channel: Callable[[], None] = _nothing
+        self._tags = itertools.count(1)
+        self._shown = b""
+        self._kept: deque[DataItem] = deque()
+        self._kept_since = 0.0
+        self._commits = 0
+        self.kept_bytes = 0
+        self.boot_epoch = 0
+
+    # ---- for the data client
+
+    @property
+    def committing(self) -> bool:
+        return self._commits > 0
+
+    def commit(self) -> DataItem:
+        """Covers every write submitted before it."""
+        item = DataItem(data_pb2.DataRequest(commit=data_pb2.Commit()))
+        with self._lock:
+            self._commits += 1
+        item.pending.on_done(self._commit_ended)
+        self.submit((item,))
+        return item
+
+    def _commit_ended(self) -> None:
+        with self._lock:
+            self._commits -= 1
+
+    def tick(self) -> None:
+        super().tick()
+        idle = self._kept and time.monotonic() - self._kept_since > IDLE_COMMIT_S
+        if idle and self.connected and not self.committing and self._refusal is None:
+            self.commit()
+
+    # ---- the call
+
+    def _call(self, requests: Iterator[data_pb2.DataRequest]) -> Any:  # noqa: ANN401
+        self._session = self._host.session
+        call, self._close_channel = self._host.open_data_call(self.node_id, requests)
+        return call
+
+    def _hang_up(self) -> None:
+        self._close_channel()
+        self._close_channel = _nothing
+
+    def _hello(self) -> data_pb2.DataRequest:
+        self._shown = self._host.capability
+        return data_pb2.DataRequest(capability=self._shown, usage=data_pb2.Usage())
+
+    def _welcome(self, reply: data_pb2.DataReply) -> None:
+        if reply.code in (Code.UNAVAILABLE, Code.UNAUTHENTICATED, Code.FORBIDDEN):
+            raise FsError(Code(reply.code), reply.detail)
+        if self.boot_epoch and reply.boot_epoch != self.boot_epoch:
+            for item in reversed(self._kept):
+                again = DataItem(
+                    item.request,
+                    kept_bytes=item.kept_bytes,
+                    capability=item.capability,
+                    patient=True,
+                )
+                self._lanes[0].appendleft(again)
+            self._kept.clear()
+            self.kept_bytes = 0
+        self.boot_epoch = reply.boot_epoch
+
+    def _broken(self, error: FsError) -> None:
+        self._host.recover(error, self._session)
+
+    # ---- requests
+
+    def _take(self) -> data_pb2.DataRequest | None:
+        lane = self._lanes[0]
+        if not lane:
+            return None
+        item = lane.popleft()
+        item.sends += 1
+        item.tag = next(self._tags)
+        self._sent[item.tag] = [item]
+        request = item.request
+        request.tag = item.tag
+        capability = item.capability or self._host.capability
+        if capability != self._shown:
+            request.capability = self._shown = capability
+        elif request.capability:
+            request.capability = b""
+        return request
+
+    def _answer(self, reply: data_pb2.DataReply) -> None:
+        if not reply.tag:
+            return
+        if reply.boot_epoch != self.boot_epoch:
+            raise FsError(Code.UNAVAILABLE, "the data daemon has started anew")
+        with self._lock:
+            items = self._sent.pop(reply.tag, None)
+            if items is None:
+                raise FsError(Code.INTERNAL, "an answer that fits no request")
+            (item,) = items
+            if reply.code == Code.OK:
+                if item.kept_bytes:
+                    self._keep(item)
+                elif item.request.WhichOneof("body") == "commit":
+                    self._committed(item.tag)
+        item.pending.complete(reply)
+
+    def _keep(self, item: DataItem) -> None:
+        if not self._kept:
+            self._kept_since = time.monotonic()
+        self._kept.append(item)
+        self.kept_bytes += item.kept_bytes
+
+    def _committed(self, tag: int) -> None:
+        """Requests run in order: the commit covers everything that was sent before it."""
+        while self._kept and self._kept[0].tag < tag:
+            self.kept_bytes -= self._kept.popleft().kept_bytes
+        self._kept_since = time.monotonic()
+
+
+def _nothing() -> None:
+    return None

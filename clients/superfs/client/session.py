@@ -1,0 +1,250 @@
+"""Who this client is to the cluster: one session, its sequence numbers, its stream to a metad.
+
+A mutating operation gets its number when it is first sent, and keeps it however often it is sent
+again. `acked_below` tells the daemon which replies it may forget.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import (
+    BATCH_OPS_MAX,
+    MESSAGE_DATA_BYTES_MAX,
+    PROTOCOL_VERSION,
+    REPLY_WINDOW_OPS,
+)
+from superfs.rpc.stream import Item, Stream, StreamTimes
+from superfs.v1 import meta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from superfs.core.namespace.txn import Ref
+
+log = logging.getLogger("superfs.client")
+
+READS, MUTATIONS = 0, 1
+BATCH_BYTES = 2 * MESSAGE_DATA_BYTES_MAX
+"""A batch is closed when one more operation would make it larger; one operation alone may be."""
+
+
+class Session:
+    """Identity and sequence numbers, shared by the streams to all metadata daemons."""
+
+    def __init__(self, session_id: int, token: bytes, expires_ns: int) -> None:
+        self.id = session_id
+        self.token = token
+        self.expires_ns = expires_ns
+        self._lock = threading.Lock()
+        self._next = 1
+        self._open: dict[int, None] = {}  # in the order they were taken: the first is the lowest
+
+    def take(self) -> int:
+        """0 when the daemon could not remember one more reply; then ask after some answers."""
+        with self._lock:
+            oldest = next(iter(self._open), self._next)
+            if self._next - oldest >= REPLY_WINDOW_OPS:
+                return 0
+            seq = self._next
+            self._next += 1
+            self._open[seq] = None
+            return seq
+
+    def done(self, seq: int) -> None:
+        with self._lock:
+            self._open.pop(seq, None)
+
+    @property
+    def acked_below(self) -> int:
+        with self._lock:
+            return next(iter(self._open), self._next)
+
+
+class OpItem(Item[tuple[meta_pb2.Result, int]]):
+    """Answered with (result, commit number that it reflects)."""
+
+    __slots__ = ("mutates", "op", "session", "size")
+
+    def __init__(self, op: meta_pb2.Op, *, mutates: bool, lane: int) -> None:
+        super().__init__(lane)
+        self.op = op
+        self.mutates = mutates
+        self.size = op.ByteSize()
+        self.session: Session | None = None  # whose number op.seq is
+
+
+class Host(Protocol):
+    """What a stream needs of its connection."""
+
+    @property
+    def session(self) -> Session: ...
+
+    def open_meta_call(
+        self, node_id: int, requests: Iterator[meta_pb2.SessionRequest]
+    ) -> tuple[Any, Callable[[], None]]:
+        """(call, what closes its channel)."""
+
+    def recover(self, error: FsError, session: Session) -> None:
+        """After a broken stream: a fresh map, a fresh token, or, when the session has expired, a
+        new session."""
+
+    def open_refs(self) -> list[Ref]:
+        """What this client holds open."""
+
+    def welcomed(self, node_id: int, welcome: meta_pb2.Welcome) -> None: ...
+
+
+class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply]):
+    keeps_alive = True
+
+    def __init__(
+        self,
+        host: Host,
+        node_id: int,
+        client_name: str,
+        times: StreamTimes,
+        delays: Callable[[], Iterator[float]],
+    ) -> None:
+        super().__init__(f"metad {node_id}", times, delays, lanes=2)
+        self._host = host
+        self._node_id = node_id
+        self._client_name = client_name
+        self._session = host.session
+        self._close_channel: Callable[[], None] = _nothing
+        self._batch_number = 0
+        self._keep_alive_number = 0
+        self._turn = READS
+        self.ops_sent = 0
+
+    # ---- the call
+
+    def _call(self, requests: Iterator[meta_pb2.SessionRequest]) -> Any:  # noqa: ANN401
+        self._session = self._host.session
+        call, self._close_channel = self._host.open_meta_call(self._node_id, requests)
+        return call
+
+    def _hang_up(self) -> None:
+        self._close_channel()
+        self._close_channel = _nothing
+
+    def _hello(self) -> meta_pb2.SessionRequest:
+        hello = meta_pb2.Hello(protocol=PROTOCOL_VERSION, client=self._client_name)
+        for ref in self._host.open_refs():
+            hello.open.add(ino=ref.ino, generation=ref.generation, place=ref.place)
+        return meta_pb2.SessionRequest(hello=hello)
+
+    def _welcome(self, reply: meta_pb2.SessionReply) -> None:
+        if reply.WhichOneof("body") != "welcome":
+            raise FsError(Code.BAD_REQUEST, "the daemon did not begin with a welcome")
+        self._host.welcomed(self._node_id, reply.welcome)
+
+    def _keep_alive(self) -> meta_pb2.SessionRequest | None:
+        self._keep_alive_number += 1
+        return meta_pb2.SessionRequest(
+            keep_alive=meta_pb2.KeepAlive(number=self._keep_alive_number)
+        )
+
+    def _goodbye(self) -> meta_pb2.SessionRequest | None:
+        return meta_pb2.SessionRequest(goodbye=meta_pb2.Goodbye())
+
+    def _broken(self, error: FsError) -> None:
+        self._host.recover(error, self._session)
+        if self._host.session is not self._session:
+            self._disown()
+
+    def _disown(self) -> None:
+        """The session has expired. What was sent with one of its numbers may have run or not:
+        nobody can tell any more, and so it is not sent again."""
+        lost: list[OpItem] = []
+        with self._lock:
+            lane = self._lanes[MUTATIONS]
+            for item in list(lane):
+                if item.sends and item.mutates:
+                    lane.remove(item)
+                    lost.append(item)
+        for item in lost:
+            verb = item.op.WhichOneof("verb")
+            log.error("%s: session expired, it is not known whether %s was done", self.name, verb)
+            item.pending.fail(FsError(Code.IO, f"the session expired during {verb}"))
+
+    def _given_up(self, item: OpItem) -> None:
+        if item.session is not None:
+            item.session.done(item.op.seq)
+
+    # ---- batches
+
+    def _take(self) -> meta_pb2.SessionRequest | None:
+        """Reads and mutations go in batches of their own: a daemon answers a batch of reads
+        without waiting for its writer."""
+        for lane in (self._turn, 1 - self._turn):
+            batch = self._pack(lane)
+            if batch is not None:
+                self._turn = 1 - lane
+                return meta_pb2.SessionRequest(batch=batch)
+        return None
+
+    def _pack(self, lane: int) -> meta_pb2.Batch | None:
+        waiting = self._lanes[lane]
+        items: list[OpItem] = []
+        size = 0
+        while waiting and len(items) < BATCH_OPS_MAX:
+            item = waiting[0]
+            if items and size + item.size > BATCH_BYTES:
+                break
+            if item.mutates and not item.sends:
+                seq = self._session.take()
+                if not seq:
+                    break
+                item.op.seq = seq
+                item.session = self._session
+            waiting.popleft()
+            item.sends += 1
+            size += item.size
+            items.append(item)
+        if not items:
+            return None
+        self._batch_number += 1
+        self.ops_sent += len(items)
+        self._sent[self._batch_number] = items
+        return meta_pb2.Batch(
+            batch=self._batch_number,
+            acked_below=self._session.acked_below,
+            ops=[item.op for item in items],
+        )
+
+    def _answer(self, reply: meta_pb2.SessionReply) -> None:
+        if reply.WhichOneof("body") != "batch":
+            return
+        answer = reply.batch
+        with self._lock:
+            items = self._sent.get(answer.batch)
+            if items is None or len(items) != len(answer.results):
+                raise FsError(Code.INTERNAL, "an answer that fits no batch")
+            if any(result.code == Code.SESSION_EXPIRED for result in answer.results):
+                self._spare(items)
+                raise FsError(Code.SESSION_EXPIRED)
+            del self._sent[answer.batch]
+            for item in items:
+                if item.mutates:
+                    self._session.done(item.op.seq)
+            if self._lanes[MUTATIONS]:
+                self._changed.notify()  # the window may have been full
+        for item, result in zip(items, answer.results, strict=True):
+            item.pending.complete((result, answer.commit))
+
+    def _spare(self, items: list[OpItem]) -> None:
+        """An operation of an expired session never runs: one that went out only once may go out
+        again in the next session."""
+        for item in items:
+            if item.mutates and item.sends == 1:
+                item.sends = 0
+                item.op.seq = 0
+                item.session = None
+
+
+def _nothing() -> None:
+    return None
