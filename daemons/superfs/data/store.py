@@ -1,0 +1,265 @@
+"""What a data daemon stores: segments, their index, and what memory is ahead of it with.
+
+Everything but `SyncJob.run` and `ReadPlan.wait` happens on one thread, the event loop's, and is
+short: an append to the page cache, a change of a tuple. A write is answered when its append has
+been handed to the kernel (a kill of the daemon does not lose it: recovery.py), `sync` makes
+everything before it durable: segments first, then one commit of the index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import CHUNK_BYTES
+from superfs.data import extentmap
+from superfs.data.chunks import Chunks
+from superfs.data.cuts import Cut, Cuts
+from superfs.data.index import Batch
+from superfs.data.keys import EXTENT, ChunkKey, FileKey
+from superfs.data.reading import ReadPlan, fetch_of
+from superfs.data.records import FenceRecord, Identity, Position
+from superfs.data.segments import Segments, free_bytes, total_bytes
+from superfs.daemon.statedir import sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from superfs.data.config import StoreConfig
+    from superfs.data.extentmap import Pieces
+    from superfs.data.index import Index
+    from superfs.data.segments import Blob, OpenFile, Segment
+    from superfs.daemon.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    bytes_total: int
+    bytes_free: int
+    bytes_live: int
+    segments: int
+    extents: int
+
+
+@dataclass(slots=True)
+class SyncJob:
+    """What one sync has to do. `run` blocks, in one thread at a time; FsError IO is fatal."""
+
+    store: DataStore
+    batch: Batch
+    files: list[OpenFile]
+    new_files: bool
+    dead: list[Segment]
+    changes: bool = False
+    unlinked: list[int] = field(default_factory=list)
+
+    def run(self) -> None:
+        store = self.store
+        hit = store.world.failpoints.hit
+        try:
+            hit("datad.sync.before")
+            for file in self.files:
+                os.fdatasync(file.fd)
+            if self.new_files:
+                sync_directory(store.segments.directory)
+            hit("datad.commit.before")
+            if self.changes:
+                store.index.commit(self.batch)
+            store.index.ensure_free(2 * store.config.index_reserve_bytes)
+            hit("datad.commit.after")
+            for segment in self.dead:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(segment.path)
+                self.unlinked.append(segment.number)
+                hit("datad.unlink.after")
+        except OSError as error:
+            raise FsError(Code.IO, f"the disk failed: {error}") from error
+
+
+class DataStore:
+    def __init__(
+        self, directory: Path, identity: Identity, index: Index, config: StoreConfig, world: World
+    ) -> None:
+        self.directory = directory
+        self.identity = identity
+        self.index = index
+        self.config = config
+        self.world = world
+        self.segments = Segments(
+            directory / "segments",
+            identity,
+            segment_bytes=config.segment_bytes,
+            reserve_bytes=config.reserve_bytes,
+            clock=world.clock,
+            rng=world.rng,
+            failpoints=world.failpoints,
+        )
+        self.chunks = Chunks(index.pieces_of, config.cached_chunks_max)
+        self.cuts = Cuts(index, self.chunks, self.segments)
+        self.fences: dict[int, FenceRecord] = {}
+        self.position = Position(0, 0, 0)
+        self.on_fragmented: Callable[[ChunkKey, int], None] = _ignore
+        self._fences_changed: dict[int, FenceRecord | None] = {}
+        self._usage_reserve = 2 * config.segment_bytes + config.reserve_bytes
+
+    # ---- contents
+
+    def write(self, blobs: list[Blob]) -> None:
+        """All visible when it returns. Refused as a whole, or done as a whole."""
+        for blob in blobs:
+            check_place(blob.ino, blob.generation, blob.offset, len(blob.data))
+            self.cuts.refuse_reaped(FileKey(blob.ino, blob.generation))
+        if not blobs:
+            return
+        self.segments.room_for_client()
+        if self.index.free_bytes < self.config.index_reserve_bytes:
+            raise FsError(Code.NO_SPACE, "the index of this data daemon is full")
+        self.append(blobs)
+
+    def append(self, blobs: list[Blob]) -> None:
+        """Without asking whether clients may write: compaction writes into the reserve."""
+        pieces = self.segments.append(blobs, self.position.version + 1)
+        last = pieces[-1]
+        end = self.segments.by_number[last.segment].length
+        self.position = Position(last.segment, end, last.version)
+        for blob, piece in zip(blobs, pieces, strict=True):
+            self.apply(ChunkKey(blob.ino, blob.generation, blob.chunk), piece)
+
+    def apply(self, key: ChunkKey, piece: extentmap.Piece) -> None:
+        change = extentmap.overlay(self.chunks.get(key), piece)
+        self.chunks.put(key, change.pieces)
+        self.segments.account(change.dropped, change.left, (piece,))
+        if len(change.pieces) > self.config.extents_max:
+            self.on_fragmented(key, len(change.pieces))
+
+    def read(self, key: ChunkKey, offset: int, length: int) -> ReadPlan:
+        check_place(key.ino, key.generation, offset, length)
+        self.cuts.refuse_reaped(key.file)
+        pieces = self.chunks.get(key)
+        end = min(offset + length, extentmap.end_of(pieces))
+        if end <= offset:
+            return ReadPlan(key, [])
+        return self.plan(key, pieces, offset, end)
+
+    def plan(self, key: ChunkKey, pieces: Pieces, start: int, end: int) -> ReadPlan:
+        try:
+            parts = extentmap.plan(pieces, start, end)
+            return ReadPlan(key, [fetch_of(p, self.segments.open_for_read) for p in parts])
+        except FsError as error:
+            where = f"inode {key.ino:#x} data generation {key.generation} chunk {key.chunk}"
+            raise FsError(error.code, f"{where}: {error.detail}") from None
+
+    # ---- dropping
+
+    def truncate(self, file: FileKey, size: int) -> Cut | None:
+        """None: nothing is left to do. Else `cuts.step` until it is done."""
+        check_place(file.ino, file.generation, 0, 1)
+        if size == 0:
+            raise FsError(Code.INVALID, "a truncate to 0 is a new data generation and a reap")
+        if size >= 1 << 63:
+            raise FsError(Code.INVALID, f"a size of {size} bytes")
+        if self.cuts.is_reaped(file):
+            return None
+        return self.cuts.add(file, size, self.position.version + 1, self.world.clock.now_ns())
+
+    def reap(self, file: FileKey) -> Cut:
+        check_place(file.ino, file.generation, 0, 1)
+        return self.cuts.add(file, 0, self.position.version + 1, self.world.clock.now_ns())
+
+    # ---- who is let in
+
+    def fence(self, session: int, epoch: int) -> None:
+        known = self.fences.get(session)
+        if known is None or known.epoch < epoch:
+            record = FenceRecord(epoch, self.world.clock.now_ns())
+            self.fences[session] = self._fences_changed[session] = record
+
+    def prune(self) -> None:
+        """Forgets tombstones and fences that are too old to matter."""
+        oldest_ns = self.world.clock.now_ns() - int(self.config.tombstone_keep_s * 1e9)
+        self.cuts.prune(oldest_ns, self.config.tombstones_max)
+        for session, record in list(self.fences.items()):
+            if record.since_ns < oldest_ns:
+                del self.fences[session]
+                self._fences_changed[session] = None
+
+    # ---- durability
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(
+            len(self.chunks)
+            or self.segments.changed
+            or self.segments.unsynced
+            or self.cuts.changed
+            or self._fences_changed
+        )
+
+    def begin_sync(self) -> SyncJob:
+        """Everything so far goes with it. Then `run`, anywhere, then `end_sync`; one at a time."""
+        segments = self.segments
+        files = [segments.open_for_read(n) for n in segments.unsynced]
+        changed, segments.changed = segments.changed, set()
+        records, dead = {}, []
+        for number in changed:
+            segment = segments.by_number.get(number)
+            if segment is None:
+                continue
+            gone = segment.sealed and segment.live == 0 and not segment.fault
+            records[number] = None if gone else segment.record()
+            if gone:
+                dead.append(segment)
+        batch = Batch(
+            self.position,
+            self.chunks.begin_commit(),
+            records,
+            self.cuts.take_changed(),
+            self._fences_changed,
+        )
+        self._fences_changed = {}
+        job = SyncJob(self, batch, files, segments.new_files, dead)
+        job.changes = bool(batch.chunks or batch.segments or batch.cuts or batch.fences)
+        segments.unsynced.clear()
+        segments.new_files = False
+        return job
+
+    def end_sync(self, job: SyncJob) -> None:
+        self.chunks.end_commit()
+        for number in job.unlinked:
+            self.segments.forget(number)
+
+    def sync(self) -> None:
+        job = self.begin_sync()
+        job.run()
+        self.end_sync(job)
+
+    def close(self) -> None:
+        """After a last sync."""
+        self.segments.close()
+        self.index.close()
+
+    def usage(self) -> StoreUsage:
+        active = self.segments.active
+        here = active.size - active.length if active is not None else 0
+        free = free_bytes(self.directory) - self._usage_reserve + here
+        live = sum(s.live for s in self.segments.by_number.values())
+        count = len(self.segments.by_number)
+        return StoreUsage(
+            total_bytes(self.directory), max(0, free), live, count, self.index.count(EXTENT)
+        )
+
+
+def check_place(ino: int, generation: int, offset: int, length: int) -> None:
+    """INVALID for numbers that no client of ours sends."""
+    if ino == 0 or generation == 0:
+        raise FsError(Code.INVALID, "inode and data generation must not be 0")
+    if length == 0 or offset + length > CHUNK_BYTES:
+        raise FsError(Code.INVALID, f"{length} bytes at {offset} are not inside one chunk")
+
+
+def _ignore(key: ChunkKey, extents: int) -> None:
+    """Until a compactor listens."""
