@@ -62,7 +62,7 @@ class Child:
     def start(self) -> None:
         assert not self.running, self.program.name
         if self._started:
-            self.program.prepare()
+            self.program.clear()
         rotate(self.program.log)
         with self.program.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superfs.cli import mounts
-from superfs.cli.output import EXIT_CONFIG, CliError
+from superfs.cli.formatting import format_missing
+from superfs.cli.installed import script
+from superfs.cli.output import say
+from superfs.cli.token import ensure_host_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,27 +37,18 @@ class Program:
     argv: tuple[str, ...]
     log: Path
     ready: Callable[[], bool]  # polled until true; must come back soon
-    prepare: Callable[[], None] = _nothing  # before every start but the first
+    before: Callable[[], None] = _nothing  # before the first start; the stage before is ready
+    clear: Callable[[], None] = _nothing  # takes away what a killed one may have left
     stage: int = 0  # a stage starts when the one before it is ready
     stop_grace_s: float = DAEMON_GRACE_S
     on_purpose: Callable[[int | None], bool] = _never  # whether somebody wanted it to end (status)
 
 
-def script(name: str) -> str:
-    """The program as it was installed beside this one."""
-    path = Path(sysconfig.get_path("scripts")) / name
-    if not path.exists():
-        raise CliError(
-            f"there is no {path}: SuperFS is not installed as a whole",
-            hint="install it again: pip install superfs (or `make install` in its source)",
-            status=EXIT_CONFIG,
-        )
-    return str(path)
-
-
-def of_home(home: Home, mount_point: Path | None) -> list[Program]:
+def of_home(
+    home: Home, mount_point: Path | None, tell: Callable[[str], None] = say
+) -> list[Program]:
     """In the order of starting; stopped in the opposite order."""
-    programs = [_daemon(home, name, stage=0 if name == "clusterd" else 1) for name in _order(home)]
+    programs = [_daemon(home, name, tell) for name in _order(home)]
     if mount_point is not None:
         programs.append(_mount(home, mount_point))
     return programs
@@ -67,16 +60,23 @@ def _order(home: Home) -> list[str]:
     return sorted(names, key=lambda n: ("clusterd", "datad", "metad").index(n.partition("-")[0]))
 
 
-def _daemon(home: Home, name: str, *, stage: int) -> Program:
+def _daemon(home: Home, name: str, tell: Callable[[str], None]) -> Program:
     kind = name.partition("-")[0]
-    argv = (script(f"superfs-{kind}"), "--config", str(home.config_file(name)))
     socket = home.socket(name)
+
+    def format_once() -> None:
+        # Not all at once: the others learn the cluster's id from clusterd when they are formatted.
+        format_missing(home, name, tell)
+        if kind == "clusterd":
+            ensure_host_token(home)
+
     return Program(
         name,
-        argv,
+        (script(f"superfs-{kind}"), "--config", str(home.config_file(name))),
         home.log_file(name),
-        stage=stage,
         ready=lambda: is_serving(f"unix:{socket}", socket),
+        before=format_once,
+        stage=0 if name == "clusterd" else 1,
     )
 
 
@@ -100,7 +100,7 @@ def _mount(home: Home, point: Path) -> Program:
         (script("superfs-mount"), "--config", str(home.config_file("mount")), str(point)),
         home.log_file("mount"),
         ready=mounted,
-        prepare=clear,
+        clear=clear,
         stage=2,
         stop_grace_s=MOUNT_GRACE_S,
         on_purpose=unmounted,

@@ -113,6 +113,7 @@ class Supervisor:
             children = [c for c in self._children if c.program.stage == stage]
             for child in children:
                 if not child.running:
+                    child.program.before()
                     child.start()
                     self._watch_end(child)
             self._write_status()
@@ -225,12 +226,11 @@ class Supervisor:
             child.state = State.STOPPED
 
     def _end(self, child: Child) -> None:
-        already = self._stops
         child.signal(signal.SIGTERM)
         deadline = self._clock() + child.program.stop_grace_s
         while child.running:
             self._turn(max(0.0, deadline - self._clock()))
-            if self._stops > max(already, 1):
+            if self._stops > 1:
                 raise _ForcedStop
             if child.running and self._clock() >= deadline:
                 warn(f"{child.program.name} does not end: killed")
@@ -250,7 +250,7 @@ class Supervisor:
 
     def _clear(self, child: Child) -> None:
         try:
-            child.program.prepare()
+            child.program.clear()
         except CliError as error:
             warn(error.message)
 

@@ -1,0 +1,93 @@
+"""Calls that administration makes to single daemons, past the client: the map, health, checks."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from superfs.core.errors import FsError
+from superfs.rpc.channel import open_channel, token_metadata
+from superfs.rpc.errors import from_rpc
+from superfs.rpc.handshake import shake_hands
+from superfs.v1 import cluster_pb2, data_pb2, data_pb2_grpc, meta_pb2, meta_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from superfs.cli.options import Target
+    from superfs.v1 import common_pb2
+
+CHECK_TIMEOUT_S = 3600.0
+"""A check reads everything that a daemon has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    name: str  # "metad-1"
+    node: cluster_pb2.Node
+
+    @property
+    def is_meta(self) -> bool:
+        return self.node.role == cluster_pb2.ROLE_META
+
+
+class Admin:
+    """One session with the cluster. Unary calls and streams of single daemons."""
+
+    def __init__(self, target: Target) -> None:
+        token = target.token_file.read_bytes()
+        reply = shake_hands(target.cluster, cluster_pb2.HandshakeRequest(token=token))
+        self.map = reply.map
+        self._metadata = token_metadata(reply.session_token)
+
+    @property
+    def daemons(self) -> list[Daemon]:
+        names = {cluster_pb2.ROLE_META: "metad", cluster_pb2.ROLE_DATA: "datad"}
+        return [Daemon(f"{names.get(n.role, 'node')}-{n.node_id}", n) for n in self.map.nodes]
+
+    def check(self, daemon: Daemon) -> Iterator[common_pb2.Finding]:
+        with _channel(daemon) as channel:
+            if daemon.is_meta:
+                stub = meta_pb2_grpc.MetaStub(channel)
+                yield from self._stream(stub.Check, meta_pb2.CheckRequest())
+            else:
+                data = data_pb2_grpc.DataStub(channel)
+                yield from self._stream(data.Check, data_pb2.DataCheckRequest())
+
+    def list_data(self, daemon: Daemon) -> Iterator[meta_pb2.DataList | data_pb2.StoredList]:
+        with _channel(daemon) as channel:
+            if daemon.is_meta:
+                stub = meta_pb2_grpc.MetaStub(channel)
+                yield from self._stream(stub.ListData, meta_pb2.ListDataRequest())
+            else:
+                data = data_pb2_grpc.DataStub(channel)
+                yield from self._stream(data.ListData, data_pb2.DataListRequest())
+
+    def _stream(self, call: Callable[..., Any], request: object) -> Iterator[Any]:
+        with _converted():
+            yield from call(request, metadata=self._metadata, timeout=CHECK_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def _channel(daemon: Daemon) -> Iterator[grpc.Channel]:
+    with open_channel(daemon.node.addresses) as channel:
+        yield channel
+
+
+@contextlib.contextmanager
+def _converted() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc(error) from None
+
+
+def reach(target: Target) -> Admin | FsError:
+    """An error is an answer too, for who wants to show it."""
+    try:
+        return Admin(target)
+    except FsError as error:
+        return error

@@ -1,0 +1,25 @@
+"""Opens the client for a command. The one place where the SDK is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from superfs.cli.options import Target
+    from superfs.client import FileSystem
+
+RETRY_TIMEOUT_S = 30.0
+
+
+def file_system(target: Target, *, retry_timeout_s: float = RETRY_TIMEOUT_S) -> FileSystem:
+    """A context manager; closes its session at the end."""
+    from superfs.client import ClientConfig, FileSystem
+
+    return FileSystem.open(
+        ClientConfig(
+            cluster=target.cluster,
+            token_file=target.token_file,
+            retry_timeout_s=retry_timeout_s,
+            client_name="superfs",
+        )
+    )
