@@ -1,4 +1,4 @@
-"""The supervisor on programs that only pretend: order, backoff, adoption, what is never restarted."""
+"""The supervisor on programs that only pretend: order, backoff, adoption, what never restarts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +23,7 @@ from superfs.cli.programs import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # Pretends to be a daemon: says that it is ready by a file, ends as the second argument tells.
 SCRIPT = """
@@ -49,7 +49,7 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def program(home: Home, name: str, how: str = "serve", **settings: Any) -> Program:
+def program(home: Home, name: str, how: str = "serve", **settings: Any) -> Program:  # noqa: ANN401
     ready = home.run_dir / f"{name}.ready"
     order = str(home.root / "order")
     argv = (sys.executable, "-c", SCRIPT, str(ready), how, order, name)

@@ -14,8 +14,8 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from superfs.cli.home import FIRST_DATA_NODE, META_NODE, Home
-from superfs.cli.output import EXIT_CONFIG, EXIT_USAGE, CliError
 from superfs.cli.installed import script
+from superfs.cli.output import EXIT_CONFIG, EXIT_USAGE, CliError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -49,7 +49,7 @@ def fsck(
     token_file: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check everything. Changes nothing; the cluster may be in use. Status 1: something is wrong."""
+    """Check everything and change nothing; the cluster may be in use. Status 1: findings."""
     from superfs.cli.admin import Admin
 
     admin = Admin(target_of(directory, cluster, token_file))

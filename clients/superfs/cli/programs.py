@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superfs.cli import mounts
@@ -14,6 +13,7 @@ from superfs.cli.token import ensure_host_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from superfs.cli.home import Home
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from superfs.cli.home import Home
 from superfs.cli.installed import script
 from superfs.cli.options import DirOption, home_of
 from superfs.cli.output import EXIT_USAGE, CliError, say
+
+if TYPE_CHECKING:
+    from superfs.cli.home import Home
 
 SYSTEM_CONFIG = Path("/etc/superfs/clusterd.toml")
 

@@ -15,7 +15,6 @@ import typer
 from superfs.cli import mounts, supervisor
 from superfs.cli.children import last_lines, rotate
 from superfs.cli.formatting import prepare
-from superfs.cli.home import Home
 from superfs.cli.installed import script
 from superfs.cli.options import DirOption, home_of
 from superfs.cli.output import EXIT_USAGE, CliError, say, warn
@@ -24,6 +23,8 @@ from superfs.cli.programs import DAEMON_GRACE_S, MOUNT_GRACE_S, of_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from superfs.cli.home import Home
 
 OTHER_READY_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 180.0
