@@ -22,6 +22,7 @@ from superfs.core.ids import (
 )
 from superfs.core.layout import assign_chains
 from superfs.core.limits import INLINE_BYTES_MAX, SYMLINK_BYTES_MAX
+from superfs.core.namespace.check import Finding, check
 from superfs.core.namespace.make_root import make_root
 from superfs.core.namespace.txn import Dentry, Directory, Orphan, Txn
 
@@ -273,6 +274,38 @@ class MemStore:
 
     def has_room(self, bytes_wanted: int) -> bool:
         return bytes_wanted <= self.room_bytes
+
+    def findings(self) -> list[Finding]:
+        """What `check` has to say of these tables."""
+        return list(check(_Walker(self)))
+
+
+class _Walker:
+    def __init__(self, store: MemStore) -> None:
+        self._store = store
+
+    def dentries(self) -> Iterator[tuple[int, bytes, Dentry]]:
+        for directory, entries in self._store.dentries.items():
+            yield from ((directory, name, dentry) for name, dentry in entries.items())
+
+    def inodes(self) -> Iterator[tuple[int, int, Attr]]:
+        return ((place, ino, a) for (place, ino), a in self._store.inodes.items())
+
+    def directories(self) -> Iterator[tuple[int, Directory]]:
+        return iter(self._store.directories.items())
+
+    def xattrs(self) -> Iterator[tuple[int, int, bytes]]:
+        for (place, ino), values in self._store.xattrs.items():
+            yield from ((place, ino, name) for name in values)
+
+    def inlines(self) -> Iterator[tuple[int, int, int]]:
+        return ((place, ino, len(data)) for (place, ino), data in self._store.inline.items())
+
+    def moved(self) -> Iterator[tuple[int, int]]:
+        return iter(self._store.moved.items())
+
+    def orphans(self) -> Iterator[tuple[int, Orphan]]:
+        return iter(self._store.orphans.items())
 
 
 def _copy_dentry(d: Dentry) -> Dentry:

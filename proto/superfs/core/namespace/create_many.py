@@ -11,6 +11,7 @@ With `replace` an existing inode that is not a directory loses the name, as by a
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from dataclasses import replace as replaced
 from typing import TYPE_CHECKING
 
@@ -58,49 +59,50 @@ def create_many(
         answer = Entry(entry.name)
         made.append(answer)
         try:
-            attr = _make(txn, maker, directory, entry, replace)
+            plan = _check(txn, maker, directory.attr, entry, replace)
         except FsError as error:
             answer.code = error.code
             continue
+        attr = _make(txn, maker, directory, entry.name, plan)
         answer.ino, answer.type, answer.attr = attr.ino, stat.S_IFMT(attr.mode) >> 12, attr
     if any(e.code == Code.OK for e in made):
         txn.put_directory(directory)
     return Outcome(None, (directory.attr,), entries=made)
 
 
-def _make(txn: Txn, caller: Caller, directory: Directory, entry: Entry, replace: bool) -> Attr:
-    parent = directory.attr
-    name, given = entry.name, entry.attr
-    check_name(name)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What has been found good about an entry."""
+
+    given: Attr
+    ino: int
+    contents: bytes
+    victim: Attr | None
+
+
+def _check(txn: Txn, caller: Caller, parent: Attr, entry: Entry, replace: bool) -> _Plan:
+    check_name(entry.name)
+    given = entry.attr
     if given is None:
         raise FsError(Code.BAD_REQUEST, "an entry without attributes")
     ino = entry.ino or given.ino
-    contents = _check(txn, caller, parent.ino, given, ino, entry.inline or b"")
-    dentry = txn.get_dentry(parent.ino, name)
-    victim = None
-    if dentry is not None:
-        if not replace:
-            raise FsError(Code.EXISTS, repr(name))
-        if stat.S_ISDIR(dentry.mode):
-            raise FsError(Code.IS_DIRECTORY, repr(name))
-        victim = inode_of(txn, parent.ino, dentry)
-        check_removal(txn, caller, parent, victim)
-
-    attr = _new_attr(txn, caller, parent, given, ino, len(contents))
-    if victim is not None:
-        txn.delete_dentry(parent.ino, name)
-        remove_link(txn, caller, victim, keep=False)
-        stamp_entries(txn, directory, -1)
-    if contents:
-        txn.put_inline(parent.ino, attr.ino, contents)
-    txn.put_inode(attr)
-    txn.put_dentry(parent.ino, name, Dentry(attr.ino, attr.generation, stat.S_IFMT(attr.mode)))
-    stamp_entries(txn, directory, 1)
-    return attr
+    contents = _check_given(caller, given, ino, entry.inline or b"")
+    if ino:
+        check_reserved(txn, caller, parent.ino, ino)
+    dentry = txn.get_dentry(parent.ino, entry.name)
+    if dentry is None:
+        return _Plan(given, ino, contents, None)
+    if not replace:
+        raise FsError(Code.EXISTS, repr(entry.name))
+    if stat.S_ISDIR(dentry.mode):
+        raise FsError(Code.IS_DIRECTORY, repr(entry.name))
+    victim = inode_of(txn, parent.ino, dentry)
+    check_removal(txn, caller, parent, victim)
+    return _Plan(given, ino, contents, victim)
 
 
-def _check(txn: Txn, caller: Caller, directory: int, given: Attr, ino: int, inline: bytes) -> bytes:
-    """Everything about one entry but its name. Returns its contents."""
+def _check_given(caller: Caller, given: Attr, ino: int, inline: bytes) -> bytes:
+    """Everything about an entry that does not depend on the store. Returns its contents."""
     kind = stat.S_IFMT(given.mode)
     is_link = kind == stat.S_IFLNK
     contents = check_new(
@@ -121,9 +123,22 @@ def _check(txn: Txn, caller: Caller, directory: int, given: Attr, ino: int, inli
         at_daemons = kind == stat.S_IFREG and ino and given.chains and not contents
         if not at_daemons or given.data_generation != FIRST_DATA_GENERATION:
             raise FsError(Code.INVALID, "data takes a reserved number, chains and generation 1")
-    if ino:
-        check_reserved(txn, caller, directory, ino)
     return contents
+
+
+def _make(txn: Txn, caller: Caller, directory: Directory, name: bytes, plan: _Plan) -> Attr:
+    parent, contents, victim = directory.attr.ino, plan.contents, plan.victim
+    attr = _new_attr(txn, caller, directory.attr, plan.given, plan.ino, len(contents))
+    if victim is not None:
+        txn.delete_dentry(parent, name)
+        remove_link(txn, caller, victim, keep=False)
+        stamp_entries(txn, directory, -1)
+    if contents:
+        txn.put_inline(parent, attr.ino, contents)
+    txn.put_inode(attr)
+    txn.put_dentry(parent, name, Dentry(attr.ino, attr.generation, stat.S_IFMT(attr.mode)))
+    stamp_entries(txn, directory, 1)
+    return attr
 
 
 def _new_attr(

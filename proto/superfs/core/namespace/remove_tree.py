@@ -80,8 +80,8 @@ class _Walk:
                     continue
                 left = self._remove_empty(path[-2], here)
                 path.pop()
-        except FsError:
-            if not self.removed:
+        except FsError as error:
+            if error.code not in (Code.ACCESS, Code.NOT_PERMITTED) or not self.removed:
                 raise
         for directory in path:
             if txn.get_directory(directory.attr.ino) != directory:
