@@ -1,0 +1,76 @@
+"""Access times: set in memory when something is read, told to the server a little later.
+
+relatime, the default, sets one only where it tells something new: after a change, or once a day.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from superfs.core.errors import FsError
+
+if TYPE_CHECKING:
+    from superfs.core.attrs import Attr
+    from superfs.mount.mounted import Mounted
+    from superfs.mount.nodes import Node
+
+TICK_S = 1.0
+BATCH_MAX = 256
+DAY_NS = 86_400 * 10**9
+
+log = logging.getLogger("superfs.mount.atimes")
+
+
+def is_due(policy: str, attr: Attr, atime_ns: int, now_ns: int) -> bool:
+    if policy == "noatime":
+        return False
+    if policy == "strictatime":
+        return True
+    stale = atime_ns <= attr.mtime_ns or atime_ns <= attr.ctime_ns
+    return stale or now_ns - atime_ns >= DAY_NS
+
+
+class Atimes:
+    def __init__(self, mounted: Mounted) -> None:
+        self._m = mounted
+        self._waiting: dict[int, Node] = {}
+        self._policy = "noatime" if mounted.options.read_only else mounted.options.atime
+
+    def touch(self, node: Node) -> None:
+        """Something in it was read."""
+        attr = node.attr
+        if attr is None or node.gone or self._policy == "noatime":
+            return
+        now_ns = self._m.wall_ns()
+        if is_due(self._policy, attr, max(attr.atime_ns, node.atime_ns), now_ns):
+            node.atime_ns = now_ns
+            node.encoded = None
+            self._waiting[node.number] = node
+
+    def overruled(self, node: Node) -> None:
+        """Somebody has set the access time."""
+        node.atime_ns = 0
+        self._waiting.pop(node.number, None)
+
+    async def run(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            await self.ship()
+
+    async def ship(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popitem()[1] for _ in range(min(BATCH_MAX, len(self._waiting)))]
+            async with trio.open_nursery() as nursery:
+                for node in batch:
+                    nursery.start_soon(self._ship_one, node)
+
+    async def _ship_one(self, node: Node) -> None:
+        try:
+            await self._m.ask(
+                self._m.meta.publish(node.ref, 0, atime_ns=node.atime_ns, atime_only=True)
+            )
+        except FsError as error:
+            log.debug("access time of inode %d: %s", node.ino, error)

@@ -1,0 +1,58 @@
+"""Open files and directories of processes: what a file handle number stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from superfs.core.errors import Code, FsError
+
+if TYPE_CHECKING:
+    from superfs.mount.files import OpenFile
+    from superfs.mount.listings import Snapshot
+    from superfs.mount.nodes import Node
+
+H = TypeVar("H")
+
+
+@dataclass(slots=True, eq=False)
+class FileHandle:
+    node: Node
+    file: OpenFile
+    append: bool
+    sync: bool
+    unprivileged: bool  # its writes clear setuid, setgid and capabilities
+    touches: bool  # its first read counts as an access
+    error: FsError | None = None  # of a write in the background, not yet told
+
+
+@dataclass(slots=True, eq=False)
+class DirHandle:
+    node: Node
+    snapshot: Snapshot | None = None
+
+
+class Handles(Generic[H]):
+    def __init__(self) -> None:
+        self.table: dict[int, H] = {}
+        self._numbers = count(1)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def add(self, handle: H) -> int:
+        number = next(self._numbers)
+        self.table[number] = handle
+        return number
+
+    def get(self, number: int) -> H:
+        try:
+            return self.table[number]
+        except KeyError:
+            raise FsError(Code.BAD_REQUEST, f"file handle {number} is not open") from None
+
+    def pop(self, number: int) -> H:
+        handle = self.get(number)
+        del self.table[number]
+        return handle

@@ -1,0 +1,101 @@
+"""Attributes, symbolic links and the figures of the whole file system."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from superfs.core.attrs import Flag, Set
+from superfs.core.namespace.outcome import FsStat
+
+if TYPE_CHECKING:
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.txn import Caller
+    from superfs.mount.atimes import Atimes
+    from superfs.mount.mounted import Mounted
+    from superfs.mount.nodes import Node
+
+FS_STAT_TIMEOUT_S = 1.0
+
+
+def has_privileges(attr: Attr) -> bool:
+    """Bits that a write or a change of owner must clear."""
+    mode = attr.mode
+    return bool(
+        mode & stat.S_ISUID
+        or (mode & stat.S_ISGID and mode & stat.S_IXGRP)
+        or attr.flags & Flag.HAS_CAPABILITY
+    )
+
+
+class Inodes:
+    def __init__(self, mounted: Mounted, atimes: Atimes) -> None:
+        self._m = mounted
+        self._atimes = atimes
+        self._fs_stat = FsStat(0, 0, 0, 0)
+        self._fs_stat_expires = 0.0
+        self._targets: dict[tuple[int, int], bytes] = {}
+
+    async def setattr(
+        self,
+        node: Node,
+        mask: Set,
+        caller: Caller,
+        *,
+        mode: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        size: int = 0,
+        atime_ns: int = 0,
+        mtime_ns: int = 0,
+    ) -> Attr:
+        m = self._m
+        if mask & Set.ATIME:
+            self._atimes.overruled(node)
+        if mask & Set.SIZE and node.file is not None:
+            await node.file.truncate(size)
+            mask = self._after_truncate(node, mask, caller)
+        if node.file is not None and mask & (Set.ATIME | Set.MTIME):
+            # What is written later must not undo a time that is set now, nor the other way round.
+            await node.file.flush()
+        if mask:
+            await m.ask(
+                m.meta.setattr(
+                    node.ref, int(mask), mode=stat.S_IMODE(mode), uid=uid, gid=gid, size=size,
+                    atime_ns=atime_ns, mtime_ns=mtime_ns, caller=caller,
+                )
+            )  # fmt: skip
+        node.encoded = None
+        return await m.attr(node)
+
+    def _after_truncate(self, node: Node, mask: Set, caller: Caller) -> Set:
+        """What is left to set when the contents have been cut through the open file."""
+        assert node.file is not None
+        rest = mask & ~Set.SIZE
+        attr = node.file.contents.attr
+        return rest | Set.KILL_PRIV if caller.uid != 0 and has_privileges(attr) else rest
+
+    async def readlink(self, node: Node) -> bytes:
+        """Targets never change while an inode lives."""
+        key = (node.ino, node.generation)
+        target = self._targets.get(key)
+        if target is None:
+            outcome = await self._m.ask(self._m.meta.read_inline(node.ref))
+            target = outcome.data
+            if len(self._targets) >= 10_000:
+                self._targets.clear()
+            self._targets[key] = target
+        return target
+
+    def forget(self, node: Node) -> None:
+        self._targets.pop((node.ino, node.generation), None)
+
+    async def statfs(self) -> FsStat:
+        m = self._m
+        if m.now() >= self._fs_stat_expires:
+            asked = m.now()
+            outcome = await m.call(m.meta.statfs())
+            assert outcome.fs_stat is not None
+            self._fs_stat = outcome.fs_stat
+            self._fs_stat_expires = asked + FS_STAT_TIMEOUT_S
+        return self._fs_stat

@@ -1,0 +1,158 @@
+"""Reading directories.
+
+A `Snapshot` is what one opendir or rewinddir sees: names in byte order, fetched in pages as the
+reader gets on, each page behind the last name of the one before. The cookie of an entry is its
+index, so a listing is stable while others change the directory: what was there all the time comes
+exactly once. Names that this mount changes meanwhile are looked up again before they are answered.
+
+Of a big directory only the names and one window of inodes are kept. A directory up to
+`listing_entries_max` is kept whole, and the next reader starts from memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from superfs.core.errors import Code, FsError
+from superfs.mount.attrcache import Listing
+
+if TYPE_CHECKING:
+    from superfs.core.namespace.outcome import Entry
+    from superfs.mount.atimes import Atimes
+    from superfs.mount.mounted import Mounted
+    from superfs.mount.names import Names
+    from superfs.mount.handles import DirHandle
+    from superfs.mount.nodes import Node
+
+PAGE_ENTRIES = 1024
+DOTS = 2  # "." and ".." come first; they are no entries of the directory
+
+
+@dataclass(slots=True, eq=False)
+class Snapshot:
+    names: list[bytes]
+    nodes: list[Node]  # of names[first:]
+    first: int
+    complete: bool
+    parent: int
+    asked: float = 0.0
+    changes: int = 0
+    changed: set[bytes] = field(default_factory=set)
+
+    def covers(self, index: int) -> bool:
+        return self.first <= index < self.first + len(self.nodes)
+
+    def ends_at(self, index: int) -> bool:
+        return self.complete and index >= len(self.names)
+
+
+class Listings:
+    def __init__(self, mounted: Mounted, names: Names, atimes: Atimes) -> None:
+        self._m = mounted
+        self._names = names
+        self._atimes = atimes
+
+    # ---- the life of a snapshot
+
+    def start(self, handle: DirHandle) -> Snapshot:
+        """From the beginning: from memory where the directory was read a moment ago."""
+        m, node = self._m, handle.node
+        self.stop(handle)
+        kept = m.cache.listing(node, m.now())
+        if kept is not None:
+            snapshot = Snapshot(kept.names, kept.nodes, 0, True, kept.parent)
+        else:
+            parent = node.parent or node.number
+            snapshot = Snapshot([], [], 0, node.gone, parent, m.now(), node.changes)
+        handle.snapshot = snapshot
+        if node.readers is None:
+            node.readers = []
+        node.readers.append(snapshot)
+        self._atimes.touch(node)
+        return snapshot
+
+    def stop(self, handle: DirHandle) -> None:
+        snapshot, handle.snapshot = handle.snapshot, None
+        readers = handle.node.readers
+        if snapshot is not None and readers is not None:
+            readers.remove(snapshot)
+            if not readers:
+                handle.node.readers = None
+
+    # ---- pages
+
+    async def fetch(self, handle: DirHandle, index: int) -> Snapshot:
+        """Makes the snapshot cover `index`, or know that the directory ends before it."""
+        snapshot = handle.snapshot
+        assert snapshot is not None
+        while not snapshot.covers(index) and not snapshot.ends_at(index):
+            if index < len(snapshot.names):
+                await self._fetch_again(handle.node, snapshot, index)
+            else:
+                await self._fetch_more(handle.node, snapshot)
+        return snapshot
+
+    async def _fetch_more(self, node: Node, snapshot: Snapshot) -> None:
+        m = self._m
+        asked, changes = m.now(), node.changes
+        after = snapshot.names[-1] if snapshot.names else b""
+        outcome = await m.ask(m.meta.read_dir(node.ref, after=after, limit=PAGE_ENTRIES))
+        if after != (snapshot.names[-1] if snapshot.names else b""):
+            return  # another reader of the same handle was faster
+        if outcome.number:
+            snapshot.parent = m.nodes.number_of(outcome.number)
+        if node.number == m.nodes.root.number:
+            snapshot.parent = node.number
+        if len(snapshot.names) > m.options.listing_entries_max or (
+            snapshot.first + len(snapshot.nodes) < len(snapshot.names)
+        ):
+            snapshot.first, snapshot.nodes = len(snapshot.names), []
+        for entry in outcome.entries:
+            snapshot.names.append(entry.name)
+            snapshot.nodes.append(self._node_of(node, entry, asked, changes))
+        snapshot.complete = not outcome.more
+        self._keep(node, snapshot)
+
+    def _keep(self, node: Node, snapshot: Snapshot) -> None:
+        whole = snapshot.complete and snapshot.first == 0
+        if whole and len(snapshot.names) <= self._m.options.listing_entries_max:
+            listing = Listing(snapshot.names, snapshot.nodes, snapshot.parent)
+            self._m.cache.keep_listing(node, listing, snapshot.asked, snapshot.changes)
+
+    async def _fetch_again(self, node: Node, snapshot: Snapshot, index: int) -> None:
+        """A reader went back to where inodes are not kept any more."""
+        m = self._m
+        asked, changes = m.now(), node.changes
+        names = snapshot.names[index : index + PAGE_ENTRIES]
+        outcome = await m.ask(m.meta.get_many(node.ref, names))
+        found = {entry.name: entry for entry in outcome.entries if entry.code is Code.OK}
+        snapshot.first, snapshot.nodes = index, []
+        for name in names:
+            entry = found.get(name)
+            if entry is None:
+                snapshot.changed.add(name)
+                snapshot.nodes.append(node)  # looked up again before it is answered
+            else:
+                snapshot.nodes.append(self._node_of(node, entry, asked, changes))
+
+    def _node_of(self, parent: Node, entry: Entry, asked: float, changes: int) -> Node:
+        m = self._m
+        assert entry.attr is not None, "a listing with attributes"
+        node = m.nodes.of(entry.attr)
+        m.store(node, entry.attr, asked)
+        m.cache.learn(parent, entry.name, node, asked, changes)
+        node.parent = parent.number
+        return node
+
+    async def current(self, handle: DirHandle, name: bytes) -> Node | None:
+        """What a name that was changed meanwhile stands for now; None: it is gone."""
+        cached = self._names.cached(handle.node, name)
+        if cached is not None:
+            return cached
+        try:
+            return await self._names.lookup(handle.node, name)
+        except FsError as error:
+            if error.code in (Code.NOT_FOUND, Code.STALE):
+                return None
+            raise

@@ -1,0 +1,170 @@
+"""Names: look-up, and everything that makes, moves or removes one.
+
+The kernel holds the directory while it asks for any of these, so that this mount never runs two of
+them on one name at the same time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from superfs.core.errors import Code, FsError
+from superfs.core.namespace.txn import Caller
+
+if TYPE_CHECKING:
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.outcome import Outcome
+    from superfs.mount.mounted import Mounted
+    from superfs.mount.nodes import Node
+
+RENAME_EXCHANGE = 2
+
+
+class Names:
+    def __init__(self, mounted: Mounted) -> None:
+        self._m = mounted
+
+    def cached(self, parent: Node, name: bytes) -> Node | None:
+        """Without asking: a name, and attributes, that are still good."""
+        m = self._m
+        now = m.now()
+        node = m.cache.resolve(parent, name, now)
+        if node is None:
+            return None
+        node = m.nodes.table.get(node.number, node)
+        return node if now < node.expires else None
+
+    async def lookup(self, parent: Node, name: bytes) -> Node:
+        changes, asked = parent.changes, self._m.now()
+        outcome = await self._m.ask(self._m.meta.lookup(parent.ref, name))
+        return self._found(parent, name, outcome, asked, changes)
+
+    def _found(
+        self, parent: Node, name: bytes, outcome: Outcome, asked: float, changes: int
+    ) -> Node:
+        assert outcome.attr is not None
+        node = self._node_of(parent, outcome.attr, asked)
+        self._m.cache.learn(parent, name, node, asked, changes)
+        return node
+
+    def _node_of(self, parent: Node, attr: Attr, asked: float) -> Node:
+        node = self._m.nodes.of(attr)
+        self._m.store(node, attr, asked)
+        node.parent = parent.number
+        return node
+
+    def _made(self, parent: Node, name: bytes, outcome: Outcome, asked: float) -> Node:
+        """A name that this mount has just made."""
+        self._m.cache.changed(parent, name)
+        return self._found(parent, name, outcome, asked, parent.changes)
+
+    async def create(
+        self,
+        parent: Node,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+        exclusive: bool = True,
+    ) -> tuple[Node, bool]:
+        """A file of any type but a directory, and True; not `exclusive`: or the file that is
+        there, and False."""
+        self._m.cache.changed(parent, name)
+        asked = self._m.now()
+        outcome = await self._m.ask(
+            self._m.meta.create(
+                parent.ref, name, mode,
+                rdev=rdev, target=target, exclusive=exclusive, caller=caller,
+            )
+        )  # fmt: skip
+        return self._made(parent, name, outcome, asked), bool(outcome.number)
+
+    async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Node:
+        self._m.cache.changed(parent, name)
+        asked = self._m.now()
+        version = self._m.nodes.version_for(parent, name)
+        outcome = await self._m.ask(
+            self._m.meta.mkdir(parent.ref, name, mode, version_min=version, caller=caller)
+        )
+        return self._made(parent, name, outcome, asked)
+
+    async def link(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Node:
+        self._m.cache.changed(parent, name)
+        asked = self._m.now()
+        outcome = await self._m.ask(self._m.meta.link(node.ref, parent.ref, name, caller=caller))
+        return self._made(parent, name, outcome, asked)
+
+    async def unlink(self, parent: Node, name: bytes, caller: Caller) -> None:
+        m = self._m
+        target = m.cache.last_known(parent, name)
+        await m.opens.before_removal(target)
+        m.cache.changed(parent, name)
+        keep = target is not None and target.file is not None
+        outcome = await m.ask(m.meta.unlink(parent.ref, name, keep=keep, caller=caller))
+        m.cache.changed(parent, name)
+        left = outcome.other or outcome.attr
+        self._removed(left, target, keep=keep)
+
+    async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
+        m = self._m
+        target = m.cache.last_known(parent, name)
+        m.cache.changed(parent, name)
+        outcome = await m.ask(m.meta.rmdir(parent.ref, name, caller=caller))
+        m.cache.changed(parent, name)
+        self._removed(outcome.other or outcome.attr, target, keep=False)
+
+    async def rename(
+        self,
+        old_parent: Node,
+        old_name: bytes,
+        new_parent: Node,
+        new_name: bytes,
+        flags: int,
+        caller: Caller,
+    ) -> None:
+        m = self._m
+        if flags & ~3:
+            raise FsError(Code.INVALID, f"rename flags {flags:#x}")
+        target = None if flags & RENAME_EXCHANGE else m.cache.last_known(new_parent, new_name)
+        await m.opens.before_removal(target)
+        self._renaming(old_parent, old_name, new_parent, new_name)
+        keep = target is not None and target.file is not None
+        outcome = await m.ask(
+            m.meta.rename(
+                old_parent.ref, old_name, new_parent.ref, new_name,
+                flags=flags, keep=keep, caller=caller,
+            )
+        )  # fmt: skip
+        self._renaming(old_parent, old_name, new_parent, new_name)
+        if not flags & RENAME_EXCHANGE:
+            self._removed(outcome.other, target, keep=keep)
+        self._moved(outcome.attr, new_parent)
+        if flags & RENAME_EXCHANGE:
+            self._moved(outcome.other, old_parent)
+
+    def _renaming(self, old_parent: Node, old: bytes, new_parent: Node, new: bytes) -> None:
+        self._m.cache.changed(old_parent, old)
+        self._m.cache.changed(new_parent, new)
+
+    def _moved(self, attr: Attr | None, parent: Node) -> None:
+        node = None if attr is None else self._m.nodes.find(attr.ino)
+        if node is not None:
+            node.parent = parent.number
+
+    def _removed(self, left: Attr | None, target: Node | None, *, keep: bool) -> None:
+        """`left`: the inode after it lost a name, when the server still has something of it."""
+        m = self._m
+        node = target if left is None else m.nodes.find(left.ino)
+        if node is None or (left is not None and left.nlink > 0):
+            return
+        if left is None and node.attr is not None and not node.gone:
+            if not node.attr.is_dir and node.attr.nlink > 1:
+                m.cache.drop_attr(node)  # an answer that did not say: ask again
+                return
+            left = node.attr.copy()
+            left.nlink = 0
+            m.cache.bury(node, left)
+        if keep or node.file is not None:
+            m.opens.kept(node)

@@ -1,0 +1,127 @@
+"""The inodes that the kernel knows: FUSE numbers, lookup counts, and what is cached about each.
+
+The kernel calls the root of a mount 1; every other inode goes by its own number. Because file
+number 1 exists too, the two numbers are exchanged: kernel's 1 is the root, and the root's own
+number stands for inode 1.
+
+A node lives as long as the kernel counts look-ups of it. A directory number that comes back while
+the kernel still knows it (another client removed the directory and made it again) keeps its node
+under the new generation; the kernel tells the two apart by generation itself, and the look-up
+count is theirs together, as its forgets are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from superfs.core.ids import directory_id
+from superfs.core.namespace.txn import Ref
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from superfs.core.attrs import Attr
+    from superfs.mount.files import OpenFile
+    from superfs.mount.listings import Snapshot
+
+KERNEL_ROOT = 1
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    number: int  # what the kernel calls it
+    ino: int
+    generation: int
+    place: int
+    nlookup: int = 0
+    attr: Attr | None = None
+    expires: float = 0.0  # until when `attr` may be answered
+    encoded: object = None  # the adapter's form of `attr`, None when `attr` changed
+    file: OpenFile | None = None  # while somebody has it open here
+    changes: int = 0  # of names in this directory by this mount
+    gone: bool = False  # its last name is removed; `attr` is the last there will be
+    pages_of: tuple[int, int, int, int] | None = None  # which contents the kernel's pages show
+    parent: int = 0  # a directory's, as far as we know
+    atime_ns: int = 0  # a read here that the server has not been told of
+    readers: list[Snapshot] | None = None  # of this directory, under way
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.ino, self.generation, self.place)
+
+
+class Nodes:
+    def __init__(self, root: Ref) -> None:
+        self._root = root.ino
+        node = Node(KERNEL_ROOT, root.ino, root.generation, root.place or root.ino, nlookup=1)
+        node.parent = KERNEL_ROOT
+        self.table: dict[int, Node] = {KERNEL_ROOT: node}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.table.values())
+
+    @property
+    def root(self) -> Node:
+        return self.table[KERNEL_ROOT]
+
+    def number_of(self, ino: int) -> int:
+        if ino == self._root:
+            return KERNEL_ROOT
+        return self._root if ino == KERNEL_ROOT else ino
+
+    def find(self, ino: int) -> Node | None:
+        """By the inode's own number."""
+        return self.table.get(self.number_of(ino))
+
+    def of(self, attr: Attr) -> Node:
+        """The node of an inode, made when the kernel does not know it. It is in the table only
+        once it is counted (`count`)."""
+        number = self.number_of(attr.ino)
+        node = self.table.get(number)
+        if node is None:
+            return Node(number, attr.ino, attr.generation, attr.place)
+        if node.generation != attr.generation:
+            self._born_again(node, attr)
+        return node
+
+    def _born_again(self, node: Node, attr: Attr) -> None:
+        if node.attr is not None and node.attr.change > attr.change:
+            return  # an old answer about an inode that is gone
+        node.generation = attr.generation
+        node.place = attr.place
+        node.attr = None
+        node.encoded = None
+        node.gone = False
+        node.pages_of = None
+
+    def count(self, node: Node) -> Node:
+        """One more look-up was answered with this inode; the node that stands for it."""
+        known = self.table.get(node.number)
+        if known is None:
+            self.table[node.number] = known = node
+        known.nlookup += 1
+        return known
+
+    def forget(self, forgotten: Iterable[tuple[int, int]]) -> list[Node]:
+        """Nodes that the kernel does not know any more."""
+        dropped = []
+        for number, count in forgotten:
+            node = self.table.get(number)
+            if node is None:
+                continue
+            node.nlookup -= count
+            if node.nlookup <= 0 and node.file is None and number != KERNEL_ROOT:
+                del self.table[number]
+                dropped.append(node)
+        return dropped
+
+    def version_for(self, parent: Node, name: bytes) -> int:
+        """The first version of a new directory's number that the kernel does not know."""
+        version = 0
+        while self.find(directory_id(parent.ino, name, version)) is not None:
+            version += 1
+        return version

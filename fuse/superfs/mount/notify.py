@@ -1,0 +1,85 @@
+"""Telling the kernel that what it has cached is not so any more.
+
+Attributes alone can be dropped from anywhere. Dropping pages may wait for requests that the
+kernel has under way, and so may dropping a name: those go through one queue to a thread of their
+own, never from inside the handler of a request.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+QUEUE_MAX = 10_000
+
+log = logging.getLogger("superfs.mount.notify")
+
+
+class Kernel(Protocol):
+    """What pyfuse3 offers; tests record the calls."""
+
+    def invalidate_inode(self, inode: int, attr_only: bool = False) -> None: ...
+    def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    parent: int
+    name: bytes
+
+
+class Notify:
+    def __init__(self, kernel: Kernel | None = None) -> None:
+        self._kernel = kernel
+        self._send, self._receive = trio.open_memory_channel[Pages | Name](QUEUE_MAX)
+
+    def drop_attr(self, number: int) -> None:
+        if self._kernel is not None:
+            _quietly(lambda kernel: kernel.invalidate_inode(number, attr_only=True), self._kernel)
+
+    def drop_pages(self, number: int) -> None:
+        self._queue(Pages(number))
+
+    def drop_name(self, parent: int, name: bytes) -> None:
+        self._queue(Name(parent, name))
+
+    def _queue(self, what: Pages | Name) -> None:
+        try:
+            self._send.send_nowait(what)
+        except trio.WouldBlock:
+            # The timeouts end what we do not get to say.
+            log.warning("the kernel is slow to drop what it has cached; %d wait", QUEUE_MAX)
+
+    async def run(self) -> None:
+        """Until cancelled. One thread at a time, of which the loop does not wait at its end."""
+        limiter = trio.CapacityLimiter(1)
+        async for what in self._receive:
+            await trio.to_thread.run_sync(
+                self._tell, what, abandon_on_cancel=True, limiter=limiter
+            )
+
+    def _tell(self, what: Pages | Name) -> None:
+        kernel = self._kernel
+        if kernel is None:
+            return
+        if isinstance(what, Pages):
+            _quietly(lambda kernel: kernel.invalidate_inode(what.number), kernel)
+        else:
+            _quietly(lambda kernel: kernel.invalidate_entry(what.parent, what.name), kernel)
+
+
+def _quietly(tell: object, kernel: Kernel) -> None:
+    """The kernel says ENOENT when it has nothing cached, EBADF or ENODEV at the end of a mount."""
+    assert callable(tell)
+    try:
+        tell(kernel)
+    except OSError as error:
+        log.debug("notification: %s", error)

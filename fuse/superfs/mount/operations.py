@@ -1,0 +1,336 @@
+"""The adapter between pyfuse3 and the operations of a mount. Nothing is decided here.
+
+What pyfuse3 3.5 cannot express, and programs therefore do not get:
+
+* flock and fcntl locks across mounts: the kernel keeps locks local to one mount;
+* fallocate (EOPNOTSUPP), punching holes, SEEK_HOLE and SEEK_DATA (a file looks dense);
+* copy_file_range and reflinks (the kernel copies through the mount);
+* O_TMPFILE, ioctl, statx's birth time;
+* atomic XATTR_CREATE and XATTR_REPLACE across mounts (pyfuse3 reads first, then sets).
+
+`served` is the only place where errors change language: an FsError becomes its errno, anything
+else is a bug of ours: logged with its trace, answered with EIO. Nothing ends the main loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import stat
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
+
+from superfs.core.attrs import Set
+from superfs.core.errors import Code, FsError
+from superfs.core.namespace.txn import Caller
+from superfs.mount.encode import Encoder, dot, encode_statfs, negative
+from superfs.mount.handles import DirHandle, FileHandle, Handles
+from superfs.mount.listings import DOTS
+from superfs.mount.xattrs import ACL_ACCESS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pyfuse3 import ReaddirToken, RequestContext, SetattrFields
+
+    from superfs.mount.meter import Meter
+    from superfs.mount.nodes import Node
+    from superfs.mount.services import Services
+
+F = TypeVar("F", bound="Callable[..., Awaitable[Any]]")
+CALLERS_MAX = 1024
+
+log = logging.getLogger("superfs.mount")
+
+
+def served(handler: F) -> F:
+    """Counts and times a handler, and turns what it raises into an errno."""
+    name = handler.__name__
+    clock = time.perf_counter_ns
+
+    @functools.wraps(handler)
+    async def wrapper(self: Operations, *args: Any) -> Any:  # noqa: ANN401
+        started = clock()
+        gauge = self.gauges[name]
+        try:
+            return await handler(self, *args)
+        except FsError as error:
+            gauge.errors += 1
+            raise FUSEError(error.errno) from None
+        except FUSEError:
+            gauge.errors += 1
+            raise
+        except Exception:
+            gauge.errors += 1
+            log.exception("a bug in the mount, answered with EIO: %s%r", name, args[:2])
+            raise FUSEError(errno.EIO) from None
+        finally:
+            gauge.note(clock() - started)
+
+    wrapper.served = True  # type: ignore[attr-defined]
+    return wrapper  # type: ignore[return-value]
+
+
+class Operations(pyfuse3.Operations):
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, services: Services, meter: Meter) -> None:
+        s = self._s = services
+        self._m = services.mounted
+        self._now = services.mounted.now
+        self.enable_acl = s.mounted.options.acl
+        self._negative_s = s.mounted.options.negative_timeout_s
+        self._encoder = Encoder(s.mounted.cache.attr_timeout_s, s.mounted.cache.entry_timeout_s)
+        self._files: Handles[FileHandle] = Handles()
+        self._dirs: Handles[DirHandle] = Handles()
+        self._callers: dict[tuple[int, int, int], Caller] = {}
+        handlers = [n for n in dir(self) if getattr(getattr(self, n), "served", False)]
+        self.gauges = {name: meter.of(name) for name in handlers}
+
+    def _caller(self, ctx: RequestContext) -> Caller:
+        key = (ctx.uid, ctx.gid, ctx.umask)
+        caller = self._callers.get(key)
+        if caller is None:
+            if len(self._callers) >= CALLERS_MAX:
+                self._callers.clear()
+            caller = self._callers[key] = Caller(ctx.uid, ctx.gid, umask=ctx.umask)
+        return caller
+
+    def _entry(self, node: Node) -> EntryAttributes:
+        return self._encoder.entry(node, self._now())
+
+    def _counted(self, node: Node) -> EntryAttributes:
+        """An answer that the kernel will forget one day."""
+        return self._entry(self._m.nodes.count(node))
+
+    # ---- names
+
+    @served
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        parent = self._m.node(parent_inode)
+        node = self._s.names.cached(parent, name)
+        try:
+            return self._counted(node or await self._s.names.lookup(parent, name))
+        except FsError as error:
+            if error.code is Code.NOT_FOUND and self._negative_s > 0:
+                return negative(self._negative_s)
+            raise
+
+    @served
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for node in self._m.nodes.forget(inode_list):
+            self._m.cache.forget(node)
+            self._s.inodes.forget(node)
+
+    @served
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        parent, caller = self._m.node(parent_inode), self._caller(ctx)
+        node, handle = await self._s.create_open(parent, name, mode, flags, caller)
+        info = FileInfo(self._files.add(handle), keep_cache=self._s.files.may_keep_pages(node))
+        return info, self._entry(node)
+
+    @served
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent, caller = self._m.node(parent_inode), self._caller(ctx)
+        node, _ = await self._s.names.create(parent, name, mode, caller, rdev=rdev)
+        return self._counted(node)
+
+    @served
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent, caller = self._m.node(parent_inode), self._caller(ctx)
+        mode = stat.S_IFLNK | 0o777
+        node, _ = await self._s.names.create(parent, name, mode, caller, target=target)
+        return self._counted(node)
+
+    @served
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent, caller = self._m.node(parent_inode), self._caller(ctx)
+        return self._counted(await self._s.names.mkdir(parent, name, mode, caller))
+
+    @served
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        node, parent = self._m.node(inode), self._m.node(new_parent_inode)
+        return self._counted(await self._s.names.link(node, parent, new_name, self._caller(ctx)))
+
+    @served
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._s.names.unlink(self._m.node(parent_inode), name, self._caller(ctx))
+
+    @served
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._s.names.rmdir(self._m.node(parent_inode), name, self._caller(ctx))
+
+    @served
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        old, new = self._m.node(parent_inode_old), self._m.node(parent_inode_new)
+        await self._s.names.rename(old, name_old, new, name_new, flags, self._caller(ctx))
+
+    # ---- attributes
+
+    @served
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        node = self._m.node(inode)
+        if self._m.known_attr(node) is None:
+            await self._m.fetch(node)
+        return self._entry(node)
+
+    @served
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        node = self._m.node(inode)
+        await self._s.inodes.setattr(
+            node, mask_of(fields), self._caller(ctx), mode=attr.st_mode, uid=attr.st_uid,
+            gid=attr.st_gid, size=attr.st_size, atime_ns=attr.st_atime_ns,
+            mtime_ns=attr.st_mtime_ns,
+        )  # fmt: skip
+        return self._entry(node)
+
+    @served
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return await self._s.inodes.readlink(self._m.node(inode))
+
+    @served
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        return encode_statfs(await self._s.inodes.statfs())
+
+    # ---- extended attributes
+
+    @served
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        return await self._s.xattrs.get(self._m.node(inode), name)
+
+    @served
+    async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
+        return await self._s.xattrs.names(self._m.node(inode))
+
+    @served
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        caller = self._caller(ctx)
+        if name == ACL_ACCESS:
+            groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
+            caller = Caller(ctx.uid, ctx.gid, groups, ctx.umask)
+        await self._s.xattrs.set(self._m.node(inode), name, value, caller)
+
+    @served
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._s.xattrs.remove(self._m.node(inode), name, self._caller(ctx))
+
+    # ---- files
+
+    @served
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        node, caller = self._m.node(inode), self._caller(ctx)
+        files = self._s.files
+        handle = files.open_cached(node, flags, caller) or await files.open(node, flags, caller)
+        return FileInfo(self._files.add(handle), keep_cache=files.may_keep_pages(node))
+
+    @served
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return await self._s.files.read(self._files.get(fh), off, size)
+
+    @served
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self._s.files.write(self._files.get(fh), off, buf)
+
+    @served
+    async def flush(self, fh: int) -> None:
+        await self._s.files.flush(self._files.get(fh))
+
+    @served
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._s.files.fsync(self._files.get(fh))
+
+    @served
+    async def release(self, fh: int) -> None:
+        await self._s.files.release(self._files.pop(fh))
+
+    # ---- directories
+
+    @served
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return self._dirs.add(DirHandle(self._m.node(inode)))
+
+    @served
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        handle = self._dirs.get(fh)
+        snapshot = handle.snapshot
+        if snapshot is None or start_id == 0:
+            snapshot = self._s.listings.start(handle)
+        index = start_id
+        for name, number in ((b".", handle.node.number), (b"..", snapshot.parent))[start_id:]:
+            if not pyfuse3.readdir_reply(token, name, dot(number), index + 1):
+                return
+            index += 1
+        await self._reply_entries(handle, index - DOTS, token)
+
+    async def _reply_entries(self, handle: DirHandle, index: int, token: ReaddirToken) -> None:
+        """From entry `index` on, as many as the kernel's buffer takes."""
+        reply, count, listings = pyfuse3.readdir_reply, self._m.nodes.count, self._s.listings
+        table, now = self._m.nodes.table, self._now()
+        while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
+            first, changed = snapshot.first, snapshot.changed
+            for index in range(index, first + len(snapshot.nodes)):  # noqa: B020, PLR1704
+                name = snapshot.names[index]
+                node: Node | None = snapshot.nodes[index - first]
+                if name in changed and (node := await listings.current(handle, name)) is None:
+                    continue
+                node = table.get(node.number, node)
+                if not reply(token, name, self._encoder.entry(node, now), index + DOTS + 1):
+                    return
+                count(node)
+            index += 1
+
+    @served
+    async def releasedir(self, fh: int) -> None:
+        self._s.listings.stop(self._dirs.pop(fh))
+
+    @served
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Every change of a directory was durable when it was acknowledged."""
+        self._dirs.get(fh)
+
+
+def mask_of(fields: SetattrFields) -> Set:
+    mask = Set(0)
+    if fields.update_mode:
+        mask |= Set.MODE
+    if fields.update_uid:
+        mask |= Set.UID
+    if fields.update_gid:
+        mask |= Set.GID
+    if fields.update_size:
+        mask |= Set.SIZE
+    if fields.update_atime:
+        mask |= Set.ATIME
+    if fields.update_mtime:
+        mask |= Set.MTIME
+    return mask

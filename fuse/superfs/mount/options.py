@@ -1,0 +1,197 @@
+"""What can be set about a mount, from a TOML file or from mount(8)'s `-o` options.
+
+    -o option                       TOML
+    ro, rw                          [mount] read_only
+    noatime, relatime, strictatime  [mount] atime
+    attr_timeout=S entry_timeout=S negative_timeout=S    [mount] attr_timeout_s ...
+    allow_other, noallow_other      [mount] allow_other (default: as root yes, else no)
+    acl, noacl                      [mount] acl
+    suid dev exec sync (and no-)    [mount] suid dev exec sync
+    subdir=PATH                     [mount] subdir
+    recover                         [mount] recover: take a dead mount off the mount point first
+    token=FILE cluster=ADDRESS      [client] token_file, cluster
+    retry_timeout=S                 [client] retry_timeout_s
+    metrics=HOST:PORT log_level=L   [mount] metrics, log_level
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from superfs.client.config import ClientConfig
+from superfs.core.config import ConfigError, load
+
+ATIMES = ("noatime", "relatime", "strictatime")
+CHOICES = ("auto", "yes", "no")
+DEFAULT_PORT = 7400
+CONFIG_OF_HOME = Path("config/mount.toml")
+"""Where `superfs up --dir` puts the configuration of mounts."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    mountpoint: str = ""  # a command line may name it instead
+    subdir: str = "/"
+    read_only: bool = False
+    allow_other: str = "auto"
+    acl: bool = True
+    suid: bool = False
+    dev: bool = False
+    exec: bool = True
+    sync: bool = False
+    recover: bool = False
+    atime: str = "relatime"
+    attr_timeout_s: float = 1.0
+    entry_timeout_s: float = 1.0
+    negative_timeout_s: float = 0.0
+    write_back_s: float = 1.0  # dirty data older than this is published
+    release_delay_s: float = 5.0  # how late the server may hear that a file was closed
+    listing_entries_max: int = 20_000  # bigger directories are not kept whole
+    tasks: int = 32  # requests served at the same time
+    max_background: int = 64
+    read_ahead_kib: int = 4096
+    metrics: str = ""  # host:port of Prometheus HTTP; empty: off
+    log_level: str = "info"
+    log_format: str = "json"
+
+    def __post_init__(self) -> None:
+        _one_of("atime", self.atime, ATIMES)
+        _one_of("allow_other", self.allow_other, CHOICES)
+        _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
+        _one_of("log_format", self.log_format, ("json", "console"))
+        for name in ("attr_timeout_s", "entry_timeout_s", "negative_timeout_s", "release_delay_s"):
+            if not 0 <= getattr(self, name) <= 86_400:
+                raise ValueError(f"{name} must be between 0 and 86400 seconds")
+        if not 0.05 <= self.write_back_s <= 3600:
+            raise ValueError("write_back_s must be between 0.05 and 3600 seconds")
+        if not 2 <= self.tasks <= 512:
+            raise ValueError("tasks must be between 2 and 512")
+        if not 1 <= self.max_background <= 65_535:
+            raise ValueError("max_background must be between 1 and 65535")
+        if not 0 <= self.read_ahead_kib <= 65_536:
+            raise ValueError("read_ahead_kib must be between 0 and 65536")
+        if self.listing_entries_max < 0:
+            raise ValueError("listing_entries_max must not be negative")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class MountConfig:
+    client: ClientConfig = field(default_factory=ClientConfig)
+    mount: MountOptions = field(default_factory=MountOptions)
+
+
+FLAGS: dict[str, tuple[str, object]] = {
+    "ro": ("read_only", True),
+    "rw": ("read_only", False),
+    "noatime": ("atime", "noatime"),
+    "relatime": ("atime", "relatime"),
+    "strictatime": ("atime", "strictatime"),
+    "allow_other": ("allow_other", "yes"),
+    "noallow_other": ("allow_other", "no"),
+    "recover": ("recover", True),
+    **{name: (name, True) for name in ("acl", "suid", "dev", "exec", "sync")},
+    **{f"no{name}": (name, False) for name in ("acl", "suid", "dev", "exec")},
+    "async": ("sync", False),
+}
+VALUES: dict[str, tuple[str, str, type[Any]]] = {
+    "attr_timeout": ("mount", "attr_timeout_s", float),
+    "entry_timeout": ("mount", "entry_timeout_s", float),
+    "negative_timeout": ("mount", "negative_timeout_s", float),
+    "subdir": ("mount", "subdir", str),
+    "metrics": ("mount", "metrics", str),
+    "log_level": ("mount", "log_level", str),
+    "log_format": ("mount", "log_format", str),
+    "token": ("client", "token_file", Path),
+    "cluster": ("client", "cluster", str),
+    "retry_timeout": ("client", "retry_timeout_s", float),
+}
+# Words that concern mount(8), systemd or the init scripts, and `default_permissions`, which is
+# always on.
+IGNORED = frozenset(
+    "auto noauto user nouser users owner group defaults _netdev nofail dirsync diratime "
+    "nodiratime default_permissions".split()
+)
+IGNORED_PREFIXES = ("x-", "comment=")
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a command line asks for on top of a configuration."""
+
+    client: dict[str, Any] = field(default_factory=dict)
+    mount: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self, config: MountConfig) -> MountConfig:
+        try:
+            return MountConfig(
+                dataclasses.replace(config.client, **self.client),
+                dataclasses.replace(config.mount, **self.mount),
+            )
+        except ValueError as error:
+            raise ConfigError(f"options: {error}") from None
+
+
+def parse_options(text: str) -> Changes:
+    """`text` as mount(8) gives it: words and name=value, separated by commas."""
+    changes = Changes()
+    for word in filter(None, text.split(",")):
+        name, equals, value = word.partition("=")
+        if word in FLAGS:
+            key, setting = FLAGS[word]
+            changes.mount[key] = setting
+        elif equals and name in VALUES:
+            table, key, kind = VALUES[name]
+            getattr(changes, table)[key] = _converted(word, key, kind, value)
+        elif word not in IGNORED and not word.startswith(IGNORED_PREFIXES):
+            known = ", ".join(sorted(FLAGS) + sorted(f"{name}=..." for name in VALUES))
+            raise ConfigError(f"options: unknown option {word!r}; known: {known}")
+    return changes
+
+
+def _converted(word: str, key: str, kind: type[Any], value: str) -> object:
+    if key == "cluster":
+        return tuple(value.split("+"))
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(f"options: {word!r}: not a number") from None
+
+
+def parse_source(source: str) -> tuple[MountConfig, Changes]:
+    """What to mount, as a command line or /etc/fstab names it:
+
+        HOST[:PORT][,HOST[:PORT]...]:[/SUBDIR]   clusterd over TCP
+        unix:PATH                                clusterd on this host
+        DIR                                      a cluster started with `superfs up --dir DIR`
+    """
+    if source.startswith("unix:"):
+        return MountConfig(), Changes(client={"cluster": (source,)})
+    home = Path(source)
+    if "/" in source and ":" not in source or home.is_dir():
+        return load(MountConfig, home / CONFIG_OF_HOME), Changes()
+    hosts, slash, subdir = source.partition("/")
+    hosts = hosts.removesuffix(":")
+    if not hosts:
+        raise ConfigError(f"{source!r} names no host: write HOST[:PORT]:/, unix:PATH or DIR")
+    targets = tuple(_with_port(host) for host in hosts.split(","))
+    changes = Changes(client={"cluster": targets})
+    if slash and subdir:
+        changes.mount["subdir"] = f"/{subdir}"
+    return MountConfig(), changes
+
+
+def _with_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        return f"{host}:{DEFAULT_PORT}"
+    if not name or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise ConfigError(f"{host!r} is not HOST or HOST:PORT")
+    return host

@@ -1,0 +1,161 @@
+"""The life of a mount: pyfuse3's main loop, what runs beside it, and the end in order.
+
+Unmounting from outside, SIGTERM and SIGINT all end the same way: no new requests, everything that
+waits in memory goes to the daemons, the connection closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from superfs.mount import kernel
+from superfs.mount.meter import Meter
+from superfs.mount.operations import Operations
+from superfs.mount.services import Services
+
+if TYPE_CHECKING:
+    from superfs.client.connection import Connection
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.txn import Ref
+    from superfs.mount.kernel import Mountpoint
+    from superfs.mount.mounted import Contents
+    from superfs.mount.options import MountOptions
+
+FINISH_TIMEOUT_S = 60.0
+
+log = logging.getLogger("superfs.mount")
+
+
+def serve(
+    connection: Connection, root: Ref, mountpoint: Mountpoint, options: MountOptions
+) -> None:
+    """Returns when the file system is not mounted any more."""
+    services = Services.make(
+        connection.meta, contents_of(connection), options, root, kernel=pyfuse3
+    )
+    meter = Meter()
+    stop_metrics = serve_metrics(options.metrics, meter)
+    try:
+        pyfuse3.init(
+            Operations(services, meter),
+            mountpoint.for_libfuse,
+            kernel.fuse_options(mountpoint, options),
+        )
+    except RuntimeError as error:
+        detach(mountpoint)
+        raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
+    try:
+        trio.run(_main, services, mountpoint, options)
+    finally:
+        detach(mountpoint)
+        pyfuse3.close(unmount=False)
+        stop_metrics()
+
+
+def contents_of(connection: Connection) -> object:
+    raise SystemExit("contents")
+
+
+def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:
+    if not address:
+        return lambda: None
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(meter)
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
+    except (OSError, ValueError) as error:
+        raise kernel.MountError(f"metrics address {address!r}: {error}") from None
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
+
+
+async def _main(services: Services, mountpoint: Mountpoint, options: MountOptions) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(services.run)
+        nursery.start_soon(_watch_signals, services, mountpoint)
+        nursery.start_soon(_announce, mountpoint, options)
+        await pyfuse3.main(min_tasks=options.tasks, max_tasks=options.tasks)
+        nursery.cancel_scope.cancel()
+    notify("STOPPING=1")
+    with trio.move_on_after(FINISH_TIMEOUT_S) as scope:
+        await services.finish()
+    if scope.cancelled_caught:
+        log.error("the end did not come in %d s: some writes may be lost", FINISH_TIMEOUT_S)
+    log.info("unmounted %s", mountpoint.path)
+
+
+async def _announce(mountpoint: Mountpoint, options: MountOptions) -> None:
+    """Once the kernel has been answered."""
+    await trio.to_thread.run_sync(os.statvfs, mountpoint.path, abandon_on_cancel=True)
+    kernel.tune(mountpoint.path, options)
+    log.info("mounted at %s", mountpoint.path)
+    notify(f"READY=1\nSTATUS=mounted at {mountpoint.path}")
+
+
+async def _watch_signals(services: Services, mountpoint: Mountpoint) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: unmounting %s", signal.Signals(number).name, mountpoint.path)
+            if await trio.to_thread.run_sync(_unmount, mountpoint, abandon_on_cancel=True):
+                continue  # the main loop ends by itself
+            log.warning("%s is in use: detached, its users get errors now", mountpoint.path)
+            await services.files.flush_everything()
+            pyfuse3.terminate()
+
+
+def _unmount(mountpoint: Mountpoint) -> bool:
+    """In a thread: the kernel asks us things meanwhile. False: it was in use and is detached."""
+    path = mountpoint.path
+    for lazy in (False, True):
+        try:
+            if mountpoint.fd is not None:
+                kernel.unmount(path, lazy=lazy)
+            else:
+                command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(path)]
+                subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            log.debug("unmount: %s", error)
+        else:
+            return not lazy
+    return False
+
+
+def detach(mountpoint: Mountpoint) -> None:
+    """After whatever happened: nobody may run into a mount that nobody serves."""
+    if kernel.is_superfs(mountpoint.path):
+        _unmount(mountpoint)
+
+
+def notify(message: str) -> None:
+    """sd_notify; without NOTIFY_SOCKET nobody listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
+    ):
+        sender.connect(address)
+        sender.send(message.encode())

@@ -1,0 +1,112 @@
+"""Everything that one mount consists of, put together; and what it does in the background."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from superfs.core.errors import Code, FsError
+from superfs.mount.atimes import Atimes
+from superfs.mount.attrcache import AttrCache
+from superfs.mount.files import Files
+from superfs.mount.inodes import Inodes
+from superfs.mount.listings import Listings
+from superfs.mount.mounted import Mounted
+from superfs.mount.names import Names
+from superfs.mount.nodes import Nodes
+from superfs.mount.notify import Notify
+from superfs.mount.opens import Opens
+from superfs.mount.xattrs import Xattrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from superfs.client.meta import MetaClient
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.txn import Caller, Ref
+    from superfs.mount.handles import FileHandle
+    from superfs.mount.mounted import Contents
+    from superfs.mount.nodes import Node
+    from superfs.mount.notify import Kernel
+    from superfs.mount.options import MountOptions
+
+
+@dataclass(slots=True)
+class Services:
+    mounted: Mounted
+    names: Names
+    inodes: Inodes
+    xattrs: Xattrs
+    files: Files
+    listings: Listings
+    atimes: Atimes
+
+    @classmethod
+    def make(
+        cls,
+        meta: MetaClient,
+        contents_of: Callable[[Attr], Contents],
+        options: MountOptions,
+        root: Ref,
+        *,
+        kernel: Kernel | None = None,
+        now: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> Services:
+        mounted = Mounted(
+            meta,
+            contents_of,
+            options,
+            Nodes(root),
+            AttrCache(options.attr_timeout_s, options.entry_timeout_s),
+            Opens(meta, options.release_delay_s, now),
+            Notify(kernel),
+            now,
+            wall_ns,
+        )
+        atimes = Atimes(mounted)
+        names = Names(mounted)
+        return cls(
+            mounted,
+            names,
+            Inodes(mounted, atimes),
+            Xattrs(mounted),
+            Files(mounted, atimes),
+            Listings(mounted, names, atimes),
+            atimes,
+        )
+
+    async def create_open(
+        self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Node, FileHandle]:
+        """open(O_CREAT): the node is counted."""
+        mode = stat.S_IFREG | stat.S_IMODE(mode)
+        exclusive = bool(flags & os.O_EXCL)
+        node, new = await self.names.create(parent, name, mode, caller, exclusive=exclusive)
+        attr = node.attr
+        assert attr is not None
+        if new:
+            flags &= ~os.O_TRUNC
+        elif attr.is_symlink:
+            raise FsError(Code.STALE, "another client was faster: look again")
+        handle = await self.files.open(node, flags, caller)
+        return self.mounted.nodes.count(node), handle
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.files.write_back)
+            nursery.start_soon(self.mounted.opens.run)
+            nursery.start_soon(self.atimes.run)
+            nursery.start_soon(self.mounted.notify.run)
+
+    async def finish(self) -> None:
+        """Whatever waits in memory goes to the daemons."""
+        await self.files.flush_everything()
+        await self.atimes.ship()
+        await self.mounted.opens.settle(everything=True)
