@@ -7,6 +7,9 @@ along in `writes`. `spill` moves a file from inline to the data daemons. See the
                  that generation is reaped, the writer starts again
     INLINE_FULL  a write ends behind the inline limit: spill first
     NOT_INLINE   inline writes to, or a spill of, a file that is on data daemons by now
+
+`number` is the inode's `change` before: a writer whose copy of the contents was of that change
+knows the contents now.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ def publish(
         if writes:
             contents = merge(txn, attr, writes)
 
-    ctime_before_ns = attr.ctime_ns
+    ctime_before_ns, change_before = attr.ctime_ns, attr.change
     stamp(txn, attr)
     if spill:
         if attr.size and txn.get_inline(attr.place, attr.ino) is not None:
@@ -74,7 +77,7 @@ def publish(
     if kill_priv or not (caller.trusted or caller.uid == 0):
         kill_privileges(txn, caller, attr)
     save(txn, attr)
-    return Outcome(attr)
+    return Outcome(attr, number=change_before)
 
 
 def _publish_atime(txn: Txn, inode: Ref, atime_ns: int) -> Outcome:
