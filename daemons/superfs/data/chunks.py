@@ -17,13 +17,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from superfs.data.keys import ChunkKey, FileKey
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from superfs.data.batch import ChunkChange
     from superfs.data.extentmap import Pieces
-    from superfs.data.index import ChunkChange
+    from superfs.data.keys import ChunkKey, FileKey
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ class StoreConfig:
             raise ConfigError("reserve_bytes must not be negative")
         if self.index_bytes < 2 * MIB or self.index_bytes % 4096:
             raise ConfigError("index_bytes must be at least 2 MiB, in pages of 4,096 bytes")
-        if not MIB <= self.index_reserve_bytes:
+        if not self.index_reserve_bytes >= MIB:
             raise ConfigError("index_reserve_bytes must be at least 1 MiB")
         if not 0.01 <= self.sync_interval_s <= 60:
             raise ConfigError("sync_interval_s must be from 0.01 to 60")

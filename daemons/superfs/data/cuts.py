@@ -11,6 +11,7 @@ as its tombstone is kept: a late write must not bring it back.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ class Cuts:
         self.by_file: dict[FileKey, Cut] = {}
         self.pending: dict[FileKey, Cut] = {}
         self.changed: dict[FileKey, CutRecord | None] = {}  # for the next commit
+        self.more = asyncio.Event()  # set when a cut is left unfinished
 
     def load(self) -> None:
         for file, record in self._index.cuts().items():
@@ -86,7 +88,8 @@ class Cuts:
         for chunk in sorted(self._chunks.ahead_of(file)):
             if chunk >= cut.next_chunk:
                 self._cut_chunk(cut, chunk)
-        self.step(cut)
+        if not self.step(cut):
+            self.more.set()
         return cut
 
     def step(self, cut: Cut) -> bool:
@@ -103,6 +106,13 @@ class Cuts:
         if len(mine) < STEP_CHUNKS:
             self._finish(cut)
         return cut.done
+
+    async def finish(self, cut: Cut) -> None:
+        """All of the work, with room for other requests between the steps."""
+        while True:
+            if self.step(cut):
+                return
+            await asyncio.sleep(0)
 
     def prune(self, older_than_ns: int, keep_max: int) -> None:
         """Forgets tombstones that are old, or the oldest of too many."""

@@ -13,14 +13,15 @@ import contextlib
 import errno
 import os
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
+from superfs.daemon.lmdbfile import PAGE_BYTES, data_file
 from superfs.data import keys, records
+from superfs.data.batch import SUM_MASK, Batch, BatchWriter
 from superfs.data.keys import CUT, EXTENT, FENCE, META, SEGMENT, TABLES, ChunkKey, FileKey
 from superfs.data.records import (
     CutRecord,
@@ -28,7 +29,6 @@ from superfs.data.records import (
     Identity,
     Position,
     SegmentRecord,
-    checksum_of,
     seal,
     unseal,
 )
@@ -37,32 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from superfs.data.extentmap import Piece, Pieces
+    from superfs.data.extentmap import Pieces
 
-PAGE_BYTES = 4096
 READERS_MAX = 16
 MAP_BYTES_MIN = 2 * MIB
 BYTES_PER_CHANGE = 512
 PAGES_PER_CHUNK = 3
-_MASK = (1 << 64) - 1
-
-ChunkChange = tuple[ChunkKey, "Pieces", "Pieces"]
-"""A chunk, its pieces as they were in the index, and as they are now."""
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one commit changes. None deletes a record."""
-
-    position: Position
-    chunks: list[ChunkChange] = field(default_factory=list)
-    segments: dict[int, SegmentRecord | None] = field(default_factory=dict)
-    cuts: dict[FileKey, CutRecord | None] = field(default_factory=dict)
-    fences: dict[int, FenceRecord | None] = field(default_factory=dict)
-
-
-def data_file(directory: Path) -> Path:
-    return directory / "data.mdb"
 
 
 def allocate(path: Path, size: int) -> None:
@@ -122,7 +102,7 @@ class Index:
             mode=0o600,
         )
         self._db = {t: self._env.open_db(t.encode(), create=create) for t in (*TABLES, META)}
-        self._tally = {t: (0, 0) for t in TABLES}
+        self._tally = dict.fromkeys(TABLES, (0, 0))
         if not create:
             with self._reading() as txn:
                 for table in TABLES:
@@ -195,7 +175,7 @@ class Index:
             raise FsError(
                 Code.DAMAGED, f"index: table {table} has {count} records, {wanted} were written"
             )
-        if total & _MASK != sums:
+        if total & SUM_MASK != sums:
             raise FsError(Code.DAMAGED, f"index: the records of table {table} do not add up")
 
     def pieces_of(self, key: ChunkKey) -> Pieces:
@@ -247,7 +227,7 @@ class Index:
         self._make_room(batch)
         try:
             with self._env.begin(write=True) as txn:
-                writer = _Writer(txn, self._db, dict(self._tally))
+                writer = BatchWriter(txn, self._db, dict(self._tally))
                 writer.apply(batch)
                 for table, (count, total) in writer.tally.items():
                     self._put_meta(txn, keys.meta_stats(table), records.pack_stats(count, total))
@@ -299,48 +279,3 @@ class Index:
             self._env.set_mapsize(wanted)
             self.map_bytes = wanted
         return True
-
-
-class _Writer:
-    """Changes in one write transaction; keeps the tallies in step."""
-
-    def __init__(self, txn: Any, db: dict[str, Any], tally: dict[str, tuple[int, int]]) -> None:  # noqa: ANN401
-        self._txn = txn
-        self._db = db
-        self.tally = tally
-
-    def apply(self, batch: Batch) -> None:
-        for key, old, new in batch.chunks:
-            self._chunk(key, old, new)
-        for number, segment in batch.segments.items():
-            value = None if segment is None else records.pack_segment(segment)
-            self._set(SEGMENT, keys.pack_number(number), value)
-        for file, cut in batch.cuts.items():
-            value = None if cut is None else records.pack_cut(cut)
-            self._set(CUT, keys.pack_file(*file), value)
-        for session, fence in batch.fences.items():
-            value = None if fence is None else records.pack_fence(fence)
-            self._set(FENCE, keys.pack_number(session), value)
-
-    def _chunk(self, key: ChunkKey, old: Pieces, new: Pieces) -> None:
-        before: dict[int, Piece] = {p.offset: p for p in old}
-        for piece in new:
-            if before.pop(piece.offset, None) != piece:
-                name = keys.pack_extent(*key, piece.offset)
-                self._set(EXTENT, name, records.pack_piece(piece))
-        for offset in before:
-            self._set(EXTENT, keys.pack_extent(*key, offset), None)
-
-    def _set(self, table: str, key: bytes, value: bytes | None) -> None:
-        count, total = self.tally[table]
-        if value is None:
-            old = self._txn.pop(key, db=self._db[table])
-        else:
-            sealed = seal(key, value)
-            old = self._txn.replace(key, sealed, db=self._db[table])
-            count += 1
-            total += checksum_of(sealed)
-        if old is not None:
-            count -= 1
-            total -= checksum_of(old)
-        self.tally[table] = (count, total & _MASK)

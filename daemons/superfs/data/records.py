@@ -246,6 +246,11 @@ def parse_append(data: bytes, nonce: int, place: int) -> Append | None:
     return Append(ino, generation, chunk, offset, length, version, crcs)
 
 
+def pack_column(kind: str, values: list[int]) -> bytes:
+    """Little-endian numbers of one kind ("I" or "Q"), one behind the other: columns of listings."""
+    return struct.pack(f"<{len(values)}{kind}", *values)
+
+
 def aligned(length: int) -> int:
     return (length + ALIGN_BYTES - 1) & -ALIGN_BYTES
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import CHUNK_BYTES
 from superfs.daemon import statedir
+from superfs.daemon.lmdbfile import ADVICE
 from superfs.data import index as index_module
 from superfs.data import records
 from superfs.data.extentmap import CRC_BYTES, Piece, block_count
@@ -32,7 +33,7 @@ from superfs.data.records import (
 )
 from superfs.data.segments import OpenFile, numbers_in
 from superfs.data.store import DataStore
-from superfs.data.verify import ADVICE, verify_in_child
+from superfs.data.verify import verify_in_child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,16 +84,17 @@ def open_store(state_dir: Path, node_id: int, config: StoreConfig, world: World)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(state_dir / "making")
     directory = state_dir / "index"
-    identity = verify_in_child(directory)
-    found = (identity.cluster, identity.node, identity.format)
-    if found != (wanted.cluster_id, wanted.node_id, wanted.format):
-        raise FsError(
-            Code.WRONG_IDENTITY, f"{directory} is not the index of {state_dir}. {ADVICE}"
-        )
+    verify_in_child(directory)
     if not (state_dir / "segments").is_dir():
         raise FsError(Code.DAMAGED, f"{state_dir / 'segments'} is missing. {ADVICE}")
     index = index_module.open_checked(directory)
     try:
+        identity = index.identity()
+        found = (identity.cluster, identity.node, identity.format)
+        if found != (wanted.cluster_id, wanted.node_id, wanted.format):
+            raise FsError(
+                Code.WRONG_IDENTITY, f"{directory} is not the index of {state_dir}. {ADVICE}"
+            )
         store = DataStore(state_dir, identity, index, config, world)
         _Recovery(store).run()
         store.sync()

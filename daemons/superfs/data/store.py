@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import CHUNK_BYTES
+from superfs.daemon.statedir import sync_directory
 from superfs.data import extentmap
+from superfs.data.batch import Batch
 from superfs.data.chunks import Chunks
 from superfs.data.cuts import Cut, Cuts
-from superfs.data.index import Batch
 from superfs.data.keys import EXTENT, ChunkKey, FileKey
 from superfs.data.reading import ReadPlan, fetch_of
 from superfs.data.records import FenceRecord, Identity, Position
 from superfs.data.segments import Segments, free_bytes, total_bytes
-from superfs.daemon.statedir import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from superfs.daemon.world import World
     from superfs.data.config import StoreConfig
     from superfs.data.extentmap import Pieces
     from superfs.data.index import Index
     from superfs.data.segments import Blob, OpenFile, Segment
-    from superfs.daemon.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,8 @@ class DataStore:
         """All visible when it returns. Refused as a whole, or done as a whole."""
         for blob in blobs:
             check_place(blob.ino, blob.generation, blob.offset, len(blob.data))
+            if not blob.data:
+                raise FsError(Code.INVALID, "a write of no bytes")
             self.cuts.refuse_reaped(FileKey(blob.ino, blob.generation))
         if not blobs:
             return
@@ -157,7 +159,7 @@ class DataStore:
 
     def truncate(self, file: FileKey, size: int) -> Cut | None:
         """None: nothing is left to do. Else `cuts.step` until it is done."""
-        check_place(file.ino, file.generation, 0, 1)
+        check_place(file.ino, file.generation, 0, 0)
         if size == 0:
             raise FsError(Code.INVALID, "a truncate to 0 is a new data generation and a reap")
         if size >= 1 << 63:
@@ -167,7 +169,7 @@ class DataStore:
         return self.cuts.add(file, size, self.position.version + 1, self.world.clock.now_ns())
 
     def reap(self, file: FileKey) -> Cut:
-        check_place(file.ino, file.generation, 0, 1)
+        check_place(file.ino, file.generation, 0, 0)
         return self.cuts.add(file, 0, self.position.version + 1, self.world.clock.now_ns())
 
     # ---- who is let in
@@ -257,7 +259,7 @@ def check_place(ino: int, generation: int, offset: int, length: int) -> None:
     """INVALID for numbers that no client of ours sends."""
     if ino == 0 or generation == 0:
         raise FsError(Code.INVALID, "inode and data generation must not be 0")
-    if length == 0 or offset + length > CHUNK_BYTES:
+    if offset + length > CHUNK_BYTES:
         raise FsError(Code.INVALID, f"{length} bytes at {offset} are not inside one chunk")
 
 

@@ -154,8 +154,10 @@ class Fence(_message.Message):
     def __init__(self, session_id: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class DataCheckRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("verify_data",)
+    VERIFY_DATA_FIELD_NUMBER: _ClassVar[int]
+    verify_data: bool
+    def __init__(self, verify_data: _Optional[bool] = ...) -> None: ...
 
 class DataListRequest(_message.Message):
     __slots__ = ()

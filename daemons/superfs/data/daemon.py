@@ -1,0 +1,71 @@
+"""A data daemon's parts and their order of life; knows nothing of other daemons."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from superfs.data import recovery
+from superfs.data.check import Checker
+from superfs.data.metrics import DataMetrics
+from superfs.data.requests import READ_THREADS, Requests
+from superfs.data.service import DataService
+from superfs.data.syncer import Syncer
+from superfs.v1 import data_pb2_grpc
+
+if TYPE_CHECKING:
+    from superfs.daemon.world import World
+    from superfs.data.config import DatadConfig
+    from superfs.data.store import DataStore
+    from superfs.rpc.server import GrpcServer
+
+PRUNE_INTERVAL_S = 60.0
+
+
+class DataDaemon:
+    def __init__(self, config: DatadConfig, world: World) -> None:
+        self.config = config
+        self.world = world
+        self.store: DataStore
+        self.service: DataService
+        self.syncer: Syncer
+        self.requests: Requests
+        self._threads = ThreadPoolExecutor(READ_THREADS, "read")
+
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        config, world = self.config, self.world
+        common = config.daemon
+        self.store = await asyncio.to_thread(
+            recovery.open_store, common.state_dir, common.node_id, config.store, world
+        )
+        metrics = DataMetrics(world.metrics)
+        metrics.watch(self.store)
+        self.syncer = Syncer(self.store, world, metrics)
+        boot_epoch = world.rng.getrandbits(63) + 1
+        self.requests = Requests(self.store, self.syncer, metrics, world, boot_epoch, self._threads)
+        checker = Checker(self.store, self.syncer, self._threads)
+        self.service = DataService(self.store, self.requests, checker, config.stream, world)
+        group.create_task(self.syncer.run(), name="sync")
+        group.create_task(self._finish_cuts(), name="cuts")
+
+    def register(self, server: GrpcServer) -> None:
+        data_pb2_grpc.add_DataServicer_to_server(self.service, server.grpc)
+
+    async def stop(self) -> None:
+        await self.syncer.finish()
+        self._threads.shutdown()
+        self.store.close()
+
+    async def _finish_cuts(self) -> None:
+        """Goes on with cuts until nothing is left of them; forgets old tombstones."""
+        more = self.store.cuts.more
+        while True:
+            more.clear()
+            for cut in list(self.store.cuts.pending.values()):
+                await self.store.cuts.finish(cut)
+            self.store.prune()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PRUNE_INTERVAL_S):
+                    await more.wait()

@@ -1,0 +1,66 @@
+"""What a data daemon counts, for Prometheus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from superfs.daemon.metrics import BUCKETS_S
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from superfs.data.store import DataStore
+
+
+class DataMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.written_bytes = Counter(
+            "superfs_data_written_bytes", "Bytes that clients wrote", registry=registry
+        )
+        self.read_bytes = Counter(
+            "superfs_data_read_bytes", "Bytes that clients read", registry=registry
+        )
+        self.disk_reads = Counter(
+            "superfs_data_disk_reads", "Reads that were not in the page cache", registry=registry
+        )
+        self.damaged = Counter(
+            "superfs_data_damaged_reads", "Reads that met damaged blocks", registry=registry
+        )
+        self.refused = Counter(
+            "superfs_data_refused", "Requests not done, by code", ("code",), registry=registry
+        )
+        self.sync_seconds = Histogram(
+            "superfs_data_sync_seconds", "Duration of syncs", buckets=BUCKETS_S, registry=registry
+        )
+        self.compacted_bytes = Counter(
+            "superfs_data_compacted_bytes", "Bytes moved by compaction", registry=registry
+        )
+        self.scrubbed_bytes = Counter(
+            "superfs_data_scrubbed_bytes", "Bytes verified by the scrubber", registry=registry
+        )
+        self.scrub_damaged = Gauge(
+            "superfs_data_scrub_damaged",
+            "Damaged pieces that the present or last round of the scrubber found",
+            registry=registry,
+        )
+
+    def watch(self, store: DataStore) -> None:
+        """Gauges that ask the store when they are read."""
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"superfs_data_{name}", text, registry=self._registry)
+
+        gauge("segments", "Segment files").set_function(lambda: len(store.segments.by_number))
+        gauge("live_bytes", "Visible bytes").set_function(
+            lambda: sum(s.live for s in list(store.segments.by_number.values()))
+        )
+        gauge("extents", "Pieces in the index").set_function(lambda: store.index.count("extent"))
+        gauge("changed_chunks", "Chunks that the index does not have yet").set_function(
+            lambda: len(store.chunks)
+        )
+        gauge("index_free_bytes", "Room left in the index").set_function(
+            lambda: store.index.free_bytes
+        )

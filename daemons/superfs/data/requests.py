@@ -1,0 +1,249 @@
+"""Carrying out a DataRequest: checks who asks, does it, and says what is to be waited for.
+
+`begin` does everything whose order matters at once, on the event loop's thread: a write is
+visible, a read has its plan. What remains, a disk or a sync, is in the reply it returns as a
+coroutine. So requests of a stream take effect in order, and only their answers wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.data.keys import ChunkKey, FileKey
+from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
+from superfs.data.segments import Blob
+from superfs.v1.data_pb2 import DataReply, DataRequest, Read, ReadResult, UsageReply, Write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from superfs.daemon.world import World
+    from superfs.data.access import Access
+    from superfs.data.cuts import Cut
+    from superfs.data.metrics import DataMetrics
+    from superfs.data.store import DataStore
+    from superfs.data.syncer import Syncer
+
+Begun = DataReply | Coroutine[Any, Any, DataReply]
+
+READ_THREADS = 4
+
+
+class Requests:
+    def __init__(
+        self,
+        store: DataStore,
+        syncer: Syncer,
+        metrics: DataMetrics,
+        world: World,
+        boot_epoch: int,
+        threads: Executor,
+    ) -> None:
+        self.boot_epoch = boot_epoch
+        self._store = store
+        self._syncer = syncer
+        self._metrics = metrics
+        self._world = world
+        self._scratch = bytearray(SCRATCH_BYTES)
+        self._threads = threads
+        self._begin: dict[str, Callable[[DataRequest, Access], Begun]] = {
+            "write": self._write,
+            "write_many": self._write_many,
+            "read": self._read,
+            "read_many": self._read_many,
+            "commit": self._commit,
+            "truncate": self._truncate,
+            "reap": self._reap,
+            "usage": self._usage,
+            "fence": self._fence,
+        }
+
+    def begin(self, request: DataRequest, access: Access) -> Begun:
+        """Never raises FsError: what goes wrong is in the reply. An error of the disk at an
+        append ends the process."""
+        try:
+            access.show(request.capability)
+            body = request.WhichOneof("body")
+            if body is None:
+                raise FsError(Code.BAD_REQUEST, "a request without a body that is known here")
+            begun = self._begin[body](request, access)
+        except FsError as error:
+            return self._refused(request.tag, error)
+        except OSError as error:
+            self._world.fatal(f"the disk failed: {error}; the next start verifies what is on it")
+        self._world.failpoints.hit("datad.reply.before")
+        return begun
+
+    def _refused(self, tag: int, error: FsError) -> DataReply:
+        self._metrics.refused.labels(error.code.name).inc()
+        return DataReply(tag=tag, code=error.code, detail=error.detail, boot_epoch=self.boot_epoch)
+
+    def _done(self, tag: int) -> DataReply:
+        return DataReply(tag=tag, boot_epoch=self.boot_epoch)
+
+    # ---- writes
+
+    def _blob(self, write: Write, access: Access) -> Blob:
+        access.may_write(write.ino)
+        data = write.data
+        if len(data) > MESSAGE_DATA_BYTES_MAX:
+            raise FsError(Code.TOO_LARGE, f"a write has at most {MESSAGE_DATA_BYTES_MAX} bytes")
+        return Blob(write.ino, write.data_generation, write.chunk, write.offset, data)
+
+    def _write(self, request: DataRequest, access: Access) -> Begun:
+        blob = self._blob(request.write, access)
+        self._store.write([blob])
+        self._metrics.written_bytes.inc(len(blob.data))
+        self._syncer.nudge()
+        return self._done(request.tag)
+
+    def _write_many(self, request: DataRequest, access: Access) -> Begun:
+        writes = request.write_many.writes
+        if len(writes) > MANY_ENTRIES_MAX:
+            raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} writes in one request")
+        blobs = [self._blob(write, access) for write in writes]
+        self._store.write(blobs)
+        self._metrics.written_bytes.inc(sum(len(blob.data) for blob in blobs))
+        self._syncer.nudge()
+        return self._done(request.tag)
+
+    # ---- reads
+
+    def _plan(self, read: Read, access: Access) -> ReadPlan:
+        access.may_read(read.ino)
+        if read.length > MESSAGE_DATA_BYTES_MAX:
+            raise FsError(Code.TOO_LARGE, f"a read has at most {MESSAGE_DATA_BYTES_MAX} bytes")
+        key = ChunkKey(read.ino, read.data_generation, read.chunk)
+        return self._store.read(key, read.offset, read.length)
+
+    def _read(self, request: DataRequest, access: Access) -> Begun:
+        plan = self._plan(request.read, access)
+        try:
+            data = plan.cached(self._scratch)
+        except DamagedError as error:
+            raise self._damaged(error) from None
+        if data is None:
+            return self._read_disk(request.tag, plan)
+        self._metrics.read_bytes.inc(len(data))
+        return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, data=data)
+
+    async def _read_disk(self, tag: int, plan: ReadPlan) -> DataReply:
+        try:
+            data = await self._fetch(plan)
+        except FsError as error:
+            return self._refused(tag, error)
+        return DataReply(tag=tag, boot_epoch=self.boot_epoch, data=data)
+
+    async def _fetch(self, plan: ReadPlan) -> bytes:
+        self._metrics.disk_reads.inc()
+        loop = asyncio.get_running_loop()
+        try:
+            data = await loop.run_in_executor(self._threads, plan.wait)
+        except DamagedError as error:
+            raise self._damaged(error) from None
+        self._metrics.read_bytes.inc(len(data))
+        return data
+
+    def _damaged(self, error: DamagedError) -> FsError:
+        self._metrics.damaged.inc()
+        self._world.log.error("damaged data", where=error.detail)
+        return error
+
+    def _read_many(self, request: DataRequest, access: Access) -> Begun:
+        reads = request.read_many.reads
+        if len(reads) > MANY_ENTRIES_MAX:
+            raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} reads in one request")
+        if sum(read.length for read in reads) > MESSAGE_DATA_BYTES_MAX:
+            raise FsError(Code.TOO_LARGE, f"at most {MESSAGE_DATA_BYTES_MAX} bytes in one reply")
+        results: list[ReadResult] = []
+        waiting: list[tuple[ReadResult, ReadPlan]] = []
+        for read in reads:
+            result = ReadResult()
+            results.append(result)
+            try:
+                plan = self._plan(read, access)
+                data = plan.cached(self._scratch)
+            except FsError as error:
+                code = self._damaged(error) if isinstance(error, DamagedError) else error
+                result.code = code.code
+                continue
+            if data is None:
+                waiting.append((result, plan))
+            else:
+                result.data = data
+                self._metrics.read_bytes.inc(len(data))
+        if waiting:
+            return self._read_many_disk(request.tag, results, waiting)
+        return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, reads=results)
+
+    async def _read_many_disk(
+        self, tag: int, results: list[ReadResult], waiting: list[tuple[ReadResult, ReadPlan]]
+    ) -> DataReply:
+        async def fetch(result: ReadResult, plan: ReadPlan) -> None:
+            try:
+                result.data = await self._fetch(plan)
+            except FsError as error:
+                result.code = error.code
+
+        await asyncio.gather(*(fetch(result, plan) for result, plan in waiting))
+        return DataReply(tag=tag, boot_epoch=self.boot_epoch, reads=results)
+
+    # ---- what ends with a sync
+
+    def _commit(self, request: DataRequest, access: Access) -> Begun:
+        return self._synced(request.tag, [])
+
+    def _truncate(self, request: DataRequest, access: Access) -> Begun:
+        access.may_command()
+        body = request.truncate
+        cut = self._store.truncate(FileKey(body.ino, body.data_generation), body.size)
+        return self._synced(request.tag, [] if cut is None else [cut])
+
+    def _reap(self, request: DataRequest, access: Access) -> Begun:
+        """The tombstone is what has to be durable: pieces may go later."""
+        access.may_command()
+        items = request.reap.items
+        if len(items) > MANY_ENTRIES_MAX:
+            raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} items in one request")
+        for item in items:
+            self._store.reap(FileKey(item.ino, item.data_generation))
+        return self._synced(request.tag, [])
+
+    def _fence(self, request: DataRequest, access: Access) -> Begun:
+        access.may_command()
+        self._store.fence(request.fence.session_id, request.fence.epoch)
+        return self._synced(request.tag, [])
+
+    def _synced(self, tag: int, cuts: list[Cut]) -> Begun:
+        if not cuts and not self._store.has_changes and not self._syncer.busy:
+            return self._done(tag)
+        waiter = self._syncer.ask() if all(cut.done for cut in cuts) else None
+        return self._answer_synced(tag, cuts, waiter)
+
+    async def _answer_synced(
+        self, tag: int, cuts: list[Cut], waiter: asyncio.Future[None] | None
+    ) -> DataReply:
+        for cut in cuts:
+            await self._store.cuts.finish(cut)
+        await (waiter or self._syncer.ask())
+        self._world.failpoints.hit("datad.synced.reply")
+        return self._done(tag)
+
+    # ---- the rest
+
+    def _usage(self, request: DataRequest, access: Access) -> Begun:
+        """Needs no capability: it is also how a stream says hello."""
+        found = self._store.usage()
+        usage = UsageReply(
+            bytes_total=found.bytes_total,
+            bytes_free=found.bytes_free,
+            bytes_live=found.bytes_live,
+            segments=found.segments,
+            extents=found.extents,
+        )
+        return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, usage=usage)
