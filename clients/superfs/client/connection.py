@@ -27,6 +27,7 @@ from superfs.client.identity import own_caller
 from superfs.client.meta import MetaClient
 from superfs.client.retry import attempts, delays
 from superfs.client.session import MetaStream, Session
+from superfs.client.writeback import Writeback
 from superfs.core.errors import Code, FsError
 from superfs.rpc.background import Background
 from superfs.rpc.channel import open_channel, token_metadata
@@ -78,6 +79,7 @@ class Connection:
         )
         self.meta = MetaClient(self)
         self.data = DataClient(self)
+        self.writeback = Writeback(self.background)
         self.background.call_later(TICK_S, self._tick)
         self._plan_renewal(first.expires_ns)
         _alive.add(self)

@@ -58,6 +58,10 @@ class DataClient:
 
     # ---- reading
 
+    def has_room_to_read(self, length: int) -> bool:
+        """Whether a read would be on its way at once: nobody reads ahead at others' expense."""
+        return self._reading.free >= length
+
     async def read(self, where: Where, offset: int, length: int) -> bytes:
         """Exactly `length` bytes."""
         started = await self.start_read(where, offset, length)

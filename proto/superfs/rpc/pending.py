@@ -307,6 +307,10 @@ class Budget:
     def out(self) -> int:
         return self._out
 
+    @property
+    def free(self) -> int:
+        return max(0, self._units - self._out)
+
     def _fits(self, units: int) -> bool:
         return self._out == 0 or self._out + units <= self._units
 

@@ -1,0 +1,298 @@
+"""OpenInode: the contents of one regular file, shared by every handle of it in this process.
+
+Small contents live in the metadata store (inline), larger ones on data daemons, under a data
+generation; a file moves from the first to the second once (a spill), and back when it is
+truncated to nothing. Nobody above this module sees the difference.
+
+What is written goes through three stages, and each is laid over the one before it in a read:
+
+    dirty        only here; joined where it touches, sent when it is 1 MiB or 1 s old
+    flying       on its way: inline writes to metad, or a spill that is not published yet
+    unpublished  at the data daemons, but the size and times there do not say so yet
+
+`flush` brings everything through (what close does), `fsync` makes it durable as well. Bytes are
+forgotten here when they are published; until then a lost race (STALE_DATA: the file was truncated
+by somebody else; BUSY: a truncation is being finished) writes them again.
+
+Two kinds of exclusion: `_turn` is held by whoever flushes, truncates or appends, and may await;
+`_state` is an ordinary mutex for a few lines without waiting, because threads share an OpenInode.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from superfs.client.data import Where
+from superfs.client.dirty import covers, overlay
+from superfs.client.writing import LOST_RACE, Writing
+from superfs.core.attrs import Attr, Set
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import FILE_DATA_BYTES_MAX
+
+if TYPE_CHECKING:
+    from superfs.client.connection import Connection
+    from superfs.core.namespace.txn import Caller
+
+ATTR_AGE_S = 1.0
+"""How long attributes are believed by a reader. Until leases exist."""
+
+
+class OpenInode(Writing):
+    def __init__(
+        self,
+        connection: Connection,
+        attr: Attr,
+        *,
+        inline: bytes | None = None,
+        capability: bytes = b"",
+    ) -> None:
+        """`inline`: contents that came with `attr` (lookup or open with want_inline), if any.
+        `capability`: from `open`, of a user session."""
+        super().__init__(connection, attr, inline=inline, capability=capability)
+
+    def __repr__(self) -> str:
+        return f"OpenInode({self._attr.ino:x}.{self._attr.generation})"
+
+    # ---- attributes
+
+    @property
+    def size(self) -> int:
+        with self._state:
+            return self._size()
+
+    @property
+    def attr(self) -> Attr:
+        """As this client sees it: the server's, with what was written here on top. A copy."""
+        with self._state:
+            attr = self._attr.copy()
+            attr.size = self._size()
+            if self._mtime_ns:
+                attr.mtime_ns = self._mtime_ns
+                attr.ctime_ns = max(attr.ctime_ns, self._mtime_ns)
+            return attr
+
+    def observe(self, attr: Attr) -> None:
+        """Attributes from any answer about this inode; older ones are ignored."""
+        with self._state:
+            self._observe(attr)
+
+    async def refresh(self, *, caller: Caller | None = None) -> Attr:
+        """Asks the server; what it says with local writes on top."""
+        outcome = await self._meta.getattr(self.ref, caller=caller)
+        assert outcome.attr is not None
+        self.observe(outcome.attr)
+        return self.attr
+
+    async def setattr(
+        self,
+        mask: int,
+        *,
+        mode: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        size: int = 0,
+        atime_ns: int = 0,
+        mtime_ns: int = 0,
+        caller: Caller | None = None,
+    ) -> Attr:
+        """Changes attributes in order with the writes of this process: truncate, utimens and
+        everything else that a pending write could undo."""
+        async with self._turn:
+            if mask & Set.SIZE:
+                if not 0 <= size <= FILE_DATA_BYTES_MAX:
+                    raise FsError(Code.FILE_TOO_BIG if size > 0 else Code.INVALID, f"size {size}")
+                with self._state:
+                    self._dirty.truncate(size)
+            if mask & Set.SIZE and size == 0:
+                await self._discard()
+            else:
+                await self._flush()
+            outcome = await self._meta.setattr(
+                self.ref,
+                mask,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                size=size,
+                atime_ns=atime_ns,
+                mtime_ns=mtime_ns,
+                caller=caller,
+            )
+            assert outcome.attr is not None
+            with self._state:
+                if mask & Set.SIZE:
+                    self._inline = b"" if size == 0 else None
+                    self._inline_change = outcome.attr.change
+                    self._readahead.drop()
+                self._observe(outcome.attr, own=True)
+            return self.attr
+
+    async def truncate(self, size: int, *, caller: Caller | None = None) -> None:
+        await self.setattr(Set.SIZE, size=size, caller=caller)
+
+    # ---- reading
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes; fewer only at the end of the file."""
+        if offset < 0 or length < 0:
+            raise FsError(Code.INVALID, f"read of {length} at {offset}")
+        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
+            await self.refresh()
+        while True:
+            with self._state:
+                attr, size = self._attr, self._size()
+                length = min(length, size - offset)
+                if length <= 0:
+                    return b""
+                extents = self._overlapping(offset, length)
+                inline = self._inline if self._inline_change == attr.change else None
+            if covers(extents, offset, length):
+                return overlay(bytes(length), offset, extents)
+            if not attr.is_inline:
+                where = Where.of(attr, self._capability)
+                base = await self._readahead.read(where, size, offset, length)
+                return overlay(base, offset, extents)
+            if inline is None:
+                inline = await self._read_inline()
+                if inline is None:
+                    continue
+            base = inline[offset : offset + length]
+            return overlay(base.ljust(length, b"\0"), offset, extents)
+
+    async def _read_inline(self) -> bytes | None:
+        """None: the file is on data daemons by now, or has grown or shrunk: look again."""
+        try:
+            outcome = await self._meta.read_inline(self.ref)
+        except FsError as error:
+            if error.code is not Code.NOT_INLINE:
+                raise
+            await self.refresh()
+            return None
+        assert outcome.attr is not None
+        with self._state:
+            self._observe(outcome.attr)
+            if self._attr.change != outcome.attr.change:
+                return None
+            self._inline = outcome.data
+            self._inline_change = outcome.attr.change
+            return None
+
+    # ---- writing
+
+    async def write(
+        self,
+        offset: int,
+        data: bytes | bytearray | memoryview,
+        *,
+        kill_priv: bool = False,
+        caller: Caller | None = None,
+    ) -> int:
+        """Into the dirty buffer; waits only when there is too much of it. `kill_priv` and
+        `caller` go along when it is published. An error of an earlier write in the background is
+        raised here, by flush or by fsync, once."""
+        if offset < 0:
+            raise FsError(Code.INVALID, f"write at {offset}")
+        if offset + len(data) > FILE_DATA_BYTES_MAX:
+            raise FsError(Code.FILE_TOO_BIG, f"{len(data)} bytes at {offset}")
+        self._raise_failure()
+        if not len(data):
+            return 0
+        with self._state:
+            self._dirty.write(offset, data)
+            self._readahead.drop(offset, offset + len(data))
+            self._note_write(kill_priv, caller)
+            full = self._is_full()
+        if full:
+            await self._push()
+        return len(data)
+
+    async def append(
+        self,
+        data: bytes | bytearray | memoryview,
+        *,
+        kill_priv: bool = False,
+        caller: Caller | None = None,
+    ) -> int:
+        """At the end of the file as the server knows it (O_APPEND); how many bytes."""
+        await self.append_at(data, kill_priv=kill_priv, caller=caller)
+        return len(data)
+
+    async def append_at(
+        self,
+        data: bytes | bytearray | memoryview,
+        *,
+        kill_priv: bool = False,
+        caller: Caller | None = None,
+    ) -> int:
+        """As `append`; the offset where it went."""
+        self._raise_failure()
+        body = bytes(data)
+        async with self._turn:
+            await self._flush()
+            return await self._append(body, kill_priv, caller) if body else self.size
+
+    async def flush(self) -> None:
+        """Everything written so far is at its daemons and visible to others: what close does."""
+        self._raise_failure()
+        if not self.is_dirty:
+            return
+        async with self._turn:
+            await self._flush()
+
+    async def fsync(self) -> None:
+        """And survives the loss of power."""
+        self._raise_failure()
+        async with self._turn:
+            await self._flush()
+            with self._state:
+                chains = () if self._attr.is_inline else self._attr.chains
+            if chains:
+                await self._data.commit(chains)
+
+    async def _append(self, data: bytes, kill_priv: bool, caller: Caller | None) -> int:
+        """Nothing is dirty. The place is metad's to give; the bytes of a file on data daemons
+        follow like any other write."""
+        delays = self._connection.delays()
+        deadline = time.monotonic() + self._connection.retry_timeout_s
+        while True:
+            with self._state:
+                inline = self._attr.is_inline
+            try:
+                outcome = await self._meta.append(
+                    self.ref, len(data), data=data if inline else b"", caller=caller
+                )
+                break
+            except FsError as error:
+                delay = next(delays)
+                if error.code not in LOST_RACE or time.monotonic() + delay > deadline:
+                    raise
+                if error.code is Code.BUSY:
+                    await self._connection.sleep(delay)
+                if error.code is Code.INLINE_FULL:
+                    await self._spill_for_append(caller)
+                else:
+                    await self._look_again()
+        assert outcome.attr is not None
+        with self._state:
+            self._observe(outcome.attr, own=True)
+            self._readahead.drop(outcome.number)
+            if inline:
+                self._inline = None
+            else:
+                self._note_write(kill_priv, caller)
+                self._dirty.write(outcome.number, data)
+            full = self._is_full()
+        if full:
+            await self._flush()
+        return outcome.number
+
+    async def _spill_for_append(self, caller: Caller | None) -> None:
+        with self._state:
+            self._caller = caller or self._caller
+        try:
+            await self._guarded(self._spill)
+        except FsError as error:
+            if error.code not in LOST_RACE:
+                raise
+            await self._look_again()

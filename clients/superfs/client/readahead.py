@@ -1,0 +1,84 @@
+"""Pieces of a file that are asked for before they are read.
+
+A piece is one aligned message of a file on data daemons. Reads that follow each other open a
+window that doubles up to `WINDOW_PIECES_MAX` and closes at the first jump. Pieces are dropped
+when they have been read past, when something is written over them, and when the file changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from superfs.client.data import finish_read
+from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
+
+if TYPE_CHECKING:
+    from superfs.client.data import DataClient, StartedRead, Where
+
+PIECE_BYTES = MESSAGE_DATA_BYTES_MAX
+WINDOW_PIECES_MAX = 8
+BEHIND_PIECES = 1
+"""Kept behind the reader: a kernel sends its requests a little out of order."""
+
+
+class Readahead:
+    """Not locked: its file calls it with its own state lock held, but for `read`."""
+
+    def __init__(self, data: DataClient) -> None:
+        self._data = data
+        self._pieces: dict[int, tuple[int, StartedRead]] = {}  # index -> (length, its answers)
+        self._next = 0  # where a sequential reader would read next
+        self._window = 0
+        self._version = 0
+
+    def drop(self, offset: int = 0, end: int | None = None) -> None:
+        """What overlaps [offset, end); None: everything behind."""
+        self._version += 1
+        if not self._pieces:
+            return
+        first = offset // PIECE_BYTES
+        for index in list(self._pieces):
+            if index >= first and (end is None or index * PIECE_BYTES < end):
+                del self._pieces[index]
+
+    async def read(self, where: Where, size: int, offset: int, length: int) -> bytes:
+        """[offset, offset + length) of a file of `size` bytes."""
+        assert offset + length <= size, (offset, length, size)
+        if not self._follows(offset, length):
+            return await self._data.read(where, offset, length)
+        first = offset // PIECE_BYTES
+        last = (offset + length - 1) // PIECE_BYTES
+        for index in list(self._pieces):
+            if index < first - BEHIND_PIECES:
+                self._pieces.pop(index, None)
+        wanted = [await self._piece(where, size, index) for index in range(first, last + 1)]
+        for index in range(last + 1, last + 1 + self._window):
+            if index * PIECE_BYTES >= size or not self._data.has_room_to_read(PIECE_BYTES):
+                break
+            await self._piece(where, size, index)
+        parts = [await finish_read(started) for started in wanted]
+        start = first * PIECE_BYTES
+        whole = parts[0] if len(parts) == 1 else b"".join(parts)
+        return whole[offset - start : offset - start + length]
+
+    def _follows(self, offset: int, length: int) -> bool:
+        """Whether this reader reads one piece after the other; adapts the window."""
+        near = abs(offset - self._next) <= BEHIND_PIECES * PIECE_BYTES and self._next > 0
+        if offset == self._next and self._next > 0:
+            self._window = min(max(1, 2 * self._window), WINDOW_PIECES_MAX)
+        elif not (near and self._window):
+            self._window = 0
+        self._next = max(self._next, offset + length) if near else offset + length
+        return self._window > 0
+
+    async def _piece(self, where: Where, size: int, index: int) -> StartedRead:
+        start = index * PIECE_BYTES
+        length = min(PIECE_BYTES, size - start)
+        piece = self._pieces.get(index)
+        if piece is not None and piece[0] >= length:
+            return piece[1]
+        version = self._version
+        started = await self._data.start_read(where, start, length)
+        if version == self._version:  # else something was written while we waited for our turn
+            self._pieces[index] = (length, started)
+        return started

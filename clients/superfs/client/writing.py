@@ -1,0 +1,356 @@
+"""How written bytes of one file get to its daemons: the second half of `OpenInode` (file.py).
+
+Everything here that awaits is called with `_turn` held.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from superfs.client.data import Where, check
+from superfs.client.dirty import DirtyExtents
+from superfs.client.readahead import Readahead
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.namespace.txn import Ref
+from superfs.rpc.pending import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from superfs.client.connection import Connection
+    from superfs.client.dirty import Extent
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.outcome import Outcome
+    from superfs.core.namespace.txn import Caller
+    from superfs.rpc.pending import Pending
+    from superfs.v1 import data_pb2
+
+log = logging.getLogger("superfs.client")
+
+DIRTY_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
+DIRTY_EXTENTS_MAX = 512
+DIRTY_AGE_S = 1.0
+UNPUBLISHED_BYTES_MAX = 32 * MESSAGE_DATA_BYTES_MAX
+
+LOST_RACE = frozenset({Code.STALE_DATA, Code.NOT_INLINE, Code.INLINE_FULL, Code.BUSY})
+"""Write again: under the attributes that the file has by now."""
+TRY_LATER = frozenset({Code.UNAVAILABLE, Code.DEADLINE, Code.GRACE, Code.BUSY})
+"""The bytes are kept; anything else that fails a write loses them, loudly."""
+
+
+class Writing:
+    def __init__(
+        self, connection: Connection, attr: Attr, *, inline: bytes | None, capability: bytes
+    ) -> None:
+        assert attr.is_regular, attr
+        self._connection = connection
+        self._meta = connection.meta
+        self._data = connection.data
+        self._capability = capability
+        self._turn = Lock()
+        self._state = threading.Lock()
+        self._attr = attr
+        self._attr_read_s = time.monotonic()
+        self._inline = inline if attr.is_inline else None
+        self._inline_change = attr.change
+        self._dirty = DirtyExtents()
+        self._flying: list[Extent] = []
+        self._unpublished: list[Extent] = []
+        self._unpublished_bytes = 0
+        self._answers: list[Pending[data_pb2.DataReply]] = []
+        self._readahead = Readahead(connection.data)
+        self._written_end = 0  # behind the last byte that is unpublished
+        self._mtime_ns = 0  # of the last write that is not published; 0: none
+        self._dirty_since_s = 0.0
+        self._kill_priv = False
+        self._caller: Caller | None = None
+        self._failure: FsError | None = None
+        self._rewrites = 0
+
+    @property
+    def ref(self) -> Ref:
+        a = self._attr
+        return Ref(a.ino, a.generation, a.place)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether anything written here is not published yet."""
+        return self._mtime_ns != 0
+
+    def aged(self, now_s: float) -> bool:
+        return self.is_dirty and now_s - self._dirty_since_s >= DIRTY_AGE_S
+
+    # ---- state: called with _state held
+
+    def _size(self) -> int:
+        if not self.is_dirty:
+            return self._attr.size
+        flying = self._flying[-1][0] + len(self._flying[-1][1]) if self._flying else 0
+        return max(self._attr.size, self._dirty.end, flying, self._written_end)
+
+    def _observe(self, attr: Attr, *, own: bool = False) -> None:
+        if attr.change < self._attr.change or attr.generation != self._attr.generation:
+            return
+        if attr.change > self._attr.change and not own:
+            self._readahead.drop()
+        if attr.data_generation != self._attr.data_generation:
+            self._readahead.drop()
+        self._attr = attr
+        self._attr_read_s = time.monotonic()
+
+    def _note_write(self, kill_priv: bool, caller: Caller | None) -> None:
+        if not self.is_dirty:
+            self._dirty_since_s = time.monotonic()
+            self._connection.writeback.note(self)
+        self._mtime_ns = time.time_ns()
+        self._kill_priv |= kill_priv
+        self._caller = caller or self._caller
+
+    def _is_full(self) -> bool:
+        return self._dirty.bytes >= DIRTY_BYTES_MAX or len(self._dirty) >= DIRTY_EXTENTS_MAX
+
+    def _overlapping(self, offset: int, length: int) -> list[Extent]:
+        """Oldest first. What is unpublished can be read back from the data daemons."""
+        end = offset + length
+        flying = [(o, d) for o, d in self._flying if o < end and o + len(d) > offset]
+        return flying + self._dirty.overlapping(offset, length)
+
+    # ---- failures
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise FsError(failure.code, failure.detail)
+
+    def _fail(self, error: FsError) -> None:
+        """In the background. What is only late is still dirty, and will be tried again."""
+        if error.code in TRY_LATER:
+            log.warning("inode %x: written bytes have to wait: %s", self._attr.ino, error)
+        else:
+            self._failure = error
+
+    async def flush_aged(self) -> None:
+        """In the background: what is older than `DIRTY_AGE_S`. Keeps its error for a caller."""
+        try:
+            async with self._turn:
+                await self._flush()
+        except FsError as error:
+            self._fail(error)
+
+    def _drop_writes(self) -> None:
+        with self._state:
+            self._dirty.clear()
+            self._flying = []
+            self._forget_unpublished()
+            self._readahead.drop()
+
+    def _forget_unpublished(self) -> None:
+        self._unpublished = []
+        self._unpublished_bytes = 0
+        self._written_end = 0
+        if self._dirty or self._flying:
+            self._dirty_since_s = time.monotonic()
+        else:
+            self._mtime_ns = 0
+            self._kill_priv = False
+
+    async def _discard(self) -> None:
+        """Before a truncation to nothing. What is on its way must arrive first, or it would come
+        after the file's data was reaped."""
+        for answer in self._answers:
+            try:
+                await answer
+            except FsError as error:
+                log.info("inode %x: %s, truncated anyway", self._attr.ino, error)
+        self._answers = []
+        self._drop_writes()
+
+    # ---- sending
+
+    async def _push(self) -> None:
+        """The dirty buffer is full: send it, without waiting for the answers unless too much is
+        unpublished."""
+        async with self._turn:
+            with self._state:
+                if not self._is_full():
+                    return  # somebody else has
+                inline = self._attr.is_inline
+            if inline:
+                await self._flush()
+                return
+            await self._guarded(self._start_writes)
+            if self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        """Until nothing is dirty or unpublished. Lost races start again with fresh attributes."""
+        if not self.is_dirty:
+            return
+        delays = self._connection.delays()
+        deadline = time.monotonic() + self._connection.retry_timeout_s
+        while True:
+            try:
+                await self._guarded(self._send_and_publish)
+                return
+            except FsError as error:
+                if error.code not in LOST_RACE:
+                    raise
+                delay = next(delays)
+                if time.monotonic() + delay > deadline:
+                    raise
+                if error.code is Code.BUSY:
+                    await self._connection.sleep(delay)
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        outcome = await self._meta.getattr(self.ref)
+        assert outcome.attr is not None
+        with self._state:
+            self._inline = None
+            self._observe(outcome.attr)
+
+    def _write_again(self) -> None:
+        """Everything unpublished is dirty again."""
+        self._rewrites += 1
+        self._dirty.put_under([*self._unpublished, *self._flying])
+        self._flying = []
+        self._answers = []
+        self._unpublished = []
+        self._unpublished_bytes = 0
+
+    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
+        """A failed step leaves its bytes dirty when trying later can help, or the race was lost;
+        else they are dropped."""
+        try:
+            await step()
+        except FsError as error:
+            with self._state:
+                self._write_again()
+            if error.code not in LOST_RACE | TRY_LATER:
+                log.error("inode %x: written bytes are lost: %s", self._attr.ino, error)
+                self._drop_writes()
+            raise
+        except BaseException:
+            # Cancelled: nothing is known about what was on its way.
+            with self._state:
+                self._write_again()
+            raise
+
+    async def _send_and_publish(self) -> None:
+        with self._state:
+            inline = self._attr.is_inline
+            small = self._dirty.end <= INLINE_BYTES_MAX
+        if inline and small:
+            await self._publish_inline()
+            return
+        if inline:
+            await self._spill()
+            return
+        await self._start_writes()
+        await self._publish()
+
+    async def _publish_inline(self) -> None:
+        with self._state:
+            self._flying = writes = self._dirty.take()
+            mtime_ns, kill_priv = self._mtime_ns, self._kill_priv
+        outcome = await self._meta.publish(
+            self.ref, 0, writes=writes, mtime_ns=mtime_ns, kill_priv=kill_priv, caller=self._caller
+        )
+        with self._state:
+            merged = None
+            if self._inline is not None and outcome.number == self._inline_change:
+                merged = _merge(self._inline, writes)
+            self._published(outcome)
+            self._inline, self._inline_change = merged, self._attr.change
+
+    async def _spill(self) -> None:
+        """Moves the contents to data daemons, together with what is dirty."""
+        prepared = await self._meta.new_data(self.ref, caller=self._caller)
+        assert prepared.attr is not None
+        where = Where(self._attr.ino, prepared.number, prepared.attr.chains, self._capability)
+        with self._state:
+            size = self._dirty.end
+            self._flying = extents = self._dirty.take()
+            mtime_ns, kill_priv = self._mtime_ns, self._kill_priv
+        answers: list[Pending[data_pb2.DataReply]] = []
+        if prepared.data:
+            answers += await self._data.start_write(where, 0, prepared.data)
+        for offset, data in extents:
+            answers += await self._data.start_write(where, offset, data)
+        for answer in answers:
+            check(await answer)
+        outcome = await self._meta.publish(
+            self.ref,
+            prepared.number,
+            size=size,
+            mtime_ns=mtime_ns,
+            kill_priv=kill_priv,
+            spill=True,
+            inline_change=prepared.attr.change,
+            caller=self._caller,
+        )
+        with self._state:
+            self._inline = None
+            self._readahead.drop()
+            self._published(outcome)
+
+    async def _start_writes(self) -> None:
+        """Sends what is dirty to the data daemons; it may be read back from there once sent."""
+        with self._state:
+            attr = self._attr
+            self._flying = extents = self._dirty.take()
+        if not extents:
+            return
+        where = Where.of(attr, self._capability)
+        if len(extents) == 1:
+            ((offset, data),) = extents
+            self._answers += await self._data.start_write(where, offset, data)
+        else:
+            self._answers += await self._data.start_write_many(
+                [(where, offset, data) for offset, data in extents]
+            )
+        with self._state:
+            self._flying = []
+            for offset, data in extents:
+                self._readahead.drop(offset, offset + len(data))
+                self._written_end = max(self._written_end, offset + len(data))
+                self._unpublished_bytes += len(data)
+            self._unpublished += extents
+
+    async def _publish(self) -> None:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            check(await answer)
+        with self._state:
+            size = self._written_end
+            mtime_ns, kill_priv = self._mtime_ns, self._kill_priv
+            generation = self._attr.data_generation
+        outcome = await self._meta.publish(
+            self.ref,
+            generation,
+            size=size,
+            mtime_ns=mtime_ns,
+            kill_priv=kill_priv,
+            caller=self._caller,
+        )
+        with self._state:
+            self._published(outcome)
+
+    def _published(self, outcome: Outcome) -> None:
+        assert outcome.attr is not None
+        self._observe(outcome.attr, own=True)
+        self._flying = []
+        self._forget_unpublished()
+
+
+def _merge(contents: bytes, writes: Sequence[Extent]) -> bytes:
+    merged = bytearray(contents)
+    for offset, data in writes:
+        if len(merged) < offset:
+            merged.extend(bytes(offset - len(merged)))
+        merged[offset : offset + len(data)] = data
+    return bytes(merged)
