@@ -146,7 +146,7 @@ class Cluster:
             assert daemon.running, f"{name} ended at start\n{daemon.tail()}"
             return self.serves(name)
 
-        wait_until(healthy, f"{name} serves\n{daemon.tail()}", timeout_s=timeout_s)
+        wait_until(healthy, lambda: f"{name} serves\n{daemon.tail()}", timeout_s=timeout_s)
 
     def serves(self, name: str) -> bool:
         if not self.socket(name).exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -10,6 +9,9 @@ from typing import TYPE_CHECKING
 from harness.cluster import toml
 from harness.daemon import BIN, Daemon
 from harness.waiting import wait_until
+from superfs.cli.admin import Admin
+from superfs.cli.fsck import check
+from superfs.cli.options import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +58,7 @@ class Mount:
             assert self.daemon.running, f"the mount ended at start\n{self.daemon.tail()}"
             return os.path.ismount(self.point)
 
-        wait_until(mounted, f"{self.point} is mounted\n{self.daemon.tail()}")
+        wait_until(mounted, lambda: f"{self.point} is mounted\n{self.daemon.tail()}")
         return self
 
     def unmount(self) -> None:
@@ -94,16 +96,9 @@ class Mount:
             self.close()
 
 
-def findings(cluster: Cluster) -> list[str]:
-    """What `superfs fsck` finds: one line each."""
-    command = [str(BIN / "superfs"), "fsck", "--json"]
-    command += ["--cluster", cluster.target("clusterd"), "--token-file", str(cluster.token_file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode in (0, 1), f"fsck: {done.returncode}\n{done.stdout}{done.stderr}"
-    return [json.dumps(line) for line in json.loads(done.stdout)["findings"]]
-
-
 def fsck(cluster: Cluster, *, allowed: Iterable[str] = ()) -> None:
-    """Nothing is found. Called after every file-system test."""
-    left = [line for line in findings(cluster) if not any(word in line for word in allowed)]
+    """What `superfs fsck` does finds nothing. Called after every file-system test."""
+    target = Target((cluster.target("clusterd"),), cluster.token_file)
+    found = [str(finding) for finding in check(Admin(target)).findings]
+    left = [line for line in found if not any(word in line for word in allowed)]
     assert not left, "\n".join(left)

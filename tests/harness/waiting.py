@@ -12,7 +12,11 @@ T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], what: str, *, timeout_s: float = 20.0, pause_s: float = 0.02
+    condition: Callable[[], T],
+    what: str | Callable[[], str],
+    *,
+    timeout_s: float = 20.0,
+    pause_s: float = 0.02,
 ) -> T:
     """Asks `condition` again and again until it answers something true, and returns that."""
     deadline = time.monotonic() + timeout_s
@@ -21,5 +25,6 @@ def wait_until(
         if answer:
             return answer
         if time.monotonic() >= deadline:
-            raise AssertionError(f"after {timeout_s:g} s still not: {what}")
+            said = what if isinstance(what, str) else what()
+            raise AssertionError(f"after {timeout_s:g} s still not: {said}")
         time.sleep(pause_s)
