@@ -66,7 +66,7 @@ def negative(timeout_s: float) -> EntryAttributes:
 
 
 def dot(number: int) -> EntryAttributes:
-    """"." and "..": a listing tells their numbers and that they are directories, no more."""
+    """ "." and "..": a listing tells their numbers and that they are directories, no more."""
     entry = EntryAttributes()
     entry.st_ino = number
     entry.st_mode = stat.S_IFDIR

@@ -1,8 +1,8 @@
-"""Open files: contents, and what close, fsync and the background write back do with them.
+"""Open files: what open, read, write, close and fsync do with the contents of an inode.
 
 All handles of one inode share one `Contents` (superfs.client.file.OpenInode). What is written is
-published when the file is closed, on fsync, and at most a second late by `write_back`. An error of
-the background is told once to every handle that was open, at its next fsync or close.
+published when a handle is closed, on fsync, and by the client's write back within a second or so.
+An error of the background is told once, at the next write, close or fsync.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -37,37 +37,7 @@ log = logging.getLogger("superfs.mount.files")
 class OpenFile:
     node: Node
     contents: Contents
-    handles: list[FileHandle] = field(default_factory=list)
-    dirty_since: float | None = None
-
-    def adopt(self, attr: Attr) -> None:
-        self.contents.adopt(attr)
-
-    async def flush(self) -> None:
-        since, self.dirty_since = self.dirty_since, None
-        try:
-            await drive(self.contents.flush())
-        except BaseException:
-            self.dirty_since = self.dirty_since or since
-            raise
-        finally:
-            self.node.encoded = None
-
-    async def fsync(self) -> None:
-        since, self.dirty_since = self.dirty_since, None
-        try:
-            await drive(self.contents.fsync())
-        except BaseException:
-            self.dirty_since = self.dirty_since or since
-            raise
-        finally:
-            self.node.encoded = None
-
-    async def truncate(self, size: int) -> None:
-        try:
-            await drive(self.contents.truncate(size))
-        finally:
-            self.node.encoded = None
+    handles: int = 0
 
 
 class Files:
@@ -90,15 +60,17 @@ class Files:
         handle = self._attach(node, attr, flags, caller)
         try:
             if flags & os.O_TRUNC:
-                await self._cut(handle, caller)
+                await self._cut(handle)
         except BaseException:
             await self.release(handle)
             raise
         return handle
 
-    async def _cut(self, handle: FileHandle, caller: Caller) -> None:
-        await handle.file.truncate(0)
-        await self._drop_privileges(handle, caller)
+    async def _cut(self, handle: FileHandle) -> None:
+        file = handle.file
+        await drive(file.contents.setattr(Set.SIZE, size=0, caller=handle.caller))
+        file.node.encoded = None
+        await self._drop_privileges(handle)
 
     def _attach(self, node: Node, attr: Attr, flags: int, caller: Caller) -> FileHandle:
         if not stat.S_ISREG(attr.mode):
@@ -114,10 +86,10 @@ class Files:
             file,
             append=bool(flags & os.O_APPEND),
             sync=self._m.options.sync or bool(flags & (os.O_SYNC | os.O_DSYNC)),
-            unprivileged=caller.uid != 0,
+            caller=caller,
             touches=not flags & os.O_NOATIME,
         )
-        file.handles.append(handle)
+        file.handles += 1
         return handle
 
     def may_keep_pages(self, node: Node) -> bool:
@@ -132,12 +104,12 @@ class Files:
     async def release(self, handle: FileHandle) -> None:
         file = handle.file
         try:
-            if len(file.handles) == 1 and file.dirty_since is not None:
-                await file.flush()  # pages of a mapping come after the close
+            if file.handles == 1 and file.contents.is_dirty:
+                await drive(file.contents.flush())  # pages of a mapping come after the close
         except FsError as error:
             log.error("inode %d: what was written is lost: %s", file.node.ino, error)
         finally:
-            file.handles.remove(handle)
+            file.handles -= 1
             if not file.handles:
                 self._detach(file)
 
@@ -149,7 +121,7 @@ class Files:
             node.file = None
             node.encoded = None
             if node.attr is None or attr.change >= node.attr.change:
-                node.attr = attr.copy()
+                node.attr = attr
             self._m.opens.closed(node)
             if node.nlookup <= 0:
                 self._m.nodes.table.pop(node.number, None)
@@ -162,32 +134,29 @@ class Files:
             self._atimes.touch(handle.node)
         return await drive(handle.file.contents.read(offset, size))
 
-    async def write(self, handle: FileHandle, offset: int, data: bytes, caller: Caller) -> int:
-        file = handle.file
-        if handle.unprivileged:
-            await self._drop_privileges(handle, caller)
-        if file.dirty_since is None:
-            file.dirty_since = self._m.now()
+    async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
+        contents = handle.file.contents
+        if handle.caller.uid != 0:
+            await self._drop_privileges(handle)
         if handle.append:
             await self._append(handle, offset, data)
         else:
-            await drive(file.contents.write(offset, data))
-        file.node.encoded = None
+            await drive(contents.write(offset, data))
         if handle.sync:
-            await file.fsync()
+            await drive(contents.fsync())
         return len(data)
 
     async def _append(self, handle: FileHandle, offset: int, data: bytes) -> None:
         """Where the kernel believes the end to be does not count; when it was wrong, its pages
         are too."""
-        position = await drive(handle.file.contents.append(data))
+        position = await drive(handle.file.contents.append_at(data))
         if position != offset:
             self._m.notify.drop_pages(handle.node.number)
 
-    async def _drop_privileges(self, handle: FileHandle, caller: Caller) -> None:
+    async def _drop_privileges(self, handle: FileHandle) -> None:
         """As write(2) does. The kernel has left it to us and does not know that the mode changes."""
-        node = handle.node
-        if handle.unprivileged and has_privileges(handle.file.contents.attr):
+        node, caller = handle.node, handle.caller
+        if caller.uid != 0 and has_privileges(handle.file.contents.attr):
             await self._m.ask(self._m.meta.setattr(node.ref, int(Set.KILL_PRIV), caller=caller))
             node.encoded = None
             self._m.notify.drop_attr(node.number)
@@ -196,44 +165,21 @@ class Files:
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""
-        if handle.file.dirty_since is not None:
-            await handle.file.flush()
-        self._tell_error(handle)
+        await drive(handle.file.contents.flush())
 
     async def fsync(self, handle: FileHandle) -> None:
-        await handle.file.fsync()
-        self._tell_error(handle)
-
-    def _tell_error(self, handle: FileHandle) -> None:
-        error, handle.error = handle.error, None
-        if error is not None:
-            raise error
-
-    async def write_back(self) -> None:
-        """Publishes in the background what has been dirty for too long."""
-        limit_s = self._m.options.write_back_s
-        while True:
-            await trio.sleep(limit_s / 4)
-            due = self._m.now() - limit_s
-            await self._flush_all(
-                [f for f in self._open if f.dirty_since is not None and f.dirty_since <= due]
-            )
+        await drive(handle.file.contents.fsync())
 
     async def flush_everything(self) -> None:
         """Before the mount ends."""
-        await self._flush_all([f for f in self._open if f.dirty_since is not None])
-
-    async def _flush_all(self, files: list[OpenFile]) -> None:
         limit = trio.CapacityLimiter(FLUSHES_MAX)
         async with trio.open_nursery() as nursery:
-            for file in files:
+            for file in [f for f in self._open if f.contents.is_dirty]:
                 nursery.start_soon(self._flush_one, file, limit)
 
     async def _flush_one(self, file: OpenFile, limit: trio.CapacityLimiter) -> None:
         async with limit:
             try:
-                await file.flush()
+                await drive(file.contents.fsync())
             except FsError as error:
-                log.error("inode %d: write back failed: %s", file.node.ino, error)
-                for handle in file.handles:
-                    handle.error = error
+                log.error("inode %d: what was written is lost: %s", file.node.ino, error)

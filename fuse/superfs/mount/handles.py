@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from superfs.core.errors import Code, FsError
 
 if TYPE_CHECKING:
+    from superfs.core.namespace.txn import Caller
     from superfs.mount.files import OpenFile
     from superfs.mount.listings import Snapshot
     from superfs.mount.nodes import Node
@@ -22,9 +23,8 @@ class FileHandle:
     file: OpenFile
     append: bool
     sync: bool
-    unprivileged: bool  # its writes clear setuid, setgid and capabilities
+    caller: Caller  # who opened it: writes of any but root clear setuid and its like
     touches: bool  # its first read counts as an access
-    error: FsError | None = None  # of a write in the background, not yet told
 
 
 @dataclass(slots=True, eq=False)

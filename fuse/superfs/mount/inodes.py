@@ -52,28 +52,25 @@ class Inodes:
         m = self._m
         if mask & Set.ATIME:
             self._atimes.overruled(node)
-        if mask & Set.SIZE and node.file is not None:
-            await node.file.truncate(size)
-            mask = self._after_truncate(node, mask, caller)
-        if node.file is not None and mask & (Set.ATIME | Set.MTIME):
-            # What is written later must not undo a time that is set now, nor the other way round.
-            await node.file.flush()
-        if mask:
-            await m.ask(
-                m.meta.setattr(
-                    node.ref, int(mask), mode=stat.S_IMODE(mode), uid=uid, gid=gid, size=size,
-                    atime_ns=atime_ns, mtime_ns=mtime_ns, caller=caller,
-                )
-            )  # fmt: skip
+        values = {
+            "mode": stat.S_IMODE(mode),
+            "uid": uid,
+            "gid": gid,
+            "size": size,
+            "atime_ns": atime_ns,
+            "mtime_ns": mtime_ns,
+        }
+        if not mask:
+            return await m.attr(node)
+        if node.file is not None:
+            # In order with what is being written: a later publication must not undo it.
+            asked = m.now()
+            attr = await m.call(node.file.contents.setattr(int(mask), caller=caller, **values))
+            m.cache.store(node, attr, asked)
+        else:
+            await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
         node.encoded = None
         return await m.attr(node)
-
-    def _after_truncate(self, node: Node, mask: Set, caller: Caller) -> Set:
-        """What is left to set when the contents have been cut through the open file."""
-        assert node.file is not None
-        rest = mask & ~Set.SIZE
-        attr = node.file.contents.attr
-        return rest | Set.KILL_PRIV if caller.uid != 0 and has_privileges(attr) else rest
 
     async def readlink(self, node: Node) -> bytes:
         """Targets never change while an inode lives."""

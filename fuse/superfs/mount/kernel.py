@@ -120,14 +120,20 @@ def _open_device() -> int:
     try:
         return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise MountError("there is no /dev/fuse: load the kernel module with modprobe fuse") from None
+        raise MountError(
+            "there is no /dev/fuse: load the kernel module with modprobe fuse"
+        ) from None
     except OSError as error:
         raise MountError(f"/dev/fuse: {error.strerror}") from None
 
 
 def _mount(source: str, path: Path, flags: int, data: str) -> None:
     result = _libc.mount(
-        os.fsencode(source), os.fsencode(path), FSTYPE.encode(), ctypes.c_ulong(flags), data.encode()
+        os.fsencode(source),
+        os.fsencode(path),
+        FSTYPE.encode(),
+        ctypes.c_ulong(flags),
+        data.encode(),
     )
     try:
         _check(result, str(path))

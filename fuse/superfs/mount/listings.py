@@ -20,9 +20,9 @@ from superfs.mount.attrcache import Listing
 if TYPE_CHECKING:
     from superfs.core.namespace.outcome import Entry
     from superfs.mount.atimes import Atimes
+    from superfs.mount.handles import DirHandle
     from superfs.mount.mounted import Mounted
     from superfs.mount.names import Names
-    from superfs.mount.handles import DirHandle
     from superfs.mount.nodes import Node
 
 PAGE_ENTRIES = 1024

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from superfs.client.meta import MetaClient
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
+    from superfs.core.namespace.txn import Caller
     from superfs.mount.attrcache import AttrCache
     from superfs.mount.nodes import Node, Nodes
     from superfs.mount.opens import Opens
@@ -35,15 +36,31 @@ class Contents(Protocol):
     def attr(self) -> Attr:
         """The server's, with what was written here and is not published yet on top."""
 
+    @property
+    def is_dirty(self) -> bool: ...
+
+    def observe(self, attr: Attr) -> None:
+        """The server has told these attributes of the inode."""
+
     async def read(self, offset: int, length: int) -> bytes: ...
     async def write(self, offset: int, data: bytes) -> int: ...
-    async def append(self, data: bytes) -> int: ...
+    async def append_at(self, data: bytes) -> int: ...
     async def flush(self) -> None: ...
     async def fsync(self) -> None: ...
-    async def truncate(self, size: int) -> None: ...
 
-    def adopt(self, attr: Attr) -> None:
-        """The server has told these attributes of the inode."""
+    async def setattr(
+        self,
+        mask: int,
+        *,
+        mode: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        size: int = 0,
+        atime_ns: int = 0,
+        mtime_ns: int = 0,
+        caller: Caller | None = None,
+    ) -> Attr:
+        """In order with the writes."""
 
 
 @dataclass(slots=True)
@@ -93,7 +110,7 @@ class Mounted:
         else:
             self.cache.store(node, attr, asked)
         if node.file is not None:
-            node.file.adopt(attr)
+            node.file.contents.observe(attr)
 
     async def attr(self, node: Node) -> Attr:
         """Never older than the timeout. Files open here: with what was written here on top."""

@@ -21,6 +21,8 @@ from superfs.core.namespace.txn import Ref
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pyfuse3 import EntryAttributes
+
     from superfs.core.attrs import Attr
     from superfs.mount.files import OpenFile
     from superfs.mount.listings import Snapshot
@@ -37,7 +39,7 @@ class Node:
     nlookup: int = 0
     attr: Attr | None = None
     expires: float = 0.0  # until when `attr` may be answered
-    encoded: object = None  # the adapter's form of `attr`, None when `attr` changed
+    encoded: EntryAttributes | None = None  # the adapter's form of `attr`, None when `attr` changed
     file: OpenFile | None = None  # while somebody has it open here
     changes: int = 0  # of names in this directory by this mount
     gone: bool = False  # its last name is removed; `attr` is the last there will be

@@ -62,9 +62,7 @@ class Notify:
         """Until cancelled. One thread at a time, of which the loop does not wait at its end."""
         limiter = trio.CapacityLimiter(1)
         async for what in self._receive:
-            await trio.to_thread.run_sync(
-                self._tell, what, abandon_on_cancel=True, limiter=limiter
-            )
+            await trio.to_thread.run_sync(self._tell, what, abandon_on_cancel=True, limiter=limiter)
 
     def _tell(self, what: Pages | Name) -> None:
         kernel = self._kernel

@@ -298,11 +298,14 @@ class Operations(pyfuse3.Operations):
         table, now = self._m.nodes.table, self._now()
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             first, changed = snapshot.first, snapshot.changed
-            for index in range(index, first + len(snapshot.nodes)):  # noqa: B020, PLR1704
+            for index in range(index, first + len(snapshot.nodes)):  # noqa: B020
                 name = snapshot.names[index]
-                node: Node | None = snapshot.nodes[index - first]
-                if name in changed and (node := await listings.current(handle, name)) is None:
-                    continue
+                node = snapshot.nodes[index - first]
+                if name in changed:
+                    now_named = await listings.current(handle, name)
+                    if now_named is None:
+                        continue
+                    node = now_named
                 node = table.get(node.number, node)
                 if not reply(token, name, self._encoder.entry(node, now), index + DOTS + 1):
                     return

@@ -1,17 +1,17 @@
 """What can be set about a mount, from a TOML file or from mount(8)'s `-o` options.
 
-    -o option                       TOML
-    ro, rw                          [mount] read_only
-    noatime, relatime, strictatime  [mount] atime
-    attr_timeout=S entry_timeout=S negative_timeout=S    [mount] attr_timeout_s ...
-    allow_other, noallow_other      [mount] allow_other (default: as root yes, else no)
-    acl, noacl                      [mount] acl
-    suid dev exec sync (and no-)    [mount] suid dev exec sync
-    subdir=PATH                     [mount] subdir
-    recover                         [mount] recover: take a dead mount off the mount point first
-    token=FILE cluster=ADDRESS      [client] token_file, cluster
-    retry_timeout=S                 [client] retry_timeout_s
-    metrics=HOST:PORT log_level=L   [mount] metrics, log_level
+-o option                       TOML
+ro, rw                          [mount] read_only
+noatime, relatime, strictatime  [mount] atime
+attr_timeout=S entry_timeout=S negative_timeout=S    [mount] attr_timeout_s ...
+allow_other, noallow_other      [mount] allow_other (default: as root yes, else no)
+acl, noacl                      [mount] acl
+suid dev exec sync (and no-)    [mount] suid dev exec sync
+subdir=PATH                     [mount] subdir
+recover                         [mount] recover: take a dead mount off the mount point first
+token=FILE cluster=ADDRESS      [client] token_file, cluster
+retry_timeout=S                 [client] retry_timeout_s
+metrics=HOST:PORT log_level=L   [mount] metrics, log_level
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class MountOptions:
     attr_timeout_s: float = 1.0
     entry_timeout_s: float = 1.0
     negative_timeout_s: float = 0.0
-    write_back_s: float = 1.0  # dirty data older than this is published
     release_delay_s: float = 5.0  # how late the server may hear that a file was closed
     listing_entries_max: int = 20_000  # bigger directories are not kept whole
     tasks: int = 32  # requests served at the same time
@@ -65,8 +64,6 @@ class MountOptions:
         for name in ("attr_timeout_s", "entry_timeout_s", "negative_timeout_s", "release_delay_s"):
             if not 0 <= getattr(self, name) <= 86_400:
                 raise ValueError(f"{name} must be between 0 and 86400 seconds")
-        if not 0.05 <= self.write_back_s <= 3600:
-            raise ValueError("write_back_s must be between 0.05 and 3600 seconds")
         if not 2 <= self.tasks <= 512:
             raise ValueError("tasks must be between 2 and 512")
         if not 1 <= self.max_background <= 65_535:
@@ -117,7 +114,7 @@ VALUES: dict[str, tuple[str, str, type[Any]]] = {
 # always on.
 IGNORED = frozenset(
     "auto noauto user nouser users owner group defaults _netdev nofail dirsync diratime "
-    "nodiratime default_permissions".split()
+    "nodiratime default_permissions".split()  # noqa: SIM905
 )
 IGNORED_PREFIXES = ("x-", "comment=")
 
@@ -168,14 +165,14 @@ def _converted(word: str, key: str, kind: type[Any], value: str) -> object:
 def parse_source(source: str) -> tuple[MountConfig, Changes]:
     """What to mount, as a command line or /etc/fstab names it:
 
-        HOST[:PORT][,HOST[:PORT]...]:[/SUBDIR]   clusterd over TCP
-        unix:PATH                                clusterd on this host
-        DIR                                      a cluster started with `superfs up --dir DIR`
+    HOST[:PORT][,HOST[:PORT]...]:[/SUBDIR]   clusterd over TCP
+    unix:PATH                                clusterd on this host
+    DIR                                      a cluster started with `superfs up --dir DIR`
     """
     if source.startswith("unix:"):
         return MountConfig(), Changes(client={"cluster": (source,)})
     home = Path(source)
-    if "/" in source and ":" not in source or home.is_dir():
+    if ("/" in source and ":" not in source) or home.is_dir():
         return load(MountConfig, home / CONFIG_OF_HOME), Changes()
     hosts, slash, subdir = source.partition("/")
     hosts = hosts.removesuffix(":")

@@ -20,17 +20,18 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from superfs.client.file import OpenInode
 from superfs.mount import kernel
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.services import Services
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from superfs.client.connection import Connection
-    from superfs.core.attrs import Attr
     from superfs.core.namespace.txn import Ref
     from superfs.mount.kernel import Mountpoint
-    from superfs.mount.mounted import Contents
     from superfs.mount.options import MountOptions
 
 FINISH_TIMEOUT_S = 60.0
@@ -38,12 +39,10 @@ FINISH_TIMEOUT_S = 60.0
 log = logging.getLogger("superfs.mount")
 
 
-def serve(
-    connection: Connection, root: Ref, mountpoint: Mountpoint, options: MountOptions
-) -> None:
+def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: MountOptions) -> None:
     """Returns when the file system is not mounted any more."""
     services = Services.make(
-        connection.meta, contents_of(connection), options, root, kernel=pyfuse3
+        connection.meta, lambda attr: OpenInode(connection, attr), options, root, kernel=pyfuse3
     )
     meter = Meter()
     stop_metrics = serve_metrics(options.metrics, meter)
@@ -62,10 +61,6 @@ def serve(
         detach(mountpoint)
         pyfuse3.close(unmount=False)
         stop_metrics()
-
-
-def contents_of(connection: Connection) -> object:
-    raise SystemExit("contents")
 
 
 def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:

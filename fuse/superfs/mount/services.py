@@ -100,7 +100,6 @@ class Services:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.files.write_back)
             nursery.start_soon(self.mounted.opens.run)
             nursery.start_soon(self.atimes.run)
             nursery.start_soon(self.mounted.notify.run)

@@ -79,9 +79,7 @@ class Xattrs:
             return
         now = await self._m.fetch(node)
         mode = stat.S_IMODE(now.mode) & ~stat.S_ISGID
-        await self._m.ask(
-            self._m.meta.setattr(node.ref, int(Set.MODE), mode=mode, caller=caller)
-        )
+        await self._m.ask(self._m.meta.setattr(node.ref, int(Set.MODE), mode=mode, caller=caller))
 
 
 def _check(name: bytes, value: bytes) -> None:

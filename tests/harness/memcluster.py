@@ -1,0 +1,158 @@
+"""A cluster in one process for tests of the mount: the rules on a store in memory, contents in a
+dict. The same interface as the client's, no daemons, no threads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from superfs.core.attrs import Set
+from superfs.core.namespace.outcome import FsStat, Outcome
+from superfs.core.namespace.release_orphan import release_orphan
+from superfs.core.namespace.txn import Caller, Ref
+from superfs.core.namespace.verbs import VERBS
+from superfs.meta.memstore import MemStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from superfs.core.attrs import Attr
+    from superfs.core.errors import FsError
+
+SESSION = 7
+
+
+class MemMeta:
+    """`calls` counts what was asked; `fail` maps a verb to the error it raises next."""
+
+    def __init__(self) -> None:
+        self.store = MemStore()
+        self.calls: Counter[str] = Counter()
+        self.fail: dict[str, FsError] = {}
+        self.held: Counter[int] = Counter()
+        self.data: dict[int, bytearray] = {}
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        if verb not in VERBS:
+            raise AttributeError(verb)
+
+        async def call(*args: Any, caller: Caller | None = None, **options: Any) -> Outcome:  # noqa: ANN401
+            self.calls[verb] += 1
+            if verb in self.fail:
+                raise self.fail.pop(verb)
+            who = caller or Caller()
+            who = Caller(who.uid, who.gid, who.groups, who.umask, SESSION)
+            outcome: Outcome = self.store.run(VERBS[verb], who, *args, **options)
+            return outcome
+
+        return call
+
+    async def open(self, inode: Ref, **_: object) -> Outcome:
+        self.calls["open"] += 1
+        self.note_open(inode)
+        return Outcome(self.store.run(VERBS["getattr"], Caller(), inode).attr)
+
+    def note_open(self, inode: Ref) -> None:
+        self.held[inode.ino] += 1
+        self.store.opened.setdefault(inode.ino, set()).add(SESSION)
+
+    async def release(self, inodes: Sequence[Ref], **_: object) -> None:
+        self.calls["release"] += 1
+        for ref in inodes:
+            self.held[ref.ino] -= 1
+            assert self.held[ref.ino] == 0, "released as often as opened"
+            self.store.opened.get(ref.ino, set()).discard(SESSION)
+            if self.store.get_orphan(ref.ino) is not None:
+                self.store.run(release_orphan, ref.ino, SESSION)
+
+    async def statfs(self) -> Outcome:
+        self.calls["statfs"] += 1
+        return Outcome(fs_stat=FsStat(1 << 40, 1 << 39, len(self.store.inodes), 1 << 30))
+
+    def contents_of(self, attr: Attr) -> MemContents:
+        return MemContents(self, attr)
+
+
+class MemContents:
+    """As OpenInode: size and times are published by flush; bytes lie in a dict of the cluster."""
+
+    def __init__(self, meta: MemMeta, attr: Attr) -> None:
+        self._meta = meta
+        self._attr = attr
+        self._size = 0
+        self.is_dirty = False
+        self.fail: FsError | None = None
+
+    @property
+    def _bytes(self) -> bytearray:
+        return self._meta.data.setdefault(self._attr.ino, bytearray())
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self._attr.ino, self._attr.generation, self._attr.place)
+
+    @property
+    def attr(self) -> Attr:
+        attr = self._attr.copy()
+        attr.size = max(attr.size, self._size) if self.is_dirty else attr.size
+        return attr
+
+    def observe(self, attr: Attr) -> None:
+        if attr.change >= self._attr.change:
+            self._attr = attr
+
+    async def read(self, offset: int, length: int) -> bytes:
+        found = bytes(self._bytes[offset : min(offset + length, self.attr.size)])
+        wanted = max(0, min(length, self.attr.size - offset))
+        return found.ljust(wanted, b"\0")
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if self.fail is not None:
+            raise self.fail
+        held = self._bytes
+        held.extend(bytes(max(0, offset - len(held))))
+        held[offset : offset + len(data)] = data
+        self._size = max(self.attr.size, offset + len(data))
+        self.is_dirty = True
+        return len(data)
+
+    async def append_at(self, data: bytes) -> int:
+        outcome = await self._meta.getattr(self.ref)
+        assert outcome.attr is not None
+        self.observe(outcome.attr)
+        offset = self.attr.size
+        await self.write(offset, data)
+        await self.flush()
+        return offset
+
+    async def flush(self) -> None:
+        if not self.is_dirty:
+            return
+        attr = self.store_size(self._size)
+        self.is_dirty = False
+        self.observe(attr)
+
+    def store_size(self, size: int) -> Attr:
+        """Past the rules: contents are not the server's business here."""
+        outcome = self._meta.store.run(
+            VERBS["setattr"], Caller(), self.ref, int(Set.SIZE), size=size
+        )
+        assert outcome.attr is not None
+        return outcome.attr
+
+    async def fsync(self) -> None:
+        await self.flush()
+
+    async def setattr(
+        self, mask: int, *, size: int = 0, caller: Caller | None = None, **values: int
+    ) -> Attr:
+        await self.flush()
+        if mask & Set.SIZE:
+            del self._bytes[size:]
+        outcome = await self._meta.setattr(
+            self.ref, mask, size=size, caller=caller or Caller(), **values
+        )
+        assert outcome.attr is not None
+        self.observe(outcome.attr)
+        return self.attr
