@@ -154,7 +154,7 @@ class Files:
             self._m.notify.drop_pages(handle.node.number)
 
     async def _drop_privileges(self, handle: FileHandle) -> None:
-        """As write(2) does. The kernel has left it to us and does not know that the mode changes."""
+        """As write(2) does. The kernel leaves it to us and does not know that the mode changes."""
         node, caller = handle.node, handle.caller
         if caller.uid != 0 and has_privileges(handle.file.contents.attr):
             await self._m.ask(self._m.meta.setattr(node.ref, int(Set.KILL_PRIV), caller=caller))

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.core.namespace.txn import Caller
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
+    from superfs.core.namespace.txn import Caller
     from superfs.mount.mounted import Mounted
     from superfs.mount.nodes import Node
 

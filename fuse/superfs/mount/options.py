@@ -112,10 +112,8 @@ VALUES: dict[str, tuple[str, str, type[Any]]] = {
 }
 # Words that concern mount(8), systemd or the init scripts, and `default_permissions`, which is
 # always on.
-IGNORED = frozenset(
-    "auto noauto user nouser users owner group defaults _netdev nofail dirsync diratime "
-    "nodiratime default_permissions".split()  # noqa: SIM905
-)
+_OF_MOUNT = "auto noauto user nouser users owner group defaults _netdev nofail dirsync diratime"
+IGNORED = frozenset(f"{_OF_MOUNT} nodiratime default_permissions".split())
 IGNORED_PREFIXES = ("x-", "comment=")
 
 
