@@ -85,7 +85,8 @@ e2e: .venv/.dev ## tests with daemons and mounts
 
 proto: .venv/.dev ## generate the protobuf code anew
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto \
-	  --grpc_python_out=proto proto/superfs/v1/*.proto
+	  --grpc_python_out=proto --descriptor_set_out=tests/golden/descriptors.bin \
+	  proto/superfs/v1/*.proto
 
 bench: .venv/.dev ## every measurement (BENCH=bench/floor.py for one)
 	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
