@@ -1,0 +1,120 @@
+"""What the mount remembers, for how long, and in which order answers count."""
+
+from __future__ import annotations
+
+from superfs.core.attrs import Attr
+from superfs.core.ids import ROOT, ROOT_GENERATION
+from superfs.core.namespace.txn import Ref
+from superfs.mount.atimes import DAY_NS, is_due
+from superfs.mount.attrcache import NAMES_MAX, AttrCache, Listing
+from superfs.mount.meter import Meter
+from superfs.mount.nodes import Nodes
+
+
+def attr(ino: int = 5, *, change: int = 1, size: int = 0, generation: int = 1) -> Attr:
+    return Attr(ino, generation, ROOT, 0o100644, 1, 0, 0, size, change=change)
+
+
+def make() -> tuple[AttrCache, Nodes]:
+    return AttrCache(1.0, 1.0), Nodes(Ref(ROOT, ROOT_GENERATION, ROOT))
+
+
+def test_an_older_answer_never_replaces_a_newer_one() -> None:
+    cache, nodes = make()
+    node = nodes.of(attr())
+    cache.store(node, attr(change=9, size=9), 10.0)
+    cache.store(node, attr(change=3, size=3), 11.5)
+    assert node.attr is not None
+    assert node.attr.size == 9
+    assert cache.fresh(node, 10.9) is node.attr
+    assert cache.fresh(node, 11.1) is None, "the old answer did not make it fresher"
+    cache.store(node, attr(change=9, size=9), 12.0)
+    assert cache.fresh(node, 12.9) is not None
+
+
+def test_time_counts_from_the_question() -> None:
+    cache, nodes = make()
+    node = nodes.of(attr())
+    cache.store(node, attr(), 10.0)
+    cache.drop_attr(node)
+    assert cache.fresh(node, 10.0) is None
+
+
+def test_a_name_is_not_learned_across_an_own_change() -> None:
+    cache, nodes = make()
+    node = nodes.of(attr())
+    changes = nodes.root.changes
+    cache.changed(nodes.root, b"other")
+    cache.learn(nodes.root, b"a", node, 10.0, changes)
+    assert cache.resolve(nodes.root, b"a", 10.1) is None
+    cache.learn(nodes.root, b"a", node, 10.0, nodes.root.changes)
+    assert cache.resolve(nodes.root, b"a", 10.9) is node
+    assert cache.resolve(nodes.root, b"a", 11.0) is None
+    assert cache.last_known(nodes.root, b"a") is node
+    cache.changed(nodes.root, b"a")
+    assert cache.last_known(nodes.root, b"a") is None
+
+
+def test_names_are_bounded() -> None:
+    cache, nodes = make()
+    node = nodes.of(attr())
+    for i in range(NAMES_MAX + 10):
+        cache.learn(nodes.root, b"%d" % i, node, 10.0, 0)
+    assert len(cache._names) <= NAMES_MAX
+    assert cache.resolve(nodes.root, b"%d" % (NAMES_MAX + 9), 10.0) is node
+
+
+def test_a_listing_is_dropped_by_an_own_change() -> None:
+    cache, nodes = make()
+    listing = Listing([b"a"], [nodes.of(attr())], 1)
+    cache.keep_listing(nodes.root, listing, 10.0, 0)
+    assert cache.listing(nodes.root, 10.5) is listing
+    assert cache.listing(nodes.root, 11.0) is None
+    cache.keep_listing(nodes.root, listing, 20.0, 0)
+    cache.changed(nodes.root, b"b")
+    assert cache.listing(nodes.root, 20.0) is None
+    cache.keep_listing(nodes.root, listing, 20.0, 0)
+    assert cache.listing(nodes.root, 20.0) is None, "it was read before the change"
+
+
+def test_a_number_that_comes_back_starts_anew() -> None:
+    cache, nodes = make()
+    node = nodes.count(nodes.of(attr(change=4)))
+    cache.store(node, attr(change=4), 10.0)
+    cache.bury(node, attr(change=5))
+    again = nodes.of(attr(change=8, generation=2))
+    assert again is node
+    assert (again.generation, again.gone, again.attr) == (2, False, None)
+    cache.store(again, attr(change=8, generation=2), 11.0)
+    assert nodes.of(attr(change=4)).generation == 2, "an answer about the dead one is late"
+
+
+def test_forgets_and_lookups_balance() -> None:
+    _, nodes = make()
+    for _ in range(3):
+        nodes.count(nodes.of(attr()))
+    assert nodes.forget([(5, 2)]) == []
+    assert [n.number for n in nodes.forget([(5, 1)])] == [5]
+    assert len(nodes) == 1
+
+
+def test_relatime() -> None:
+    a = attr()
+    a.mtime_ns = a.ctime_ns = 100
+    assert is_due("relatime", a, 100, 200)
+    assert not is_due("relatime", a, 101, 200)
+    assert is_due("relatime", a, 101, 101 + DAY_NS)
+    assert is_due("strictatime", a, 101, 200)
+    assert not is_due("noatime", a, 0, 200)
+
+
+def test_the_meter_counts_in_powers_of_two() -> None:
+    meter = Meter()
+    gauge = meter.of("read")
+    for ns in (100, 2_000_000, 10**12):
+        gauge.note(ns)
+    seconds, errors = meter.collect()
+    counts = {s.labels["le"]: s.value for s in seconds.samples if s.name.endswith("_bucket")}
+    assert counts["+Inf"] == 3
+    assert sorted(counts.values())[0] == 1
+    assert errors.samples[0].value == 0
