@@ -49,7 +49,8 @@ class Checker:
             for piece in pieces:
                 live[piece.segment] = live.get(piece.segment, 0) + piece.length
             if verify_data:
-                for fault in await self.verify(key, pieces):
+                faults, _ = await self.verify(key)
+                for fault in faults:
                     yield _finding("damaged-data", _name(key), fault)
         for segment in list(store.segments.by_number.values()):
             if segment.fault:
@@ -72,17 +73,22 @@ class Checker:
             start = after(found[-1])
             await asyncio.sleep(0)
 
-    async def verify(self, key: ChunkKey, pieces: Pieces) -> list[str]:
-        """What is damaged of these pieces, by reading them."""
-        faults = []
-        loop = asyncio.get_running_loop()
-        for piece in pieces:
+    async def verify(self, key: ChunkKey) -> tuple[list[str], int]:
+        """What is damaged of a chunk, by reading it all, and how many bytes that was."""
+        faults, plans, size = [], [], 0
+        for piece in self._store.chunks.get(key):  # segments are held before anything is awaited
+            size += piece.length
             try:
-                plan = self._store.plan(key, (piece,), piece.offset, piece.end)
+                plans.append(self._store.plan(key, (piece,), piece.offset, piece.end))
+            except FsError as error:
+                faults.append(error.detail)
+        loop = asyncio.get_running_loop()
+        for plan in plans:
+            try:
                 await loop.run_in_executor(self._threads, plan.wait)
             except FsError as error:
                 faults.append(error.detail)
-        return faults
+        return faults, size
 
     def _chunk(self, key: ChunkKey, pieces: Pieces) -> Iterator[Finding]:
         for fault in extentmap.faults(pieces):

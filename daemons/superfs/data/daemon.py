@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from superfs.data import recovery
 from superfs.data.check import Checker
+from superfs.data.compaction import Compactor
 from superfs.data.metrics import DataMetrics
 from superfs.data.requests import READ_THREADS, Requests
+from superfs.data.scrub import Scrubber
 from superfs.data.service import DataService
 from superfs.data.syncer import Syncer
 from superfs.v1 import data_pb2_grpc
@@ -31,6 +33,7 @@ class DataDaemon:
         self.store: DataStore
         self.service: DataService
         self.syncer: Syncer
+        self.compactor: Compactor
         self.requests: Requests
         self._threads = ThreadPoolExecutor(READ_THREADS, "read")
 
@@ -49,6 +52,12 @@ class DataDaemon:
         self.service = DataService(self.store, self.requests, checker, config.stream, world)
         group.create_task(self.syncer.run(), name="sync")
         group.create_task(self._finish_cuts(), name="cuts")
+        self.compactor = Compactor(
+            self.store, self.syncer, config.compaction, metrics, world, self._threads
+        )
+        group.create_task(self.compactor.run(), name="compaction")
+        scrubber = Scrubber(self.store, checker, config.scrub, metrics, world)
+        group.create_task(scrubber.run(), name="scrub")
 
     def register(self, server: GrpcServer) -> None:
         data_pb2_grpc.add_DataServicer_to_server(self.service, server.grpc)

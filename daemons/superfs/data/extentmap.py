@@ -124,17 +124,6 @@ def cut(pieces: Pieces, start: int, version: int) -> Change:
     return Change(tuple(kept), tuple(dropped), tuple(left))
 
 
-def replace(pieces: Pieces, olds: Pieces, news: Pieces) -> Change:
-    """Puts `news` where `olds` were: the same bytes at another place (compaction).
-
-    Every old piece must still be there, unchanged: the caller has looked.
-    """
-    gone = set(olds)
-    kept = [p for p in pieces if p not in gone]
-    assert len(kept) == len(pieces) - len(gone), "a piece to be moved is not there"
-    return Change(tuple(sorted((*kept, *news), key=_offset_of)), olds, ())
-
-
 def plan(pieces: Pieces, start: int, end: int) -> list[Part]:
     """How to read [start, end): parts in order, without gaps, holes included."""
     parts: list[Part] = []

@@ -105,6 +105,7 @@ class Segments:
         self.active: Segment | None = None
         self.spare: Segment | None = None
         self.next_number = 1
+        self.full = False  # a client's write was refused for want of a spare
         self.unsynced: set[int] = set()
         self.changed: set[int] = set()  # records that the next commit writes
         self.new_files = False
@@ -179,6 +180,7 @@ class Segments:
         if self.active is None:
             self.active = self._take_spare()
         if self.spare is not None:
+            self.full = False
             return
         now = self._clock.monotonic()
         if now < self._spare_retry_at:
@@ -186,33 +188,30 @@ class Segments:
         try:
             self.spare = self._create(self.reserve_bytes)
         except FsError:
+            self.full = True
             self._spare_retry_at = now + SPARE_RETRY_S
             raise
+        self.full = False
 
     def append(self, blobs: list[Blob], version: int) -> list[Piece]:
         """Appends in order; the first gets `version`, the others the numbers behind it.
 
-        It is in the page cache when it returns: a kill of the daemon does not lose it.
-        NO_SPACE: nothing was written. Any other error of the disk is an OSError, and fatal."""
+        It is in the page cache when it returns: a kill of the daemon does not lose it. One call
+        never spreads over two segments. NO_SPACE: nothing was written. Any other error of the
+        disk is an OSError, and fatal."""
         pieces: list[Piece] = []
         buffers: list[bytes] = []
-        segment = self._with_room(blobs[0])
+        segment = self._with_room(sum(_append_bytes(len(blob.data)) for blob in blobs))
         start = at = segment.length
         for blob in blobs:
             crcs = records.block_crcs(blob.data)
             length = len(blob.data)
-            total = records.aligned(records.APPEND_FIXED_BYTES + len(crcs) + length)
-            if at + total > segment.size or len(buffers) > BUFFERS_PER_WRITE_MAX - 3:
-                self._write(segment, start, buffers, at)
-                buffers = []
-                segment = self._with_room(blob)
-                start = at = segment.length
             entry = Append(
                 blob.ino, blob.generation, blob.chunk, blob.offset, length, version, crcs
             )
             header = records.pack_append(entry, segment.nonce, at)
             place = at + len(header)
-            at += total
+            at = records.aligned(place + length)
             buffers += (header, blob.data)
             if at > place + length:
                 buffers.append(_PADDING[: at - place - length])
@@ -220,14 +219,17 @@ class Segments:
                 Piece(blob.offset, length, segment.number, place, length, 0, version, crcs)
             )
             version += 1
+            if len(buffers) > BUFFERS_PER_WRITE_MAX - 3:
+                self._write(segment, start, buffers, at)
+                start, buffers = at, []
         self._write(segment, start, buffers, at)
         return pieces
 
-    def _with_room(self, blob: Blob) -> Segment:
-        crcs = CRC_BYTES * block_count(len(blob.data))
-        total = records.aligned(records.APPEND_FIXED_BYTES + crcs + len(blob.data))
-        assert HEADER_BYTES + total <= self.segment_bytes, "a blob is larger than a segment"
+    def _with_room(self, total: int) -> Segment:
+        assert HEADER_BYTES + total <= self.segment_bytes, "more than a segment can hold"
         if self.active is not None and self.active.length + total > self.active.size:
+            if self.spare is None:
+                self.spare = self._create(0)
             self.seal()
         if self.active is None:
             self.active = self._take_spare()
@@ -316,6 +318,11 @@ class Segments:
             segment.file = None
         if self.spare is not None:
             self.spare.file = None
+
+
+def _append_bytes(length: int) -> int:
+    crcs = CRC_BYTES * block_count(length)
+    return records.aligned(records.APPEND_FIXED_BYTES + crcs + length)
 
 
 def free_bytes(path: Path) -> int:
