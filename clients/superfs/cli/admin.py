@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from superfs.core.errors import FsError
+from superfs.core.errors import FsError, known_code
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
 from superfs.rpc.handshake import shake_hands
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from superfs.cli.options import Target
     from superfs.v1 import common_pb2
 
+CALL_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 3600.0
 """A check reads everything that a daemon has."""
 
@@ -47,6 +48,19 @@ class Admin:
     def daemons(self) -> list[Daemon]:
         names = {cluster_pb2.ROLE_META: "metad", cluster_pb2.ROLE_DATA: "datad"}
         return [Daemon(f"{names.get(n.role, 'node')}-{n.node_id}", n) for n in self.map.nodes]
+
+    def fs_stat(self) -> meta_pb2.FsStat:
+        """What statfs says of the whole file system."""
+        request = meta_pb2.Batch(batch=1, ops=[meta_pb2.Op(statfs=meta_pb2.Statfs())])
+        metad = next(daemon for daemon in self.daemons if daemon.is_meta)
+        with _channel(metad) as channel, _converted():
+            stub = meta_pb2_grpc.MetaStub(channel)
+            reply = stub.Execute(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+        result = reply.results[0]
+        if result.code:
+            raise FsError(known_code(result.code), result.detail)
+        found: meta_pb2.FsStat = result.fs_stat
+        return found
 
     def check(self, daemon: Daemon) -> Iterator[common_pb2.Finding]:
         with _channel(daemon) as channel:

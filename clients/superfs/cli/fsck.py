@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from superfs.cli.options import ClusterOption, DirOption, JsonOption, TokenOption, target_of
-from superfs.cli.output import EXIT_FAILED, console, print_json
+from superfs.cli.output import EXIT_FAILED, CliError, console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from superfs.cli.admin import Admin, Daemon
 
+EXIT_UNCHECKED = 8
+"""As e2fsck: the check itself did not work, which says nothing about the file system."""
 SETTLE_S = 15.0
 """Removals reach the data daemons behind the answer to the client: how long that may take."""
 PAUSE_S = 0.2
@@ -51,9 +53,16 @@ def fsck(
 ) -> None:
     """Check everything and change nothing; the cluster may be in use. Status 1: findings."""
     from superfs.cli.admin import Admin
+    from superfs.core.errors import FsError
 
-    admin = Admin(target_of(directory, cluster, token_file))
-    report = check(admin)
+    try:
+        report = check(Admin(target_of(directory, cluster, token_file)))
+    except FsError as error:
+        raise CliError(
+            f"not everything could be checked: {error.detail or error.code.name}",
+            hint="does everything run? Look: superfs status",
+            status=EXIT_UNCHECKED,
+        ) from None
     if as_json:
         print_json(asdict(report))
     else:

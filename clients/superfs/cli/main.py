@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from superfs.cli import files, fsck, mounting, status, token, trees, up
+from superfs.cli import fsck, mounting, status, token, up
 from superfs.cli.output import EXIT_FAILED, CliError, report
 
 if TYPE_CHECKING:
@@ -33,13 +33,6 @@ app.command(rich_help_panel=START)(up.up)
 app.command(rich_help_panel=START)(up.down)
 app.command(rich_help_panel=START)(mounting.mount)
 app.command(rich_help_panel=START)(mounting.umount)
-app.command("ls", rich_help_panel=USE)(files.ls)
-app.command("stat", rich_help_panel=USE)(files.stat)
-app.command("cat", rich_help_panel=USE)(files.cat)
-app.command("put", rich_help_panel=USE)(trees.put)
-app.command("get", rich_help_panel=USE)(trees.get)
-app.command("import", rich_help_panel=USE)(trees.import_tree)
-app.command("export", rich_help_panel=USE)(trees.export_tree)
 app.command(rich_help_panel=LOOK)(status.status)
 app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)

@@ -12,6 +12,7 @@ from superfs.cli.output import EXIT_FAILED, console, print_json
 from superfs.cli.programs import is_serving
 
 if TYPE_CHECKING:
+    from superfs.cli.admin import Admin
     from superfs.cli.options import Target
 
 
@@ -50,7 +51,7 @@ def collect(target: Target) -> dict[str, Any]:
             found["daemons"].append(
                 {"name": daemon.name, "addresses": addresses, "serving": serving}
             )
-        found["space"] = _space(target)
+        found["space"] = _space(reached)
     else:
         found["error"] = str(reached)
     children = running["children"].values() if running else ()
@@ -62,14 +63,12 @@ def collect(target: Target) -> dict[str, Any]:
     return found
 
 
-def _space(target: Target) -> dict[str, int] | None:
-    from superfs.cli.reach import file_system
+def _space(admin: Admin) -> dict[str, int] | None:
     from superfs.core.errors import FsError
 
     try:
-        with file_system(target, retry_timeout_s=5.0) as fs:
-            stat = fs.statfs()
-    except FsError:
+        stat = admin.fs_stat()
+    except (FsError, StopIteration):
         return None
     return {
         "bytes_total": stat.bytes_total,
@@ -85,17 +84,18 @@ def _show(found: dict[str, Any]) -> None:
     screen = console()
     if found["error"]:
         screen.print(f"[red]not reachable[/]: {found['error']}")
-    table = Table("daemon", "serving", "address", "pid", "restarts", "log", box=None)
+    table = Table("daemon", "serving", "pid", "restarts", "address", box=None, pad_edge=False)
+    table.columns[-1].no_wrap = True
+    table.columns[-1].overflow = "ignore"
     children: dict[str, Any] = (found["supervisor"] or {}).get("children", {})
     for daemon in found["daemons"]:
         child = children.get(daemon["name"], {})
         table.add_row(
             daemon["name"],
             "[green]yes[/]" if daemon["serving"] else f"[red]no[/] {child.get('state', '')}",
-            " ".join(daemon["addresses"]),
             str(child.get("pid") or ""),
             str(child.get("restarts", "")),
-            child.get("log", ""),
+            " ".join(daemon["addresses"]),
         )
     screen.print(table)
     mount = children.get("mount")
