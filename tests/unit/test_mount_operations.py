@@ -28,9 +28,12 @@ class Kernel:
     def __init__(self) -> None:
         self.attrs: list[int] = []
         self.pages: list[int] = []
+        self.told = trio.Event()
 
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
         (self.attrs if attr_only else self.pages).append(inode)
+        if not attr_only:  # from the notify thread
+            trio.from_thread.run_sync(self.told.set)
 
     def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
         raise AssertionError("not used yet")
@@ -287,8 +290,7 @@ async def test_append_goes_where_the_server_says() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(w.services.mounted.notify.run)
         with trio.fail_after(10):
-            while not w.kernel.pages:
-                await trio.sleep(0.001)
+            await w.kernel.told.wait()
         nursery.cancel_scope.cancel()
     assert w.kernel.pages == [ino]
 
