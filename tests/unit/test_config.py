@@ -18,6 +18,8 @@ class Inner:
     def __post_init__(self) -> None:
         if self.size_bytes < 1:
             raise ValueError("size_bytes must be at least 1")
+        if self.ratio < 0:
+            raise ConfigError("ratio must not be negative")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def test_whole_number_is_a_float() -> None:
         ("nme = 'x'", "unknown key nme; known: inner, listen"),
         ("[inner]\nsiz = 1", "unknown key inner.siz; known: ratio, size_bytes"),
         ("[inner]\nsize_bytes = 0", "inner: size_bytes must be at least 1"),
+        ("[inner]\nratio = -1.0", "inner: ratio must not be negative"),
         ("[inner]\nsize_bytes = 1.5", "inner.size_bytes must be a int"),
         ("on = 1", "on must be a bool"),
         ("name = true", "name must be a str"),

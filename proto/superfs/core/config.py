@@ -49,8 +49,6 @@ def _build(cls: type[Any], raw: dict[str, Any], where: str, prefix: str) -> obje
     values = {k: _value(fields[k], v, where, prefix + k) for k, v in raw.items()}
     try:
         return cls(**values)
-    except ConfigError:
-        raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {prefix.rstrip('.') or 'top level'}: {error}") from None
 
