@@ -163,6 +163,7 @@ def test_wrong_cluster_address(tmp_path: Path, client_config: dict[str, object])
 
 
 @pytest.mark.fuse
+@pytest.mark.allow_log("refused a handshake")
 def test_wrong_tokens(tmp_path: Path, client_config: dict[str, object]) -> None:
     (tmp_path / "mnt").mkdir()
     token = tmp_path / "token"

@@ -245,7 +245,7 @@ FIO = {
 @pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
 @pytest.mark.parametrize("job", FIO)
 def test_fio_verify(place: Path, tmp_path: Path, job: str) -> None:
-    size = {"fsync": "2m", "direct": "8m", "mmap": "8m"}.get(job, "24m")
+    size = {"fsync": "1536k", "direct": "8m", "mmap": "8m"}.get(job, "24m")
     text = f"[{job}]\ndirectory={place}\nsize={size}\nrandseed=42\ndo_verify=1\nverify_fatal=1\n"
     script = tmp_path / "job.fio"
     script.write_text(text + textwrap.dedent(FIO[job]) + "\n")
