@@ -16,6 +16,7 @@ import errno
 import os
 import shutil
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import lmdb
@@ -73,10 +74,12 @@ def make_store(
         os.truncate(data_file(state_dir), 0)
         environment = Environment(state_dir, map_bytes, create=True)
         try:
-            with environment.writing() as rows:
+            with environment.begin() as writing:
+                rows = writing.rows
                 rows.put(Table.META, IDENTITY_KEY, records.pack_identity(identity))
                 populate(rows)
                 rows.flush()
+                writing.commit()
         finally:
             environment.close()
         allocate(data_file(state_dir), map_bytes)
@@ -104,6 +107,12 @@ def allocate(path: Path, size: int) -> None:
 
 
 # ---- an open store -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    rows: Records
+    commit: Callable[[], None]
 
 
 class Environment:
@@ -142,10 +151,14 @@ class Environment:
             yield Records(cast("LmdbTransaction", txn), self.databases)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Records]:
-        """Commits at the end, aborts on an exception. Durable when it returns."""
-        with self._lmdb.begin(write=True, buffers=False) as txn:
-            yield Records(cast("LmdbTransaction", txn), self.databases)
+    def begin(self) -> Iterator[Writing]:
+        """Of the writer thread. Aborts, unless `commit` was called; that returns when the
+        transaction is durable."""
+        txn = self._lmdb.begin(write=True, buffers=False)
+        try:
+            yield Writing(Records(cast("LmdbTransaction", txn), self.databases), txn.commit)
+        finally:
+            txn.abort()  # of a committed one: does nothing
 
     def grow(self, step_bytes: int) -> bool:
         """By one step, if the disk has it. Between transactions of the writer only."""

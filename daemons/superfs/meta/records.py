@@ -12,7 +12,7 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
     Run        first ino u64, session u64
     Session    epoch u64, acked_below u64, ended_ns i64 (0: alive), uid u32, gid u32, kind u8,
                name of the client in UTF-8
-    Debt       size u64 (truncate: what is left; reap: 0), chain u16 each
+    Debt       size u64 (truncate: what is left; reap: 0), place u64, chain u16 each
     State      commit u64, last time i64, then (records u64, sum of checksums u64) for each table
     Identity   format version u32, node u32, cluster id
 """
@@ -38,6 +38,7 @@ _DENTRY = struct.Struct("<QIIIII")
 _DIRECTORY = struct.Struct("<QB")
 _ID = struct.Struct("<Q")
 _COUNTER = struct.Struct("<QII")
+_DEBT = struct.Struct("<QQ")
 _RUN = struct.Struct("<QQ")
 _SESSION = struct.Struct("<QQqIIB")
 _STATE = struct.Struct("<Qq")
@@ -179,18 +180,21 @@ def unpack_session(record: bytes) -> Session:
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """What the data daemons of `chains` have to be told: see the key for whom and what."""
+    """What the data daemons of `chains` have to be told: see the key for whom and what. `place`
+    is where the inode was filed then."""
 
     size: int
+    place: int
     chains: tuple[int, ...]
 
 
 def pack_debt(d: Debt) -> bytes:
-    return _ID.pack(d.size) + pack_chains(d.chains)
+    return _DEBT.pack(d.size, d.place) + pack_chains(d.chains)
 
 
 def unpack_debt(record: bytes) -> Debt:
-    return Debt(unpack_id(record[: _ID.size]), unpack_chains(record[_ID.size :]))
+    size, place = _DEBT.unpack_from(record)
+    return Debt(size, place, unpack_chains(record[_DEBT.size :]))
 
 
 @dataclass(slots=True)

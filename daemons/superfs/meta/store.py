@@ -27,7 +27,7 @@ from superfs.meta.keys import Table, Work
 from superfs.meta.records import Counter, Debt, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from superfs.core.namespace.txn import Dentry, Directory, Orphan
     from superfs.meta.table import Records
@@ -65,6 +65,8 @@ class LmdbTxn:
         self._counters: dict[int, Counter] = {}
         self.debts: dict[bytes, Debt] = {}
         """Work for the data daemons that this transaction asks for, by key."""
+        self.after_commit: list[Callable[[], None]] = []
+        """What becomes true in memory only when the transaction has become durable."""
         self.next_operation()
 
     # ---- the transaction
@@ -82,11 +84,21 @@ class LmdbTxn:
         """Grows with every change: equal before and after means that nothing was changed."""
         return self.rows.changes
 
+    @property
+    def untouched(self) -> bool:
+        """Nothing to commit."""
+        rows = self.rows
+        return not (rows.changes or self.debts or self._counters)
+
+    def close_room(self) -> None:
+        """Removals and shrinking only."""
+        self._room_bytes = -1
+
     def next_operation(self) -> None:
         self._now_ns = max(self._outside.now_ns(), self._now_ns + 1)
 
     def has_room(self, bytes_wanted: int) -> bool:
-        return self.rows.bytes_written + bytes_wanted <= self._room_bytes
+        return self.rows.bytes_written + bytes_wanted < self._room_bytes
 
     def finish(self) -> None:
         """Writes what was held back. The last call before the commit."""
@@ -327,7 +339,7 @@ class LmdbTxn:
 
     def _owe(self, attr: Attr, kind: Work, size: int) -> None:
         key = keys.pack_reap(attr.ino, attr.data_generation, kind)
-        debt = Debt(size, attr.chains)
+        debt = Debt(size, attr.place, attr.chains)
         self._put(Table.REAP, attr.ino, key, records.pack_debt(debt))
         self.debts[key] = debt
         # A rule may fail after this one change: the debt stands whatever becomes of the operation.

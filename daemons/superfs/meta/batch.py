@@ -1,0 +1,266 @@
+"""One client's batch of operations in one transaction: each has its own fate.
+
+A mutation is first looked up among the stored replies, and its reply is stored with what it did.
+Success and every final refusal are stored: a retry must not find a different world. What only asks
+to come back later (a retryable code) is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from superfs.core.attrs import Flag
+from superfs.core.errors import Code, FsError
+from superfs.core.ids import SLOT_SHIFT
+from superfs.core.limits import BATCH_OPS_MAX, MESSAGE_BYTES_MAX
+from superfs.core.namespace.outcome import Outcome
+from superfs.core.namespace.release_orphan import release_orphan
+from superfs.meta import keys
+from superfs.meta.columns import encode_outcome
+from superfs.meta.commit import Job, Spoiled
+from superfs.meta.dispatch import VERBS, Verb, caller_of
+from superfs.meta.keys import Table, Work
+from superfs.v1 import meta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from superfs.core.namespace.outcome import FsStat
+    from superfs.core.namespace.txn import Caller
+    from superfs.core.tokens import Grant
+    from superfs.daemon.world import World
+    from superfs.meta.metrics import MetaMetrics
+    from superfs.meta.opens import Opens
+    from superfs.meta.sessions import Client, Sessions
+    from superfs.meta.store import LmdbTxn
+
+ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 4
+"""Of the reads of one batch. The answers to mutations are about as long as their requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What operations need besides a transaction."""
+
+    sessions: Sessions
+    opens: Opens
+    metrics: MetaMetrics
+    world: World
+    fs_stat: Callable[[LmdbTxn], FsStat]
+    capability: Callable[[Grant, int], bytes]
+    """A user session's right to one inode at the data daemons."""
+
+
+def check_batch(batch: meta_pb2.Batch) -> None:
+    if len(batch.ops) > BATCH_OPS_MAX:
+        raise FsError(Code.TOO_LARGE, f"{len(batch.ops)} operations, at most {BATCH_OPS_MAX}")
+
+
+def mutates(op: meta_pb2.Op) -> bool:
+    verb = VERBS.get(op.WhichOneof("verb") or "")
+    return verb is not None and verb.mutates
+
+
+def failure(error: FsError) -> meta_pb2.Result:
+    return meta_pb2.Result(code=error.code, detail=error.detail)
+
+
+class Operations:
+    """Runs the operations of one batch, in order, on a transaction."""
+
+    def __init__(self, parts: Parts, grant: Grant, txn: LmdbTxn, room: int | None = None) -> None:
+        """`room`: what is left of ANSWER_BYTES_MAX, where a batch goes on."""
+        self._parts = parts
+        self._grant = grant
+        self._txn = txn
+        self.room = ANSWER_BYTES_MAX if room is None else room
+        self.waits: list[bytes] = []
+        """Truncations that the last operation has to wait for, by the key of their debt."""
+
+    def read(self, op: meta_pb2.Op) -> meta_pb2.Result:
+        """Everything but a mutation."""
+        name = op.WhichOneof("verb") or ""
+        try:
+            if self.room <= 0:
+                raise FsError(Code.BUSY, "the answer is full: ask again")
+            self._txn.next_operation()
+            if name == "statfs":
+                outcome = Outcome(fs_stat=self._parts.fs_stat(self._txn))
+            elif name == "release":
+                outcome = self._release(op.release)
+            elif name in VERBS:
+                outcome = self._open_or_read(name, op)
+            else:
+                raise FsError(Code.BAD_REQUEST, "an operation without a verb")
+            result = encode_outcome(outcome)
+        except FsError as error:
+            result = failure(error)
+        except lmdb.Error:
+            raise
+        except Exception:
+            result = self._unexpected(name)
+        self.room -= result.ByteSize()
+        self._count(name, result.code)
+        return result
+
+    def mutate(self, client: Client, op: meta_pb2.Op) -> meta_pb2.Result:
+        """Spoiled.args[0] is the result of an operation that failed half-way."""
+        name = op.WhichOneof("verb") or ""
+        parts, txn = self._parts, self._txn
+        before = txn.changes
+        store = False
+        slot = 0
+        try:
+            verb, body = VERBS[name], getattr(op, name)
+            if not op.seq:
+                raise FsError(Code.BAD_REQUEST, f"{name} needs a sequence number")
+            stored = parts.sessions.recall(txn, client, op.seq)
+            if stored is not None:
+                return self._again(name, op, stored)
+            if self._grant.read_only:
+                raise FsError(Code.READ_ONLY, "a session that may only read")
+            slot = verb.place(body) >> SLOT_SHIFT
+            store = True
+            txn.next_operation()
+            outcome = self._mutate(name, verb, body, caller_of(self._grant, op.caller))
+            result = encode_outcome(outcome)
+        except FsError as error:
+            store = store and not error.retryable
+            result = failure(error)
+        except lmdb.Error:
+            raise
+        except Exception:
+            store = False
+            result = self._unexpected(name)
+        self._count(name, result.code)
+        if result.code and txn.changes != before:
+            self._parts.world.log.error("an operation failed half-way", verb=name, code=result.code)
+            raise Spoiled(result)
+        if store:
+            parts.sessions.store(txn, client, slot, op.seq, result.SerializeToString())
+        return result
+
+    # ---- reads
+
+    def _open_or_read(self, name: str, op: meta_pb2.Op) -> Outcome:
+        verb = VERBS[name]
+        body = getattr(op, name)
+        caller = caller_of(self._grant, op.caller)
+        if name != "open":
+            return verb.rule(self._txn, caller, body)
+        opens, session, ino = self._parts.opens, self._grant.session_id, body.inode.ino
+        was_open = opens.is_open(session, ino)
+        opens.open(session, ino)
+        try:
+            outcome = verb.rule(self._txn, caller, body)
+        except FsError:
+            if not was_open:
+                opens.release(session, ino)
+            raise
+        outcome.capability = self._parts.capability(self._grant, ino)
+        return outcome
+
+    def _release(self, m: meta_pb2.Release) -> Outcome:
+        session = self._grant.session_id
+        for inode in m.inodes:
+            self._parts.opens.release(session, inode.ino)
+            if self._txn.rows.state.counts[Table.ORPHAN]:
+                release_orphan(self._txn, inode.ino, session)
+        return Outcome()
+
+    # ---- mutations
+
+    def _mutate(self, name: str, verb: Verb, body: Any, caller: Caller) -> Outcome:  # noqa: ANN401
+        txn = self._txn
+        outcome = verb.rule(txn, caller, body)
+        attr = outcome.attr
+        if name == "create":
+            assert attr is not None
+            if body.open:
+                self._parts.opens.open(self._grant.session_id, attr.ino)
+                outcome.capability = self._parts.capability(self._grant, attr.ino)
+        elif attr is not None and attr.flags & Flag.TRUNCATING:
+            key = keys.pack_reap(attr.ino, attr.data_generation, Work.TRUNCATE)
+            if name == "setattr" and key in txn.debts:
+                self.waits.append(key)
+        return outcome
+
+    def _again(self, name: str, op: meta_pb2.Op, stored: bytes) -> meta_pb2.Result:
+        """The first answer. What of it lives in memory only is done again."""
+        self._parts.metrics.replayed.inc()
+        result = meta_pb2.Result.FromString(stored)
+        if result.code:
+            return result
+        if name == "create" and op.create.open:
+            self._parts.opens.open(self._grant.session_id, result.attr.ino)
+        if name == "setattr" and result.attr.flags & Flag.TRUNCATING:
+            attr = result.attr
+            key = keys.pack_reap(attr.ino, attr.data_generation, Work.TRUNCATE)
+            if self._txn.rows.exists(Table.REAP, key):
+                self.waits.append(key)
+            else:
+                attr.flags &= ~int(Flag.TRUNCATING)
+        return result
+
+    def _unexpected(self, name: str) -> meta_pb2.Result:
+        self._parts.world.log.exception("an operation failed unexpectedly", verb=name)
+        return meta_pb2.Result(code=Code.INTERNAL, detail="internal error; see the daemon's log")
+
+    def _count(self, name: str, code: int) -> None:
+        self._parts.metrics.operations.labels(name or "none", Code(code).name).inc()
+
+
+class BatchJob(Job):
+    """A batch that has mutations, or something else that must not pass the writer by."""
+
+    def __init__(self, parts: Parts, grant: Grant, batch: meta_pb2.Batch) -> None:
+        self.weight = max(1, len(batch.ops))
+        self.size_bytes = batch.ByteSize()
+        self.future: asyncio.Future[meta_pb2.BatchReply] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self.waits: dict[int, list[bytes]] = {}
+        self._parts = parts
+        self._grant = grant
+        self._batch = batch
+        self._results: list[meta_pb2.Result] = []
+        self._spoilers: dict[int, meta_pb2.Result] = {}
+
+    def apply(self, txn: LmdbTxn) -> None:
+        sessions, ops = self._parts.sessions, self._batch.ops
+        self._results = []
+        self.waits = {}
+        txn.next_operation()
+        try:
+            client = sessions.enter(txn, self._grant)
+        except FsError as error:
+            self._results = [failure(error)] * len(ops)
+            return
+        sessions.acknowledge(txn, client, self._batch.acked_below)
+        run = Operations(self._parts, self._grant, txn)
+        for index, op in enumerate(ops):
+            result = self._spoilers.get(index)
+            if result is None:
+                try:
+                    result = run.mutate(client, op) if mutates(op) else run.read(op)
+                except Spoiled as spoiled:
+                    self._spoilers[index] = spoiled.args[0]
+                    raise
+                if run.waits:
+                    self.waits[index], run.waits = run.waits, []
+            self._results.append(result)
+
+    def committed(self, commit: int) -> None:
+        reply = meta_pb2.BatchReply(batch=self._batch.batch, commit=commit, results=self._results)
+        if not self.future.done():
+            self.future.set_result(reply)
+
+    def failed(self, error: FsError) -> None:
+        results = [failure(error)] * len(self._batch.ops)
+        reply = meta_pb2.BatchReply(batch=self._batch.batch, results=results)
+        if not self.future.done():
+            self.future.set_result(reply)

@@ -1,0 +1,44 @@
+"""What a metadata daemon counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from superfs.daemon.metrics import BUCKETS_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class MetaMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.operations = Counter(
+            "superfs_meta_operations", "Operations", ("verb", "code"), registry=registry
+        )
+        self.commit_operations = Histogram(
+            "superfs_meta_commit_operations",
+            "Operations of one commit",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.commit_seconds = Histogram(
+            "superfs_meta_commit_seconds",
+            "From the begin of a write transaction until it is durable",
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self.spoiled = Counter(
+            "superfs_meta_spoiled", "Transactions run again for one operation", registry=registry
+        )
+        self.replayed = Counter(
+            "superfs_meta_replayed", "Mutations answered from their record", registry=registry
+        )
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A gauge that is read when somebody asks."""
+        Gauge(f"superfs_meta_{name}", text, registry=self._registry).set_function(value)

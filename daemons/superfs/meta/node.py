@@ -1,0 +1,334 @@
+"""A metadata daemon without its network: the store, the sessions, the writer, and what runs beside.
+
+Tests and benchmarks call `execute` and `hello` directly; service.py puts them on gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+import lmdb
+
+from superfs.core.errors import Code, FsError
+from superfs.core.ids import SLOT_SHIFT
+from superfs.core.limits import PROTOCOL_VERSION
+from superfs.core.namespace.make_root import make_root
+from superfs.core.tokens import Grant, Purpose
+from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, mutates
+from superfs.meta.chains import Layout
+from superfs.meta.columns import encode_attr
+from superfs.meta.commit import Committer, Room
+from superfs.meta.datads import DataDaemons
+from superfs.meta.environment import make_store, open_checked
+from superfs.meta.keys import Table
+from superfs.meta.metrics import MetaMetrics
+from superfs.meta.opens import Opens
+from superfs.meta.reaper import Reaper
+from superfs.meta.sessions import Sessions
+from superfs.meta.store import LmdbTxn
+from superfs.meta.verify import verify_in_child
+from superfs.v1 import meta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from superfs.core.namespace.outcome import FsStat
+    from superfs.daemon.statedir import Identity
+    from superfs.daemon.world import World
+    from superfs.meta.config import MetadConfig
+    from superfs.meta.records import Debt
+    from superfs.meta.table import Records
+
+READ_SLICE_S = 0.005
+"""How long a batch of reads may keep the event loop."""
+INODE_BYTES = 1024
+"""About what an inode with its name takes: how statfs counts free inodes."""
+
+
+class MetaNode:
+    """Create it in the event loop that it is to run in. `layout` is set as the map changes."""
+
+    def __init__(self, config: MetadConfig, identity: Identity, world: World) -> None:
+        self._config = config
+        self._identity = identity
+        self._world = world
+        self.layout = Layout.alone()
+        self.boot_id = world.rng.getrandbits(63) | 1
+        self.metrics = MetaMetrics(world.metrics)
+        self.opens = Opens()
+        self.sessions = Sessions(self.opens, world.clock.monotonic)
+        self.datads = DataDaemons(config, world, lambda: self.layout)
+        self._parts = Parts(
+            self.sessions, self.opens, self.metrics, world, self._fs_stat, self.capability
+        )
+
+    # ---- life
+
+    async def open(self) -> None:
+        """Checks everything, then opens. FsError DAMAGED or WRONG_IDENTITY."""
+        meta, state_dir = self._config.meta, self._config.daemon.state_dir
+        found = await asyncio.to_thread(verify_in_child, state_dir, self._identity)
+        self._world.log.info("verified", **found)
+        self.environment = open_checked(state_dir)
+        room = Room(
+            meta.grow_below_bytes, meta.map_step_bytes, meta.reserve_bytes, meta.map_max_bytes
+        )
+        self.committer = Committer(
+            self.environment, self, room, self._world, self.metrics, self._owe
+        )
+        self.reaper = Reaper(self.datads, self.committer, self._world)
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        with self.environment.reading() as rows:
+            self.sessions.load(rows)
+        self.committer.start()
+        with self.environment.reading() as rows:
+            self.reaper.start(group, rows)
+        group.create_task(self._expire_sessions(), name="session expiry")
+        group.create_task(self.datads.watch_usage(), name="usage")
+        watch = self.metrics.watch
+        watch("sessions", "Sessions", lambda: len(self.sessions))
+        watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
+        watch("queue", "Jobs that wait for the writer", lambda: self.committer.waiting)
+        watch("reap_backlog", "Debts to data daemons", lambda: len(self.reaper))
+        watch("orphans", "Inodes without a name", lambda: self._count(Table.ORPHAN))
+        watch("map_bytes", "Size of the store", lambda: self.environment.map_bytes)
+        watch("free_bytes", "Free in the store", lambda: self.committer.free_bytes)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.committer.stop)
+        await self.datads.close()
+        self.environment.close()
+
+    def set_layout(self, layout: Layout) -> None:
+        self.layout = layout
+        self.reaper.reroute()
+
+    # ---- what a transaction asks (store.Outside)
+
+    def now_ns(self) -> int:
+        return self._world.clock.now_ns()
+
+    def owns(self, slot: int) -> bool:
+        return bool(self.layout.owned[slot])
+
+    def available_chains(self) -> Sequence[int]:
+        return self.layout.chains
+
+    def chains_per_file(self) -> int:
+        return self._config.meta.chains_per_file
+
+    def open_sessions(self, ino: int) -> Iterable[int]:
+        return self.opens.sessions(ino)
+
+    # ---- sessions
+
+    async def hello(self, grant: Grant, hello: meta_pb2.Hello) -> meta_pb2.Welcome:
+        if hello.protocol != PROTOCOL_VERSION:
+            raise FsError(
+                Code.BAD_FORMAT,
+                f"the client speaks protocol {hello.protocol}, this daemon {PROTOCOL_VERSION}: "
+                "use programs of one version",
+            )
+        check_session(grant)
+        inos = [inode.ino for inode in hello.open]
+
+        def enter(txn: LmdbTxn) -> int:
+            client = self.sessions.enter(txn, grant, hello.client)
+            self.sessions.claim(txn, client, inos)
+            return txn.commit
+
+        commit = await self.committer.run(enter)
+        self.sessions.heard(grant.session_id)
+        return meta_pb2.Welcome(
+            protocol=PROTOCOL_VERSION,
+            boot_id=self.boot_id,
+            session_epoch=self._epoch(grant),
+            capability=self.capability(grant, 0),
+            expiry_ms=int(self._config.meta.session_timeout_s * 1000),
+            commit=commit,
+        )
+
+    async def goodbye(self, grant: Grant) -> None:
+        await self._end_session(grant.session_id, None)
+
+    def capability(self, grant: Grant, ino: int) -> bytes:
+        """What the client shows to data daemons. A host's is for every inode, a user's for one;
+        it ends with the session, whose epoch it carries."""
+        if (grant.kind == "user" and not ino) or (grant.kind != "user" and ino):
+            return b""
+        right = Grant(
+            grant.kind,
+            grant.name,
+            grant.uid,
+            grant.gid,
+            read_only=grant.read_only,
+            session_id=grant.session_id,
+            epoch=self._epoch(grant),
+            inode=ino,
+        )
+        return self._world.authority.issue(Purpose.CAPABILITY, right)
+
+    def _epoch(self, grant: Grant) -> int:
+        client = self.sessions.get(grant.session_id)
+        return client.epoch if client is not None else max(grant.epoch, 1)
+
+    async def _end_session(self, session: int, silent_since: float | None) -> None:
+        """`silent_since`: only if it has not been heard of after that moment."""
+
+        def end(txn: LmdbTxn) -> int:
+            client = self.sessions.get(session)
+            if client is not None and silent_since is not None and client.heard >= silent_since:
+                return 0
+            epoch = client.epoch if client is not None else 1
+            return epoch + 1 if self.sessions.end(txn, session) else 0
+
+        epoch = await self.committer.run(end, weight=64)
+        if epoch:
+            self._world.log.info(
+                "session ended", session=f"{session:#x}", expired=silent_since is not None
+            )
+            await self.datads.fence(session, epoch)
+
+    async def _expire_sessions(self) -> None:
+        timeout_s = self._config.meta.session_timeout_s
+        await self.committer.run(self.sessions.forget_ended)
+        while True:
+            await asyncio.sleep(min(1.0, timeout_s / 4))
+            limit = self._world.clock.monotonic() - timeout_s
+            for session in self.sessions.silent_since(limit):
+                await self._end_session(session, limit)
+
+    # ---- operations
+
+    def submit(self, grant: Grant, batch: meta_pb2.Batch) -> asyncio.Future[meta_pb2.BatchReply]:
+        """Takes its place in the order of things at once; the answer comes as a future."""
+        check_batch(batch)
+        self.sessions.heard(grant.session_id)
+        if self._needs_writer(grant, batch):
+            check_session(grant)
+            job = BatchJob(self._parts, grant, batch)
+            self.committer.submit(job)
+            return asyncio.ensure_future(self._finish(job))
+        return asyncio.ensure_future(self._read(grant, batch))
+
+    async def execute(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
+        return await self.submit(grant, batch)
+
+    def _needs_writer(self, grant: Grant, batch: meta_pb2.Batch) -> bool:
+        """Reads may overtake the writer. Opening and closing may too, but not a transaction that
+        runs right now and may have asked already who has the inode open."""
+        registers = False
+        for op in batch.ops:
+            if mutates(op):
+                return True
+            verb = op.WhichOneof("verb")
+            if verb == "release":
+                return True
+            registers = registers or verb == "open"
+        if not registers:
+            return False
+        if self.sessions.get(grant.session_id) is None:
+            return True
+        for op in batch.ops:
+            if op.WhichOneof("verb") == "open":
+                try:
+                    self.opens.open(grant.session_id, op.open.inode.ino)
+                except FsError:
+                    return False  # too many: each operation will be told
+        return self.committer.busy
+
+    async def _finish(self, job: BatchJob) -> meta_pb2.BatchReply:
+        reply = await job.future
+        for index, debts in job.waits.items():
+            for debt in debts:
+                attr = await self.reaper.settled(debt)
+                if attr is not None:
+                    reply.results[index].attr.CopyFrom(encode_attr(attr))
+        return reply
+
+    async def _read(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
+        """In slices, each on a transaction of its own, so that others get their turn."""
+        reply = meta_pb2.BatchReply(batch=batch.batch)
+        ops, done = batch.ops, 0
+        room: int | None = None
+        while True:
+            until = time.monotonic() + READ_SLICE_S
+            try:
+                with self.environment.reading() as rows:
+                    txn = LmdbTxn(rows, self)
+                    reply.commit = rows.state.commit
+                    if self.sessions.has_ended(rows, grant.session_id):
+                        error = FsError(Code.SESSION_EXPIRED, "the session has ended")
+                        reply.results.extend(failure(error) for _ in ops[done:])
+                        return reply
+                    run = Operations(self._parts, grant, txn, room)
+                    while done < len(ops):
+                        reply.results.append(run.read(ops[done]))
+                        done += 1
+                        if time.monotonic() > until:
+                            break
+                    room = run.room
+            except lmdb.Error as error:
+                self._world.fatal(f"the store cannot be read: {error}")
+            if done == len(ops):
+                return reply
+            await asyncio.sleep(0)
+
+    # ---- odds
+
+    def _owe(self, debts: dict[bytes, Debt]) -> None:
+        self.reaper.owe(debts)
+
+    def _fs_stat(self, txn: LmdbTxn) -> FsStat:
+        counts = txn.rows.state.counts
+        disk = os.statvfs(self._config.daemon.state_dir)
+        free = self.committer.free_bytes - self._config.meta.reserve_bytes
+        free += disk.f_bavail * disk.f_frsize
+        used = counts[Table.INODE] + counts[Table.DIRECTORY]
+        return self.datads.fs_stat(used, max(free, 0) // INODE_BYTES)
+
+    def _count(self, table: Table) -> int:
+        with self.environment.reading() as rows:
+            return rows.state.counts[table]
+
+
+def check_session(grant: Grant) -> None:
+    if not grant.session_id:
+        raise FsError(Code.FORBIDDEN, "a token without a session changes nothing")
+
+
+def make_empty(config: MetadConfig, identity: Identity, world: World) -> None:
+    """An empty file system. The root belongs to the daemon of its slot; here that is the one."""
+
+    def populate(rows: Records) -> None:
+        txn = LmdbTxn(rows, Founding(world), writable=True, room_bytes=1 << 40)
+        make_root(txn)
+        txn.finish()
+
+    make_store(config.daemon.state_dir, identity, config.meta.map_initial_bytes, populate)
+
+
+class Founding:
+    """What the first transaction of a store asks: there is nobody else yet."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now_ns(self) -> int:
+        return self._world.clock.now_ns()
+
+    def owns(self, slot: int) -> bool:
+        return slot < 1 << (64 - SLOT_SHIFT)
+
+    def available_chains(self) -> Sequence[int]:
+        return ()
+
+    def chains_per_file(self) -> int:
+        return 1
+
+    def open_sessions(self, ino: int) -> Iterable[int]:
+        return ()

@@ -1,0 +1,140 @@
+"""The Meta service on gRPC: decodes, asks the node, encodes."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TYPE_CHECKING, Any
+
+from superfs.core.attrs import unpack_attr
+from superfs.core.errors import Code, FsError
+from superfs.meta import fsck
+from superfs.meta.keys import Table
+from superfs.rpc.server import grant_of
+from superfs.v1 import common_pb2, meta_pb2, meta_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from superfs.core.tokens import Grant
+    from superfs.meta.node import MetaNode
+
+BATCHES_AT_A_TIME = 64
+"""Of one stream; its client's next message waits."""
+LIST_ENTRIES = 8192
+
+
+class MetaService(meta_pb2_grpc.MetaServicer):
+    def __init__(self, node: MetaNode, state_dir: Path) -> None:
+        self._node = node
+        self._state_dir = state_dir
+
+    async def Execute(self, batch: meta_pb2.Batch, context: Any) -> meta_pb2.BatchReply:  # noqa: ANN401
+        return await self._node.execute(grant_of(context), batch)
+
+    async def Session(
+        self,
+        requests: AsyncIterator[meta_pb2.SessionRequest],
+        context: Any,  # noqa: ANN401
+    ) -> None:
+        grant = grant_of(context)
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("body") != "hello":
+            raise FsError(Code.BAD_REQUEST, "a session stream begins with a hello")
+        welcome = await self._node.hello(grant, first.hello)
+        await context.write(meta_pb2.SessionReply(welcome=welcome))
+        stream = _Stream(self._node, grant, context)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await stream.serve(requests, group)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def Check(
+        self,
+        request: meta_pb2.CheckRequest,
+        context: Any,  # noqa: ANN401
+    ) -> AsyncIterator[common_pb2.Finding]:
+        _only_trusted(grant_of(context))
+        async for finding in fsck.check_in_child(self._state_dir):
+            yield finding
+
+    async def ListData(
+        self,
+        request: meta_pb2.ListDataRequest,
+        context: Any,  # noqa: ANN401
+    ) -> AsyncIterator[meta_pb2.DataList]:
+        _only_trusted(grant_of(context))
+        for table in (Table.INODE, Table.ORPHAN):
+            start = b""
+            while True:
+                columns, start = self._list(table, start)
+                if columns.inos:
+                    yield columns
+                if not start:
+                    break
+                await asyncio.sleep(0)
+
+    def _list(self, table: Table, start: bytes) -> tuple[meta_pb2.DataList, bytes]:
+        """Up to some entries from `start`, and where to go on (b"": that was all)."""
+        found: list[tuple[int, int, int]] = []
+        after = b""
+        with self._node.environment.reading() as rows:
+            for seen, (key, record) in enumerate(rows.scan(table, start)):
+                if seen == LIST_ENTRIES:
+                    after = key
+                    break
+                attr = unpack_attr(record)
+                if attr.data_generation and attr.chains:
+                    found.append((attr.ino, attr.data_generation, attr.size))
+        count = len(found)
+        return meta_pb2.DataList(
+            inos=struct.pack(f"<{count}Q", *(f[0] for f in found)),
+            generations=struct.pack(f"<{count}I", *(f[1] for f in found)),
+            sizes=struct.pack(f"<{count}Q", *(f[2] for f in found)),
+        ), after
+
+
+class _Stream:
+    """One Session stream: requests in order, answers as they come."""
+
+    def __init__(self, node: MetaNode, grant: Grant, context: Any) -> None:  # noqa: ANN401
+        self._node = node
+        self._grant = grant
+        self._context = context
+        self._writing = asyncio.Lock()
+        self._slots = asyncio.Semaphore(BATCHES_AT_A_TIME)
+
+    async def serve(
+        self, requests: AsyncIterator[meta_pb2.SessionRequest], group: asyncio.TaskGroup
+    ) -> None:
+        async for request in requests:
+            body = request.WhichOneof("body")
+            if body == "batch":
+                await self._slots.acquire()
+                answer = self._node.submit(self._grant, request.batch)
+                group.create_task(self._answer(answer))
+            elif body == "keep_alive":
+                self._node.sessions.heard(self._grant.session_id)
+                await self._write(meta_pb2.SessionReply(keep_alive=request.keep_alive))
+            elif body == "goodbye":
+                await self._node.goodbye(self._grant)
+                return
+            else:
+                raise FsError(Code.BAD_REQUEST, f"not expected on a session stream: {body}")
+
+    async def _answer(self, answer: asyncio.Future[meta_pb2.BatchReply]) -> None:
+        try:
+            await self._write(meta_pb2.SessionReply(batch=await answer))
+        finally:
+            self._slots.release()
+
+    async def _write(self, reply: meta_pb2.SessionReply) -> None:
+        async with self._writing:
+            await self._context.write(reply)
+
+
+def _only_trusted(grant: Grant) -> None:
+    if grant.kind == "user" and grant.uid != 0:
+        raise FsError(Code.FORBIDDEN, "only for hosts, daemons and root")

@@ -1,0 +1,213 @@
+"""Durable sessions, and the replies that make every mutation happen once.
+
+A session is born when a client first speaks and ends when it says goodbye or has been silent for
+too long. Its record outlives it: an operation of an ended session never runs. The reply of each
+mutation is stored in the transaction that ran it, under (slot, session, seq), and pruned, some
+hundreds at a time, once the client has acknowledged it.
+
+In memory `Client.written` remembers which sequence numbers have a reply and in which slot; it is a
+hint to where to look, the record is the truth. Functions that take a `txn` run in the writer
+thread; what they learn becomes true in memory after the commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import REPLY_WINDOW_OPS, SESSIONS_MAX
+from superfs.core.namespace.release_orphan import release_orphan
+from superfs.meta import keys, records
+from superfs.meta.keys import Table
+from superfs.meta.records import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from superfs.core.tokens import Grant
+    from superfs.meta.opens import Opens
+    from superfs.meta.store import LmdbTxn
+    from superfs.meta.table import Records
+
+KINDS = ("host", "user", "daemon")
+CLIENT_NAME_CHARS_MAX = 128
+PRUNE_REPLIES_MIN = 256
+ENDED_KEPT_NS = 30 * 86_400 * 1_000_000_000
+
+
+@dataclass(slots=True)
+class Client:
+    """A session as the daemon that serves it sees it."""
+
+    session: int
+    epoch: int
+    heard: float  # monotonic
+    acked_below: int = 0  # what the client has acknowledged; the record may be behind
+    written: dict[int, int] = field(default_factory=dict)  # seq -> slot of its reply
+
+
+class Sessions:
+    def __init__(self, opens: Opens, monotonic: Callable[[], float]) -> None:
+        self._opens = opens
+        self._monotonic = monotonic
+        self._clients: dict[int, Client] = {}
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def load(self, rows: Records) -> None:
+        """After a start every recorded session has its whole time again to be heard of."""
+        now = self._monotonic()
+        for key, record in rows.scan(Table.SESSION, b""):
+            found = records.unpack_session(record)
+            if not found.ended_ns:
+                session = keys.parse_id(key)
+                self._clients[session] = Client(session, found.epoch, now, found.acked_below)
+        for key in rows.keys(Table.REPLY, b""):
+            slot, session, seq = keys.parse_reply(key)
+            if session in self._clients:
+                self._clients[session].written[seq] = slot
+        self._opens.expect(self._clients)
+
+    def get(self, session: int) -> Client | None:
+        return self._clients.get(session)
+
+    def has_ended(self, rows: Records, session: int) -> bool:
+        if session in self._clients:
+            return False
+        record = rows.get(Table.SESSION, keys.pack_id(session))
+        return record is not None and bool(records.unpack_session(record).ended_ns)
+
+    def heard(self, session: int) -> None:
+        client = self._clients.get(session)
+        if client is not None:
+            client.heard = self._monotonic()
+
+    def silent_since(self, moment: float) -> list[int]:
+        return [c.session for c in self._clients.values() if c.heard < moment]
+
+    # ---- in a transaction
+
+    def enter(self, txn: LmdbTxn, grant: Grant, name: str = "") -> Client:
+        """The session of a caller, made if it is new. SESSION_EXPIRED if it has ended."""
+        session = grant.session_id
+        key = keys.pack_id(session)
+        record = txn.rows.get(Table.SESSION, key)
+        if record is not None and records.unpack_session(record).ended_ns:
+            raise FsError(Code.SESSION_EXPIRED, f"session {session:#x} has ended")
+        client = self._clients.get(session)
+        if client is None:
+            if len(self._clients) >= SESSIONS_MAX:
+                raise FsError(Code.UNAVAILABLE, f"{SESSIONS_MAX} sessions are open")
+            epoch = max(grant.epoch, 1)
+            client = self._clients[session] = Client(session, epoch, self._monotonic())
+        if record is None:
+            name = name[:CLIENT_NAME_CHARS_MAX].encode("utf-8", "replace").decode()
+            kind = KINDS.index(grant.kind)
+            fresh = Session(client.epoch, 0, 0, grant.uid, grant.gid, kind, name)
+            txn.rows.put(Table.SESSION, key, records.pack_session(fresh))
+        return client
+
+    def claim(self, txn: LmdbTxn, client: Client, inos: Iterable[int]) -> None:
+        """The client has said all that it has open: what else was kept for it goes."""
+        held = set(inos)
+        self._opens.claim(client.session, held)
+        self._release_orphans(txn, client.session, held)
+
+    def recall(self, txn: LmdbTxn, client: Client, seq: int) -> bytes | None:
+        """The stored reply of a mutation; None: run it. BAD_REQUEST outside of the window."""
+        slot = client.written.get(seq)
+        if slot is not None:
+            reply = txn.rows.get(Table.REPLY, keys.pack_reply(slot, client.session, seq))
+            if reply is not None:
+                return reply
+        if seq < client.acked_below:
+            raise FsError(Code.BAD_REQUEST, f"seq {seq} was acknowledged already")
+        if seq >= client.acked_below + REPLY_WINDOW_OPS:
+            raise FsError(
+                Code.BAD_REQUEST, f"seq {seq} is beyond the window from {client.acked_below}"
+            )
+        return None
+
+    def store(self, txn: LmdbTxn, client: Client, slot: int, seq: int, reply: bytes) -> None:
+        txn.rows.put(Table.REPLY, keys.pack_reply(slot, client.session, seq), reply)
+        client.written[seq] = slot
+
+    def acknowledge(self, txn: LmdbTxn, client: Client, below: int) -> None:
+        """Prunes only now and then: an acknowledgement alone is never a reason to commit."""
+        client.acked_below = max(client.acked_below, below)
+        done = [seq for seq in client.written if seq < client.acked_below]
+        if len(done) >= PRUNE_REPLIES_MIN:
+            self._prune(txn, client, done)
+
+    def _prune(self, txn: LmdbTxn, client: Client, done: list[int]) -> None:
+        rows, session = txn.rows, client.session
+        for seq in done:
+            key = keys.pack_reply(client.written[seq], session, seq)
+            if rows.exists(Table.REPLY, key):
+                rows.delete(Table.REPLY, key)
+        key = keys.pack_id(session)
+        record = rows.get(Table.SESSION, key)
+        assert record is not None, session
+        found = records.unpack_session(record)
+        found.acked_below = client.acked_below
+        rows.put(Table.SESSION, key, records.pack_session(found))
+
+        def forget() -> None:
+            for seq in done:
+                client.written.pop(seq, None)
+
+        txn.after_commit.append(forget)
+
+    def end(self, txn: LmdbTxn, session: int) -> bool:
+        """Lets go of all it held. False if it is not there (any more)."""
+        rows, key = txn.rows, keys.pack_id(session)
+        record = rows.get(Table.SESSION, key)
+        if record is None or records.unpack_session(record).ended_ns:
+            self._clients.pop(session, None)
+            return False
+        self._opens.end(session)
+        self._release_orphans(txn, session, set())
+        client = self._clients.get(session)
+        for seq, slot in client.written.items() if client is not None else ():
+            reply = keys.pack_reply(slot, session, seq)
+            if rows.exists(Table.REPLY, reply):
+                rows.delete(Table.REPLY, reply)
+        runs = [k for k, r in rows.scan(Table.RESERVED, b"") if _owner(r) == session]
+        for run in runs:
+            rows.delete(Table.RESERVED, run)
+        found = records.unpack_session(record)
+        found.ended_ns = txn.now_ns
+        found.epoch += 1
+        rows.put(Table.SESSION, key, records.pack_session(found))
+        txn.after_commit.append(lambda: self._forget(session))
+        return True
+
+    def _forget(self, session: int) -> None:
+        self._clients.pop(session, None)
+
+    def forget_ended(self, txn: LmdbTxn) -> int:
+        """Records of sessions that ended so long ago that no token of theirs can be about."""
+        limit = txn.now_ns - ENDED_KEPT_NS
+        old = [
+            key
+            for key, record in txn.rows.scan(Table.SESSION, b"")
+            if 0 < records.unpack_session(record).ended_ns < limit
+        ]
+        for key in old:
+            txn.rows.delete(Table.SESSION, key)
+        return len(old)
+
+    def _release_orphans(self, txn: LmdbTxn, session: int, but: set[int]) -> None:
+        rows = txn.rows
+        if not rows.state.counts[Table.ORPHAN]:
+            return
+        for key, record in list(rows.scan(Table.ORPHAN, b"")):
+            ino = keys.parse_id(key)
+            if ino not in but and session in records.unpack_orphan(record).holders:
+                release_orphan(txn, ino, session)
+
+
+def _owner(run: bytes) -> int:
+    return records.unpack_run(run).session
