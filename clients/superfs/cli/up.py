@@ -177,7 +177,7 @@ def _detach(home: Home, point: Path | None, data: int | None) -> None:
     command += ["--mount", str(point)] if point is not None else []
     command += ["--data", str(data)] if data is not None else []
     with log.open("ab") as file:
-        subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -194,6 +194,7 @@ def _detach(home: Home, point: Path | None, data: int | None) -> None:
                 say(message["say"])
             elif "error" in message:
                 error = message["error"]
+                process.wait()
                 raise CliError(error["message"], hint=error["hint"], status=error["status"])
             else:
                 if message["ready"]:
