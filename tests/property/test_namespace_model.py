@@ -210,8 +210,7 @@ class Namespace(RuleBasedStateMachine):
             if offset + len(data) <= INLINE_BYTES_MAX:
                 self.do("publish", node.ref, 0, writes=[(offset, data)])
             else:
-                full = Refused(Code.INLINE_FULL)
-                self.refused(full, "publish", node.ref, 0, writes=[(offset, data)])
+    self.refused(full, "publish", node.ref, 0, writes=[(offset, data)])
                 attr = self.spill_now(node)
         else:
             moved = Refused(Code.NOT_INLINE)
@@ -228,9 +227,8 @@ class Namespace(RuleBasedStateMachine):
         assert attr is not None
         self.stored[attr.ino, prepared.number] = prepared.data
         options = {"spill": True, "inline_change": attr.change}
-        attr = self.do("publish", node.ref, prepared.number, **options).attr
-        assert attr is not None
-        return attr
+        self.do("publish", node.ref, prepared.number, **options)
+        return self.getattr(node)
 
     @rule(pick=PICK, loses=st.booleans())
     @precondition(has_regular)
@@ -242,9 +240,11 @@ class Namespace(RuleBasedStateMachine):
         elif not loses:
             self.spill_now(node)
         else:
-            prepared = self.do("new_data", node.ref)
+            with self.store.batch():
+                prepared = self.do("new_data", node.ref)
+                self.do("publish", node.ref, 0, writes=[(0, b"!")])
             assert prepared.attr is not None
-            self.do("publish", node.ref, 0, writes=[(0, b"!")])
+            self.stored[prepared.attr.ino, prepared.number] = prepared.data
             node.data = overlay(node.data, 0, b"!")
             options = {"spill": True, "inline_change": prepared.attr.change}
             stale = Refused(Code.STALE_DATA)
@@ -387,7 +387,7 @@ class Namespace(RuleBasedStateMachine):
                 pass
         store, root = self.store, (ROOT, ROOT)
         assert not any((store.inodes, store.inline, store.moved, store.orphans))
-        assert (store.directories.keys(), store.xattrs.keys() - {root}) == ({ROOT}, set())
+        assert not store.directories.keys() - {ROOT} | store.xattrs.keys() - {root}
         self.reap()
         assert not self.stored
 
