@@ -67,7 +67,11 @@ class GrpcServer:
 
     async def start(self) -> None:
         """OSError when an address cannot be had."""
-        self.addresses = tuple(self._bind(address) for address in self._listen)
+        try:
+            self.addresses = tuple(self._bind(address) for address in self._listen)
+        except OSError:
+            await self.grpc.stop(None)  # else it complains when it is collected
+            raise
         await self.grpc.start()
 
     async def set_serving(self, serving: bool) -> None:
@@ -105,13 +109,15 @@ def clear_socket(path: Path) -> None:
     if len(os.fsencode(path)) > 107:
         raise OSError(f"the path of a Unix socket has at most 107 bytes: {path}")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists() and not path.is_socket():
+        raise OSError(f"{path} is in the way of a socket")
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         try:
             probe.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return
         except OSError as error:
-            raise OSError(f"{path} is in the way of a socket: {error.strerror}") from None
+            raise OSError(f"{path}: {error.strerror}") from None
     raise OSError(f"another daemon already listens on {path}")
 
 
