@@ -19,7 +19,7 @@ import lmdb
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
-from superfs.daemon.lmdbfile import PAGE_BYTES, data_file
+from superfs.daemon.lmdbfile import ADVICE, PAGE_BYTES, data_file
 from superfs.data import keys, records
 from superfs.data.batch import SUM_MASK, Batch, BatchWriter
 from superfs.data.keys import CUT, EXTENT, FENCE, META, SEGMENT, TABLES, ChunkKey, FileKey
@@ -43,6 +43,8 @@ READERS_MAX = 16
 MAP_BYTES_MIN = 2 * MIB
 BYTES_PER_CHANGE = 512
 PAGES_PER_CHUNK = 3
+
+_DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 
 
 def allocate(path: Path, size: int) -> None:
@@ -168,6 +170,15 @@ class Index:
         with self._reading() as txn, txn.cursor(db=self._db[table]) as cursor:
             yield from cursor
 
+    def walk_all_pages(self) -> None:
+        """Also those of LMDB's list of free pages, which no table shows: a compacting copy to
+        nowhere counts them, and finds those that are in no tree."""
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            self._env.copyfd(nowhere, compact=True)
+        finally:
+            os.close(nowhere)
+
     def compare_tally(self, table: str, count: int, total: int) -> None:
         """DAMAGED unless that many records, adding up to that, were written."""
         wanted, sums = self._tally[table]
@@ -234,6 +245,8 @@ class Index:
                 self._put_meta(txn, keys.META_POSITION, records.pack_position(batch.position))
                 self._put_meta(txn, keys.META_ALLOCATED, records.pack_number(self.map_bytes))
                 used = self._used(txn)
+        except _DAMAGE as error:
+            raise FsError(Code.DAMAGED, f"index: commit failed: {error}. {ADVICE}") from None
         except lmdb.Error as error:
             raise FsError(Code.IO, f"index: commit failed: {error}") from None
         self._tally = writer.tally

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
+from superfs.daemon.world import EXIT_CONFIG, EXIT_IO
 
 if TYPE_CHECKING:
     from superfs.daemon.world import World
@@ -66,7 +67,8 @@ class Syncer:
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, job.run)
         except FsError as error:
-            self._world.fatal(f"{error}; the next start verifies what is on disk")
+            code = EXIT_CONFIG if error.code is Code.DAMAGED else EXIT_IO
+            self._world.fatal(f"{error}; the next start verifies what is on disk", code)
         except Exception as error:
             self._world.log.exception("sync failed")
             self._world.fatal(f"sync failed: {FsError(Code.INTERNAL, type(error).__name__)}")

@@ -35,6 +35,7 @@ def verify(directory: Path) -> None:
         _verify_length(path, index.allocated_bytes())
         for table in TABLES:
             _verify_table(index, table)
+        index.walk_all_pages()
         index.identity()
     except lmdb.Error as error:
         raise FsError(Code.DAMAGED, f"{path}: {error}") from None
