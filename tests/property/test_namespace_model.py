@@ -89,26 +89,23 @@ class Namespace(RuleBasedStateMachine):
         directory = self.directory(pick)
         data = inline if kind == stat.S_IFREG else b"target" if kind == stat.S_IFLNK else b""
         options: dict[str, Any] = {"target": data} if kind == stat.S_IFLNK else {"inline": data}
-        try:
-            self.model.may_add(directory, name)
-        except Refused as error:
-            self.refused(error, "create", directory.ref, name, kind | 0o644, **options)
-            return
-        attr = self.do("create", directory.ref, name, kind | 0o644, **options).attr
-        assert attr is not None
-        self.model.add(directory, name, attr.mode, ref_of(attr), data)
+        self.make("create", directory, name, kind | 0o644, data, **options)
 
     @rule(pick=PICK, name=NAME)
     def mkdir(self, pick: int, name: bytes) -> None:
-        directory = self.directory(pick)
+        self.make("mkdir", self.directory(pick), name, 0o755, b"")
+
+    def make(
+        self, verb: str, directory: Node, name: bytes, mode: int, data: bytes, **options: bytes
+    ) -> None:
         try:
             self.model.may_add(directory, name)
         except Refused as error:
-            self.refused(error, "mkdir", directory.ref, name, 0o755)
+            self.refused(error, verb, directory.ref, name, mode, **options)
             return
-        attr = self.do("mkdir", directory.ref, name, 0o755).attr
+        attr = self.do(verb, directory.ref, name, mode, **options).attr
         assert attr is not None
-        self.model.add(directory, name, attr.mode, ref_of(attr), b"")
+        self.model.add(directory, name, attr.mode, ref_of(attr), data)
 
     @rule(pick=PICK, name=NAME, is_dir=st.booleans())
     def remove(self, pick: int, name: bytes, is_dir: bool) -> None:
@@ -210,16 +207,20 @@ class Namespace(RuleBasedStateMachine):
             if offset + len(data) <= INLINE_BYTES_MAX:
                 self.do("publish", node.ref, 0, writes=[(offset, data)])
             else:
-    self.refused(full, "publish", node.ref, 0, writes=[(offset, data)])
+                full = Refused(Code.INLINE_FULL)
+                self.refused(full, "publish", node.ref, 0, writes=[(offset, data)])
                 attr = self.spill_now(node)
         else:
             moved = Refused(Code.NOT_INLINE)
             self.refused(moved, "publish", node.ref, attr.data_generation, writes=[(0, b"x")])
         if not attr.flags & Flag.INLINE:
-            key = attr.ino, attr.data_generation
-            self.stored[key] = overlay(self.stored.get(key, b""), offset, data)
+            self.store_data(attr, offset, data)
             self.do("publish", node.ref, attr.data_generation, size=offset + len(data))
         node.data = overlay(node.data, offset, data)
+
+    def store_data(self, attr: Attr, offset: int, data: bytes) -> None:
+        key = attr.ino, attr.data_generation
+        self.stored[key] = overlay(self.stored.get(key, b""), offset, data)
 
     def spill_now(self, node: Node) -> Attr:
         prepared = self.do("new_data", node.ref)
@@ -265,8 +266,8 @@ class Namespace(RuleBasedStateMachine):
             self.stored[ino, generation] = self.stored.get((ino, generation), b"")[:size]
             self.store.run(end_truncate, node.ref)
         if before.data_generation and not size:
-            lost = Refused(Code.STALE_DATA)
-            self.refused(lost, "publish", node.ref, before.data_generation, size=9)
+            stale = Refused(Code.STALE_DATA)
+            self.refused(stale, "publish", node.ref, before.data_generation, size=9)
         node.data = node.data[:size].ljust(size, b"\0")
 
     @rule(pick=PICK, data=st.binary(min_size=1, max_size=4))
@@ -282,8 +283,7 @@ class Namespace(RuleBasedStateMachine):
         offset = self.do("append", node.ref, len(data), data=sent).number
         assert offset == len(node.data)
         if not inline:
-            key = attr.ino, attr.data_generation
-            self.stored[key] = overlay(self.stored.get(key, b""), offset, data)
+            self.store_data(attr, offset, data)
         node.data += data
 
     # ---- the rest of an inode
@@ -385,9 +385,10 @@ class Namespace(RuleBasedStateMachine):
         for name in list(self.model.root.entries):
             while self.do("remove_tree", self.model.root.ref, name, 99).more:
                 pass
-        store, root = self.store, (ROOT, ROOT)
+        store, root = self.store, {(ROOT, ROOT)}
         assert not any((store.inodes, store.inline, store.moved, store.orphans))
-        assert not store.directories.keys() - {ROOT} | store.xattrs.keys() - {root}
+        assert not store.directories.keys() - {ROOT}
+        assert not store.xattrs.keys() - root
         self.reap()
         assert not self.stored
 
