@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from superfs.rpc.pending import Pending
 
 
+Bytes = bytes | bytearray | memoryview
 Body = TypeVar("Body", data_pb2.Read, data_pb2.Write)
 
 
@@ -122,13 +123,13 @@ class DataClient:
 
     # ---- writing
 
-    async def write(self, where: Where, offset: int, data: bytes | bytearray | memoryview) -> None:
+    async def write(self, where: Where, offset: int, data: Bytes) -> None:
         """Returns when every byte would survive a kill of its daemon."""
         for pending in await self.start_write(where, offset, data):
             check(await pending)
 
     async def start_write(
-        self, where: Where, offset: int, data: bytes | bytearray | memoryview
+        self, where: Where, offset: int, data: Bytes
     ) -> list[Pending[data_pb2.DataReply]]:
         """Returns when everything is on its way; the answers are the caller's to `check`."""
         view = memoryview(data)
@@ -149,7 +150,7 @@ class DataClient:
         return [pending for _, pending in parts]
 
     async def start_write_many(
-        self, writes: Iterable[tuple[Where, int, bytes]]
+        self, writes: Iterable[tuple[Where, int, Bytes]]
     ) -> list[Pending[data_pb2.DataReply]]:
         """Many small writes, (where, offset, data), packed into few messages."""
         groups: dict[tuple[DataStream, bytes], list[tuple[int, data_pb2.Write, int]]] = {}

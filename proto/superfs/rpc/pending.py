@@ -116,8 +116,9 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
             thrown = error
 
 
-class _Crew(Generic[T]):
-    """Coroutines stepped in turn by the one coroutine that awaits `next_done`."""
+class Crew(Generic[T]):
+    """Coroutines stepped in turn by the one coroutine that awaits `next_done`. `close` ends those
+    that are left where they wait."""
 
     def __init__(self) -> None:
         self._ready: deque[Coroutine[Any, Any, T]] = deque()
@@ -175,7 +176,7 @@ async def run_bounded(
 ) -> None:
     """Runs coroutines of an iterator, `width` at a time. After the first error no more are
     started; those on the way end before it is raised."""
-    crew: _Crew[T] = _Crew()
+    crew: Crew[T] = Crew()
     source = iter(coros)
     failed: BaseException | None = None
     exhausted = False
@@ -205,7 +206,7 @@ async def gather(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     order = list(coros)
     if len(order) == 1:
         return [await order[0]]
-    crew: _Crew[T] = _Crew()
+    crew: Crew[T] = Crew()
     results: dict[Coroutine[Any, Any, T], T] = {}
     failed: BaseException | None = None
     for coro in order:

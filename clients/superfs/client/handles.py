@@ -1,0 +1,123 @@
+"""Files that this process has open: one `OpenInode` per inode, however many handles it has.
+
+The metadata daemon knows what is open, so that an unlinked file lives on. Closing tells it lazily
+and in batches: what is opened again soon needs no call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from superfs.client.file import OpenInode
+from superfs.client.resolve import ref_of
+from superfs.core.errors import FsError
+
+if TYPE_CHECKING:
+    from superfs.client.connection import Connection
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.txn import Caller, Ref
+
+log = logging.getLogger("superfs.client")
+
+RELEASE_S = 1.0
+
+
+@dataclass(slots=True)
+class _Shared:
+    inode: OpenInode
+    handles: int = 0
+
+
+class OpenFiles:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._open: dict[tuple[int, int], _Shared] = {}
+        self._released: list[Ref] = []
+        self._armed = False
+
+    def view(self, attr: Attr) -> Attr:
+        """Attributes from the server, with what is written here and not published on top."""
+        shared = self._open.get((attr.ino, attr.generation))
+        if shared is None:
+            return attr
+        shared.inode.observe(attr)
+        return shared.inode.attr
+
+    def find(self, attr: Attr) -> OpenInode | None:
+        shared = self._open.get((attr.ino, attr.generation))
+        return shared.inode if shared is not None else None
+
+    async def open(
+        self, attr: Attr, *, write: bool = False, caller: Caller | None = None
+    ) -> OpenInode:
+        """Of an inode that exists; what `create(open=True)` made goes to `adopt`."""
+        outcome = await self._connection.meta.open(
+            ref_of(attr), write=write, want_inline=True, caller=caller
+        )
+        assert outcome.attr is not None
+        inline = outcome.data if outcome.attr.is_inline else None
+        return self.adopt(outcome.attr, inline=inline, capability=outcome.capability)
+
+    def adopt(
+        self, attr: Attr, *, inline: bytes | None = None, capability: bytes = b""
+    ) -> OpenInode:
+        key = (attr.ino, attr.generation)
+        with self._lock:
+            shared = self._open.get(key)
+            if shared is None:
+                inode = OpenInode(self._connection, attr, inline=inline, capability=capability)
+                shared = self._open[key] = _Shared(inode)
+            shared.handles += 1
+        shared.inode.observe(attr)
+        return shared.inode
+
+    async def close(self, inode: OpenInode) -> None:
+        """Flushes; the handle is gone even where that fails."""
+        try:
+            await inode.flush()
+        finally:
+            self._let_go(inode)
+
+    def _let_go(self, inode: OpenInode) -> None:
+        ref = inode.ref
+        with self._lock:
+            key = (ref.ino, ref.generation)
+            shared = self._open[key]
+            shared.handles -= 1
+            if not shared.handles:
+                del self._open[key]
+            self._released.append(ref)
+            arm, self._armed = not self._armed, True
+        if arm:
+            with contextlib.suppress(FsError):  # closing: the end of the session releases all
+                self._connection.background.call_later(RELEASE_S, self._release_soon)
+
+    def _release_soon(self) -> None:
+        with contextlib.suppress(FsError):
+            self._connection.background.spawn(self.release())
+
+    async def release(self) -> None:
+        with self._lock:
+            refs, self._released = self._released, []
+            self._armed = False
+        if refs:
+            try:
+                await self._connection.meta.release(refs)
+            except FsError as error:
+                log.info("open files could not be released: %s", error)
+
+    async def flush_all(self) -> None:
+        """Before the end. Raises the first error when all have been tried."""
+        failed: FsError | None = None
+        for shared in list(self._open.values()):
+            try:
+                await shared.inode.flush()
+            except FsError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed

@@ -1,0 +1,156 @@
+"""open(2) and what one handle does: position, flags, appending. Raises FsError."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from superfs.client.data import Where
+from superfs.client.resolve import AnyPath, ref_of, resolve, resolve_parent
+from superfs.core.attrs import Set
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import INLINE_BYTES_MAX
+
+if TYPE_CHECKING:
+    from superfs.client.file import OpenInode
+    from superfs.client.paths import Paths
+    from superfs.core.attrs import Attr
+
+CREATE_MODE = 0o666
+
+
+class Handle:
+    """One open(2) of a regular file."""
+
+    def __init__(self, paths: Paths, inode: OpenInode, flags: int) -> None:
+        self._paths = paths
+        self.inode = inode
+        self.flags = flags
+        self.closed = False
+        access = flags & os.O_ACCMODE
+        self.readable = access in (os.O_RDONLY, os.O_RDWR)
+        self.writable = access in (os.O_WRONLY, os.O_RDWR)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return await self.inode.read(offset, length)
+
+    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """The position behind the write, which O_APPEND moves to the end of the file."""
+        kill_priv = self._paths.connection.caller.uid != 0
+        if self.flags & os.O_APPEND:
+            offset = await self.inode.append_at(data, kill_priv=kill_priv)
+        else:
+            await self.inode.write(offset, data, kill_priv=kill_priv)
+        if self.flags & (os.O_SYNC | os.O_DSYNC):
+            await self.inode.fsync()
+        return offset + len(data)
+
+    async def truncate(self, size: int) -> None:
+        await self.inode.truncate(size)
+
+    async def flush(self) -> None:
+        await self.inode.flush()
+
+    async def fsync(self) -> None:
+        await self.inode.fsync()
+
+    async def close(self) -> None:
+        """Once; the error is that of the flush."""
+        if not self.closed:
+            self.closed = True
+            await self._paths.files.close(self.inode)
+
+
+async def open_file(paths: Paths, path: AnyPath, flags: int, mode: int = CREATE_MODE) -> Handle:
+    writes = flags & os.O_ACCMODE != os.O_RDONLY
+    if flags & os.O_CREAT:
+        attr, fresh = await _create(paths, path, flags, mode)
+    else:
+        target = await resolve(paths.meta, path, follow=not flags & os.O_NOFOLLOW)
+        assert target.attr is not None
+        attr, fresh = target.attr, False
+    _check_kind(attr, writes)
+    if fresh:
+        inode = paths.files.adopt(attr, inline=b"")
+    else:
+        inode = await paths.files.open(attr, write=writes)
+    handle = Handle(paths, inode, flags)
+    if flags & os.O_TRUNC and writes and not fresh:
+        try:
+            await inode.setattr(Set.SIZE, size=0)
+        except BaseException:
+            await handle.close()
+            raise
+    return handle
+
+
+def _check_kind(attr: Attr, writes: bool) -> None:
+    if attr.is_dir:
+        if writes:
+            raise FsError(Code.IS_DIRECTORY)
+        raise FsError(Code.IS_DIRECTORY, "list a directory with listdir or scandir")
+    if attr.is_symlink:
+        raise FsError(Code.LOOP, "a symlink, and it is not to be followed")
+    if not attr.is_regular:
+        raise FsError(Code.NOT_SUPPORTED, "special files are opened through a mount")
+
+
+async def _create(paths: Paths, path: AnyPath, flags: int, mode: int) -> tuple[Attr, bool]:
+    """(attributes, whether it is new and registered as open)."""
+    exclusive = bool(flags & os.O_EXCL)
+    kind = stat.S_IFREG | mode & 0o7777
+    parent, name = await resolve_parent(paths.meta, path)
+    while True:
+        outcome = await paths.meta.create(parent, name, kind, exclusive=exclusive, open=True)
+        attr = outcome.attr
+        assert attr is not None
+        if outcome.number:
+            return attr, True
+        # It was there. That the create has registered it is taken back: `open` will say it.
+        await paths.meta.release([ref_of(attr)])
+        if not attr.is_symlink or flags & os.O_NOFOLLOW:
+            return attr, False
+        target = await resolve(paths.meta, path, missing_ok=True)
+        if target.attr is not None:
+            return target.attr, False
+        parent, name = target.parent, target.name
+
+
+async def read_bytes(paths: Paths, path: AnyPath) -> bytes:
+    """The whole file: one round trip where it is small."""
+    target = await resolve(paths.meta, path, want_inline=True)
+    attr = target.attr
+    assert attr is not None
+    _check_kind(attr, writes=False)
+    inode = paths.files.find(attr)
+    if inode is not None:
+        inode.observe(attr)
+        return await inode.read(0, inode.size)
+    if attr.is_inline:
+        return target.data.ljust(attr.size, b"\0")
+    if paths.connection.capability:
+        return await paths.connection.data.read(Where.of(attr), 0, attr.size)
+    handle = await open_file(paths, path, os.O_RDONLY)
+    try:
+        return await handle.read(0, handle.inode.size)
+    finally:
+        await handle.close()
+
+
+async def write_bytes(
+    paths: Paths, path: AnyPath, data: bytes | bytearray | memoryview, mode: int = CREATE_MODE
+) -> None:
+    """Creates the file or replaces its contents; visible when it returns."""
+    if len(data) <= INLINE_BYTES_MAX:
+        parent, name = await resolve_parent(paths.meta, path)
+        outcome = await paths.meta.create(
+            parent, name, stat.S_IFREG | mode & 0o7777, exclusive=False, inline=bytes(data)
+        )
+        if outcome.number:
+            return
+    handle = await open_file(paths, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        await handle.write(0, data)
+    finally:
+        await handle.close()

@@ -1,0 +1,125 @@
+"""What the path-level API answers with: os.stat_result, directory entries, OSError."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from superfs.client.resolve import AnyPath
+from superfs.core.errors import FsError
+from superfs.core.limits import NAME_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.outcome import FsStat
+
+BLOCK_BYTES = 4096
+IO_BYTES = 256 * 1024
+"""st_blksize: what a buffered reader asks for at once."""
+
+Name = TypeVar("Name", str, bytes)
+Follow = Callable[[AnyPath], os.stat_result]
+"""Asks for what is behind a symlink."""
+
+
+def stat_result(attr: Attr, device: int = 0) -> os.stat_result:
+    """All fields that os.stat fills on Linux."""
+    times_ns = (attr.atime_ns, attr.mtime_ns, attr.ctime_ns)
+    return os.stat_result(
+        (
+            attr.mode,
+            attr.ino,
+            device,
+            attr.nlink,
+            attr.uid,
+            attr.gid,
+            attr.size,
+            *(ns // 1_000_000_000 for ns in times_ns),
+        ),
+        {
+            "st_atime": attr.atime_ns / 1e9,
+            "st_mtime": attr.mtime_ns / 1e9,
+            "st_ctime": attr.ctime_ns / 1e9,
+            "st_atime_ns": attr.atime_ns,
+            "st_mtime_ns": attr.mtime_ns,
+            "st_ctime_ns": attr.ctime_ns,
+            "st_blksize": IO_BYTES,
+            "st_blocks": -(-attr.size // 512),
+            "st_rdev": attr.rdev,
+        },
+    )
+
+
+def statvfs_result(s: FsStat, device: int = 0) -> os.statvfs_result:
+    blocks, free = s.bytes_total // BLOCK_BYTES, s.bytes_free // BLOCK_BYTES
+    files = s.inodes_used + s.inodes_free
+    return os.statvfs_result(
+        (BLOCK_BYTES, BLOCK_BYTES, blocks, free, free, files, s.inodes_free, s.inodes_free, 0,
+         NAME_BYTES_MAX, device)
+    )  # fmt: skip
+
+
+class DirEntry(Generic[Name]):
+    """As os.DirEntry: attributes came with the listing, nothing asks again, except following a
+    symlink."""
+
+    __slots__ = ("_attr", "_device", "_follow", "name", "path")
+
+    name: Name
+    path: Name
+
+    def __init__(self, name: Name, path: Name, attr: Attr, follow: Follow, device: int) -> None:
+        self.name = name
+        self.path = path
+        self._attr = attr
+        self._follow = follow
+        self._device = device
+
+    def __repr__(self) -> str:
+        return f"<DirEntry {self.name!r}>"
+
+    def __fspath__(self) -> Name:
+        return self.path
+
+    def inode(self) -> int:
+        return self._attr.ino
+
+    def is_symlink(self) -> bool:
+        return self._attr.is_symlink
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        return stat.S_ISDIR(self._mode(follow_symlinks))
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        return stat.S_ISREG(self._mode(follow_symlinks))
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        if follow_symlinks and self._attr.is_symlink:
+            return self._follow(self.path)
+        return stat_result(self._attr, self._device)
+
+    def _mode(self, follow: bool) -> int:
+        if not (follow and self._attr.is_symlink):
+            return self._attr.mode
+        try:
+            return self._follow(self.path).st_mode
+        except FileNotFoundError:
+            return 0
+
+
+@contextmanager
+def os_errors(*paths: AnyPath | None) -> Iterator[None]:
+    """FsError -> OSError, with the path it is about."""
+    try:
+        yield
+    except FsError as error:
+        names = [p if isinstance(p, (str, bytes)) else os.fspath(p) for p in paths if p is not None]
+        reason = os.strerror(error.errno)
+        if len(names) == 2:
+            raise OSError(error.errno, reason, names[0], None, names[1]) from error
+        raise OSError(error.errno, reason, *names) from error
