@@ -156,7 +156,9 @@ class Environment:
         transaction is durable."""
         txn = self._lmdb.begin(write=True, buffers=False)
         try:
-            yield Writing(Records(cast("LmdbTransaction", txn), self.databases), txn.commit)
+            rows = Records(cast("LmdbTransaction", txn), self.databases)
+            rows.state.map_bytes = self.map_bytes
+            yield Writing(rows, txn.commit)
         finally:
             txn.abort()  # of a committed one: does nothing
 

@@ -13,7 +13,8 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
     Session    epoch u64, acked_below u64, ended_ns i64 (0: alive), uid u32, gid u32, kind u8,
                name of the client in UTF-8
     Debt       size u64 (truncate: what is left; reap: 0), place u64, chain u16 each
-    State      commit u64, last time i64, then (records u64, sum of checksums u64) for each table
+    State      commit u64, last time i64, size of the file u64,
+               then (records u64, sum of checksums u64) for each table
     Identity   format version u32, node u32, cluster id
 """
 
@@ -41,7 +42,7 @@ _COUNTER = struct.Struct("<QII")
 _DEBT = struct.Struct("<QQ")
 _RUN = struct.Struct("<QQ")
 _SESSION = struct.Struct("<QQqIIB")
-_STATE = struct.Struct("<Qq")
+_STATE = struct.Struct("<QqQ")
 _TALLY = struct.Struct("<QQ")
 _IDENTITY = struct.Struct("<II")
 
@@ -123,10 +124,10 @@ def unpack_chains(record: bytes) -> tuple[int, ...]:
 
 @dataclass(slots=True)
 class Counter:
-    """The next number of each kind in one slot. Numbers start at 1; ROOT took generation 1."""
+    """The next number of each kind in one slot; 0 is never given."""
 
     ino: int = 1
-    generation: int = 2
+    generation: int = 1
     data_generation: int = 1
 
 
@@ -199,27 +200,28 @@ def unpack_debt(record: bytes) -> Debt:
 
 @dataclass(slots=True)
 class State:
-    """Changes with every commit. The tallies make an absent record visible: a table whose
+    """Changes with every commit. `map_bytes` was allocated when it was written: a shorter file has
+    been cut. The tallies make an absent record visible: a table whose
     records do not add up has lost some, or was put together from two moments."""
 
     commit: int = 0
     time_ns: int = 0
+    map_bytes: int = 0
     counts: list[int] = field(default_factory=lambda: [0] * len(Table))
     sums: list[int] = field(default_factory=lambda: [0] * len(Table))
-
-    def copy(self) -> State:
-        return State(self.commit, self.time_ns, self.counts.copy(), self.sums.copy())
 
 
 def pack_state(s: State) -> bytes:
     tallies = zip(s.counts, s.sums, strict=True)
-    return _STATE.pack(s.commit, s.time_ns) + b"".join(_TALLY.pack(c, h) for c, h in tallies)
+    return _STATE.pack(s.commit, s.time_ns, s.map_bytes) + b"".join(
+        _TALLY.pack(c, h) for c, h in tallies
+    )
 
 
 def unpack_state(record: bytes) -> State:
-    commit, time_ns = _STATE.unpack_from(record)
+    commit, time_ns, map_bytes = _STATE.unpack_from(record)
     tallies = list(_TALLY.iter_unpack(record[_STATE.size :]))
-    return State(commit, time_ns, [c for c, _ in tallies], [h for _, h in tallies])
+    return State(commit, time_ns, map_bytes, [c for c, _ in tallies], [h for _, h in tallies])
 
 
 def pack_identity(i: Identity) -> bytes:

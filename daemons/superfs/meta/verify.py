@@ -61,7 +61,7 @@ def verify_in_child(state_dir: Path, identity: Identity) -> dict[str, int]:
         text = child.stderr.decode(errors="replace").strip().splitlines()
         last = text[-1] if text else "no message"
         error = FsError(Code.DAMAGED, f"{data_file(state_dir)}: the check failed: {last}")
-    raise FsError(error.code, f"{error.detail}. {ADVICE}")
+    raise FsError(error.code, f"{state_dir}: {error.detail}. {ADVICE}")
 
 
 def verify(state_dir: Path, identity: Identity) -> dict[str, int]:
@@ -71,7 +71,7 @@ def verify(state_dir: Path, identity: Identity) -> dict[str, int]:
     try:
         environment = Environment(state_dir, size, readonly=True)
         with environment.reading() as rows:
-            _verify_identity(rows, identity)
+            _verify_identity(rows, identity, size)
             count = sum(_verify_table(rows, environment, t) for t in Table if t != Table.META)
     except lmdb.Error as error:
         raise FsError(Code.DAMAGED, f"{data_file(state_dir)}: {error}") from None
@@ -121,7 +121,7 @@ class _MetaPage:
         return self.magic == self.MAGIC and self.version == 1 and self.page == position
 
 
-def _verify_identity(rows: Records, identity: Identity) -> None:
+def _verify_identity(rows: Records, identity: Identity, size: int) -> None:
     record = rows.get(Table.META, IDENTITY_KEY)
     if record is None:
         raise FsError(Code.DAMAGED, "the store has no identity record")
@@ -131,6 +131,8 @@ def _verify_identity(rows: Records, identity: Identity) -> None:
         )
     if rows.get(Table.META, STATE_KEY) is None:
         raise FsError(Code.DAMAGED, "the store has no state record")
+    if size < rows.state.map_bytes:
+        raise FsError(Code.DAMAGED, f"data.mdb was cut from {rows.state.map_bytes} bytes to {size}")
 
 
 def _verify_table(rows: Records, environment: Environment, table: Table) -> int:
