@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import FsError
+from superfs.core.ids import ID_MAX
 from superfs.core.limits import CHUNK_BYTES, LISTING_ENTRIES_MAX
 from superfs.data import extentmap, records
 from superfs.data.keys import ChunkKey, FileKey
@@ -63,8 +64,8 @@ class Checker:
 
     async def chunks(self) -> AsyncIterator[ChunkKey]:
         """Every chunk of the index, in order, in steps that leave room for requests."""
-        start = FIRST
-        while True:
+        start: ChunkKey | None = FIRST
+        while start is not None:
             found = self._store.index.chunks_from(start, STEP_CHUNKS)
             for key in found:
                 yield key
@@ -129,13 +130,13 @@ class Checker:
             yield _stored(rows)
 
 
-def after(key: ChunkKey) -> ChunkKey:
-    """The least key behind this one."""
+def after(key: ChunkKey) -> ChunkKey | None:
+    """The least key behind this one, if there is one."""
     if key.chunk < 0xFFFFFFFF:
         return ChunkKey(key.ino, key.generation, key.chunk + 1)
     if key.generation < 0xFFFFFFFF:
         return ChunkKey(key.ino, key.generation + 1, 0)
-    return ChunkKey(key.ino + 1, 0, 0)
+    return ChunkKey(key.ino + 1, 0, 0) if key.ino < ID_MAX else None
 
 
 def _stored(rows: list[tuple[FileKey, int]]) -> StoredList:

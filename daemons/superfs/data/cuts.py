@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import CHUNK_BYTES
+from superfs.core.limits import CHUNK_BYTES, CHUNKS_MAX
 from superfs.data import extentmap
 from superfs.data.keys import ChunkKey, FileKey
 from superfs.data.records import CutRecord
@@ -103,7 +103,7 @@ class Cuts:
             self._cut_chunk(cut, key.chunk)
         if mine:
             cut.next_chunk = mine[-1].chunk + 1
-        if len(mine) < STEP_CHUNKS:
+        if len(mine) < STEP_CHUNKS or cut.next_chunk == CHUNKS_MAX:
             self._finish(cut)
         return cut.done
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import CHUNK_BYTES
+from superfs.core.limits import CHUNK_BYTES, FILE_DATA_BYTES_MAX
 from superfs.daemon.statedir import sync_directory
 from superfs.data import extentmap
 from superfs.data.batch import Batch
@@ -104,7 +104,6 @@ class DataStore:
         self.position = Position(0, 0, 0)
         self.on_fragmented: Callable[[ChunkKey, int], None] = _ignore
         self._fences_changed: dict[int, FenceRecord | None] = {}
-        self._usage_reserve = 2 * config.segment_bytes + config.reserve_bytes
 
     # ---- contents
 
@@ -164,7 +163,7 @@ class DataStore:
             raise FsError(Code.INVALID, "a truncate to 0 is a new data generation and a reap")
         if size >= 1 << 63:
             raise FsError(Code.INVALID, f"a size of {size} bytes")
-        if self.cuts.is_reaped(file):
+        if self.cuts.is_reaped(file) or size >= FILE_DATA_BYTES_MAX:
             return None
         return self.cuts.add(file, size, self.position.version + 1, self.world.clock.now_ns())
 
@@ -245,9 +244,12 @@ class DataStore:
         self.index.close()
 
     def usage(self) -> StoreUsage:
-        active = self.segments.active
-        here = active.size - active.length if active is not None else 0
-        free = free_bytes(self.directory) - self._usage_reserve + here
+        segments = self.segments
+        free = free_bytes(self.directory) - self.config.reserve_bytes
+        if segments.spare is None:
+            free -= self.config.segment_bytes
+        if segments.active is not None:
+            free += segments.active.size - segments.active.length
         live = sum(s.live for s in self.segments.by_number.values())
         count = len(self.segments.by_number)
         return StoreUsage(
