@@ -24,7 +24,7 @@ from superfs.client.importing import Import
 from superfs.client.opening import Handle, open_file, read_bytes, write_bytes
 from superfs.client.paths import Paths
 from superfs.client.progress import Progress, Reporter
-from superfs.client.results import DirEntry, os_errors, stat_result, statvfs_result
+from superfs.client.results import DirEntry, os_error, os_errors, stat_result, statvfs_result
 from superfs.core.errors import FsError
 from superfs.rpc.pending import run_sync
 
@@ -245,7 +245,7 @@ class FileSystem:
         wanted = list(paths)
         found = self._run(bulk.get_many(self.paths, wanted))
         return [
-            _os_error(p, f) if isinstance(f, FsError) else f
+            os_error(f, p) if isinstance(f, FsError) else f
             for p, f in zip(wanted, found, strict=True)
         ]
 
@@ -255,7 +255,7 @@ class FileSystem:
         wanted = list(paths)
         found = self._run(bulk.stat_many(self.paths, wanted, follow=follow_symlinks))
         return [
-            _os_error(p, f) if isinstance(f, FsError) else stat_result(f, self._device)
+            os_error(f, p) if isinstance(f, FsError) else stat_result(f, self._device)
             for p, f in zip(wanted, found, strict=True)
         ]
 
@@ -316,7 +316,3 @@ class FileSystem:
 
 def _like(model: Name, raw: bytes) -> Name:
     return raw if isinstance(model, bytes) else os.fsdecode(raw)
-
-
-def _os_error(path: AnyPath, error: FsError) -> OSError:
-    return OSError(error.errno, os.strerror(error.errno), os.fspath(path))

@@ -112,14 +112,18 @@ class DirEntry(Generic[Name]):
             return 0
 
 
+def os_error(error: FsError, *paths: AnyPath) -> OSError:
+    """The errno, with the path or the two paths that it is about."""
+    names = [path if isinstance(path, (str, bytes)) else os.fspath(path) for path in paths]
+    reason = os.strerror(error.errno)
+    if len(names) == 2:
+        return OSError(error.errno, reason, names[0], None, names[1])
+    return OSError(error.errno, reason, *names)
+
+
 @contextmanager
-def os_errors(*paths: AnyPath | None) -> Iterator[None]:
-    """FsError -> OSError, with the path it is about."""
+def os_errors(*paths: AnyPath) -> Iterator[None]:
     try:
         yield
     except FsError as error:
-        names = [p if isinstance(p, (str, bytes)) else os.fspath(p) for p in paths if p is not None]
-        reason = os.strerror(error.errno)
-        if len(names) == 2:
-            raise OSError(error.errno, reason, names[0], None, names[1]) from error
-        raise OSError(error.errno, reason, *names) from error
+        raise os_error(error, *paths) from error
