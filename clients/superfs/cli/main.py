@@ -6,13 +6,14 @@ that use them, so that `superfs --help` and tab completion stay quick.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from superfs.cli import fsck, mounting, status, token, up
-from superfs.cli.output import EXIT_FAILED, CliError, report
+from superfs.cli import files, fsck, mounting, status, token, trees, up
+from superfs.cli.output import EXIT_FAILED, CliError, printable, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,13 @@ app.command(rich_help_panel=START)(up.up)
 app.command(rich_help_panel=START)(up.down)
 app.command(rich_help_panel=START)(mounting.mount)
 app.command(rich_help_panel=START)(mounting.umount)
+app.command("ls", rich_help_panel=USE)(files.ls)
+app.command("stat", rich_help_panel=USE)(files.stat)
+app.command("cat", rich_help_panel=USE)(files.cat)
+app.command("put", rich_help_panel=USE)(trees.put)
+app.command("get", rich_help_panel=USE)(trees.get)
+app.command("import", rich_help_panel=USE)(trees.import_tree)
+app.command("export", rich_help_panel=USE)(trees.export_tree)
 app.command(rich_help_panel=LOOK)(status.status)
 app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)
@@ -81,6 +89,10 @@ def _explained(error: Exception) -> CliError | None:
 
     if isinstance(error, ConfigError):
         return CliError(str(error))
+    if isinstance(error, OSError) and isinstance(error.__cause__, FsError):
+        cause = error.__cause__
+        if cause.code in (Code.UNAVAILABLE, Code.DEADLINE, Code.UNAUTHENTICATED, Code.FORBIDDEN):
+            return _explained(cause)
     if isinstance(error, FsError):
         hints = {
             Code.UNAVAILABLE: "does it run? Look: superfs status",
@@ -89,13 +101,12 @@ def _explained(error: Exception) -> CliError | None:
         }
         return CliError(error.detail or error.code.name, hint=hints.get(error.code, ""))
     if isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename else ""
+        name = error.filename
+        where = f"{printable(os.fsencode(name))}: " if isinstance(name, (str, bytes)) else ""
         return CliError(f"{where}{error.strerror}")
     return None
 
 
 def _forget_stdout() -> None:
     """Whoever read our output has gone: keep the interpreter from complaining at its end."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -64,6 +64,7 @@ def up(
         )
     home = home_of(directory)
     point = mounts.resolve_mount_point(mount) if mount is not None else None
+    _check_places(home, point)
     if ready_fd is not None:
         _run_detached(home, point, data, ready_fd)
     elif detach:
@@ -79,7 +80,6 @@ def _run(
     tell: Callable[[str], None],
     on_ready: Callable[[], None],
 ) -> int:
-    _check_places(home, point)
     home.make_dirs()
     with supervisor.lock(home) as ours:
         if not ours:
