@@ -208,38 +208,41 @@ class MetaNode:
         """Takes its place in the order of things at once; the answer comes as a future."""
         check_batch(batch)
         self.sessions.heard(grant.session_id)
+        fresh = self._register(grant, batch)
         if self._needs_writer(grant, batch):
             check_session(grant)
-            job = BatchJob(self._parts, grant, batch)
+            job = BatchJob(self._parts, grant, batch, fresh)
             self.committer.submit(job)
             return asyncio.ensure_future(self._finish(job))
-        return asyncio.ensure_future(self._read(grant, batch))
+        return asyncio.ensure_future(self._read(grant, batch, fresh))
 
     async def execute(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
         return await self.submit(grant, batch)
+
+    def _register(self, grant: Grant, batch: meta_pb2.Batch) -> set[int]:
+        """What the batch opens, before it is read; what of it was not open already."""
+        fresh = set()
+        for op in batch.ops:
+            if op.WhichOneof("verb") == "open":
+                ino = op.open.inode.ino
+                if not self.opens.is_open(grant.session_id, ino):
+                    try:
+                        self.opens.open(grant.session_id, ino)
+                    except FsError:
+                        continue  # too many: the operation will be told
+                    fresh.add(ino)
+        return fresh
 
     def _needs_writer(self, grant: Grant, batch: meta_pb2.Batch) -> bool:
         """Reads may overtake the writer. Opening and closing may too, but not a transaction that
         runs right now and may have asked already who has the inode open."""
         registers = False
         for op in batch.ops:
-            if mutates(op):
-                return True
             verb = op.WhichOneof("verb")
-            if verb == "release":
+            if verb == "release" or mutates(op):
                 return True
             registers = registers or verb == "open"
-        if not registers:
-            return False
-        if self.sessions.get(grant.session_id) is None:
-            return True
-        for op in batch.ops:
-            if op.WhichOneof("verb") == "open":
-                try:
-                    self.opens.open(grant.session_id, op.open.inode.ino)
-                except FsError:
-                    return False  # too many: each operation will be told
-        return self.committer.busy
+        return registers and (self.committer.busy or self.sessions.get(grant.session_id) is None)
 
     async def _finish(self, job: BatchJob) -> meta_pb2.BatchReply:
         reply = await job.future
@@ -250,7 +253,9 @@ class MetaNode:
                     reply.results[index].attr.CopyFrom(encode_attr(attr))
         return reply
 
-    async def _read(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
+    async def _read(
+        self, grant: Grant, batch: meta_pb2.Batch, fresh: set[int]
+    ) -> meta_pb2.BatchReply:
         """In slices, each on a transaction of its own, so that others get their turn."""
         reply = meta_pb2.BatchReply(batch=batch.batch)
         ops, done = batch.ops, 0
@@ -265,7 +270,7 @@ class MetaNode:
                         error = FsError(Code.SESSION_EXPIRED, "the session has ended")
                         reply.results.extend(failure(error) for _ in ops[done:])
                         return reply
-                    run = Operations(self._parts, grant, txn, room)
+                    run = Operations(self._parts, grant, txn, fresh, room)
                     while done < len(ops):
                         reply.results.append(run.read(ops[done]))
                         done += 1

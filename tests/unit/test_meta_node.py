@@ -1,0 +1,347 @@
+"""A metadata daemon's node: exactly once, sessions, orphans, truncation, over restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from superfs.core.attrs import Flag, Set
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import BATCH_OPS_MAX, REPLY_WINDOW_OPS
+from superfs.daemon.clock import ManualClock
+from superfs.meta.keys import Table
+from superfs.v1 import meta_pb2
+from unit.meta_node import ROOT, FakeDataDaemons, TestClient, make, ref, running, world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from superfs.meta.node import MetaNode
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - another thread makes it true
+            await asyncio.sleep(0.005)
+
+
+def count(node: MetaNode, table: Table) -> int:
+    with node.environment.reading() as rows:
+        return rows.state.counts[table]
+
+
+async def big_file(client: TestClient, name: bytes, size: int) -> Any:  # noqa: ANN401
+    """A file whose contents lie on data daemons."""
+    attr = (await client.create(name)).attr
+    fresh = await client.good(new_data={"inode": ref(attr)})
+    published = await client.good(
+        publish={
+            "inode": ref(attr),
+            "data_generation": fresh.number,
+            "size": size,
+            "spill": True,
+            "inline_change": fresh.attr.change,
+        }
+    )
+    assert not published.attr.flags & Flag.INLINE
+    return published.attr
+
+
+def test_a_batch_runs_in_order_and_each_operation_has_its_own_fate(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client = TestClient(node)
+            await client.hello()
+            entry = {"dir": ROOT, "name": b"a"}
+            made = {**entry, "mode": 0o100600, "exclusive": True}
+            results = await client.send(
+                client.op(lookup=entry),
+                client.op(create=made),
+                client.op(create=made),
+                client.op(lookup=entry),
+                client.op(unlink=entry),
+                client.op(lookup=entry),
+                client.op(statfs={}),
+                meta_pb2.Op(seq=99),
+            )
+            assert [r.code for r in results] == [
+                Code.NOT_FOUND, 0, Code.EXISTS, 0, 0, Code.NOT_FOUND, 0, Code.BAD_REQUEST,
+            ]  # fmt: skip
+            assert results[1].attr.ino == results[3].attr.ino
+            assert results[6].fs_stat.inodes_used == 1
+            assert results[6].fs_stat.inodes_free > 1000
+
+    asyncio.run(run())
+
+
+def test_a_retry_is_answered_from_its_record_also_after_a_restart(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    kept: dict[str, Any] = {}
+
+    async def first() -> None:
+        async with running(made) as node:
+            client = TestClient(node)
+            await client.hello()
+            kept["op"] = client.op(create={"dir": ROOT, "name": b"a", "mode": 0o100600})
+            kept["refused"] = client.op(rmdir={"dir": ROOT, "name": b"none"})
+            kept["result"], kept["error"] = await client.send(kept["op"], kept["refused"])
+            again = await client.send(kept["op"])
+            assert again == [kept["result"]]
+
+    async def second() -> None:
+        async with running(made) as node:
+            client = TestClient(node)
+            # What was refused stays refused, though it would be possible by now.
+            client.seq = 10
+            await client.good(mkdir={"dir": ROOT, "name": b"none", "mode": 0o755})
+            assert await client.send(kept["op"], kept["refused"]) == [
+                kept["result"],
+                kept["error"],
+            ]
+            assert count(node, Table.INODE) == 1
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+def test_the_window_of_sequence_numbers(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client = TestClient(node)
+            await client.hello()
+            first = client.op(create={"dir": ROOT, "name": b"first", "mode": 0o100600})
+            await client.send(first)
+            for i in range(8):
+                names = [b"%d-%d" % (i, j) for j in range(100)]
+                await client.send(
+                    *(client.op(create={"dir": ROOT, "name": n, "mode": 0o100600}) for n in names)
+                )
+                client.acked_below = client.seq + 1
+            assert count(node, Table.REPLY) < 400
+            (again,) = await client.send(first)
+            assert again.code == Code.BAD_REQUEST
+            client.seq = client.acked_below + REPLY_WINDOW_OPS
+            assert (await client.do(mkdir={"dir": ROOT, "name": b"d"})).code == Code.BAD_REQUEST
+            client.seq = client.acked_below - 1
+            none = client.op(mkdir={"dir": ROOT, "name": b"d"})
+            none.seq = 0
+            assert (await client.send(none))[0].code == Code.BAD_REQUEST
+
+    asyncio.run(run())
+
+
+def test_an_ended_session_never_runs_again(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    clock = ManualClock()
+
+    async def run() -> None:
+        async with running(made, given=world(clock)) as node:
+            gone, alive = TestClient(node, 1), TestClient(node, 2)
+            await gone.hello()
+            await alive.hello()
+            await gone.create(b"a")
+            clock.advance(40)
+            await alive.good(lookup={"dir": ROOT, "name": b"a"})
+            clock.advance(40)
+            await until(lambda: len(node.sessions) == 1)
+            assert (await gone.do(unlink={"dir": ROOT, "name": b"a"})).code == Code.SESSION_EXPIRED
+            assert (await gone.do(lookup={"dir": ROOT, "name": b"a"})).code == Code.SESSION_EXPIRED
+            with pytest.raises(FsError, match="SESSION_EXPIRED"):
+                await gone.hello()
+            await alive.good(lookup={"dir": ROOT, "name": b"a"})
+            assert count(node, Table.REPLY) == 0
+
+    async def after_restart() -> None:
+        async with running(made) as node:
+            gone = TestClient(node, 1)
+            assert (await gone.do(unlink={"dir": ROOT, "name": b"a"})).code == Code.SESSION_EXPIRED
+
+    asyncio.run(run())
+    asyncio.run(after_restart())
+
+
+def test_an_unlinked_file_lives_while_somebody_has_it_open(tmp_path: Path) -> None:
+    async def run() -> None:
+        datads = FakeDataDaemons()
+        async with running(make(tmp_path), datads) as node:
+            one, two = TestClient(node, 1), TestClient(node, 2)
+            await one.hello()
+            await two.hello()
+            attr = await big_file(one, b"a", 5 << 20)
+            await two.good(open={"inode": ref(attr)})
+            await one.good(unlink={"dir": ROOT, "name": b"a"})
+            assert (await two.good(getattr={"inode": ref(attr)})).attr.nlink == 0
+            assert not datads.reaped
+            await two.good(release={"inodes": [ref(attr)]})
+            await until(lambda: count(node, Table.REAP) == 0)
+            assert {(i, g) for _, i, g in datads.reaped} == {(attr.ino, attr.data_generation)}
+            assert (await two.do(getattr={"inode": ref(attr)})).code == Code.STALE
+            assert count(node, Table.ORPHAN) == 0
+
+    asyncio.run(run())
+
+
+def test_open_files_over_a_restart(tmp_path: Path) -> None:
+    """Until a session has said what it has open, it may have anything open."""
+    made = make(tmp_path)
+    kept: dict[str, Any] = {}
+
+    async def first() -> None:
+        async with running(made) as node:
+            client = TestClient(node)
+            await client.hello()
+            for name in (b"held", b"closed", b"before"):
+                kept[name.decode()] = (await client.create(name, open=True)).attr
+            await client.good(unlink={"dir": ROOT, "name": b"before"})
+
+    async def second() -> None:
+        async with running(made) as node:
+            other = TestClient(node, 2)
+            await other.hello()
+            for name in (b"held", b"closed"):
+                await other.good(unlink={"dir": ROOT, "name": name})
+            assert count(node, Table.ORPHAN) == 3
+            client = TestClient(node)
+            client.seq = 100
+            await client.hello(kept["held"].ino, kept["before"].ino)
+            assert count(node, Table.ORPHAN) == 2
+            await client.good(getattr={"inode": ref(kept["held"])})
+            assert (await client.do(getattr={"inode": ref(kept["closed"])})).code == Code.STALE
+            await node.goodbye(client.grant)
+            assert count(node, Table.ORPHAN) == 0
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+def test_truncation_is_answered_when_the_data_daemons_have_done_it(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    kept: dict[str, Any] = {}
+    shrink = {"mask": int(Set.SIZE), "size": 5 << 20}
+
+    async def first() -> None:
+        datads = FakeDataDaemons()
+        async with running(made, datads) as node:
+            client = TestClient(node)
+            await client.hello()
+            kept["attr"] = attr = await big_file(client, b"a", 50 << 20)
+            datads.away = {11, 12}
+            kept["op"] = client.op(setattr={"inode": ref(attr), **shrink})
+            waiting = asyncio.ensure_future(client.send(kept["op"]))
+            await until(lambda: count(node, Table.REAP) == 1)
+            busy = await client.do(publish={"inode": ref(attr), "size": 1})
+            assert busy.code == Code.BUSY
+            assert not waiting.done()
+            waiting.cancel()
+
+    async def second() -> None:
+        datads = FakeDataDaemons()
+        async with running(made, datads) as node:
+            client = TestClient(node)
+            client.seq = 100
+            (result,) = await client.send(kept["op"])
+            assert result.code == 0
+            assert result.attr.size == 5 << 20
+            assert not result.attr.flags & Flag.TRUNCATING
+            attr = kept["attr"]
+            assert {t[1:] for t in datads.truncated} == {(attr.ino, attr.data_generation, 5 << 20)}
+            assert {t[0] for t in datads.truncated} == {11, 12}
+            found = await client.good(getattr={"inode": ref(attr)})
+            assert not found.attr.flags & Flag.TRUNCATING
+            assert (await client.send(kept["op"]))[0].attr.flags == found.attr.flags
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+def test_bad_input_is_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client = TestClient(node)
+            with pytest.raises(FsError, match="BAD_FORMAT"):
+                await node.hello(client.grant, meta_pb2.Hello(protocol=9))
+            await client.hello()
+            ops = [meta_pb2.Op(getattr={"inode": ROOT})] * (BATCH_OPS_MAX + 1)
+            with pytest.raises(FsError, match="TOO_LARGE"):
+                await client.send(*ops)
+            many = {"dir": ROOT, "count": 2, "names": b"\1\0a"}
+            cases: list[tuple[dict[str, Any], Code | None]] = [
+                ({"create_many": many}, Code.BAD_REQUEST),
+                ({"create_many": {**many, "count": 1 << 20}}, Code.TOO_LARGE),
+                ({"get_many": {"dir": ROOT, "names": b"\xff\xffa"}}, Code.BAD_REQUEST),
+                ({"create": {"dir": ROOT, "name": b"x/y", "mode": 0o100644}}, Code.INVALID),
+                ({"create": {"dir": ROOT, "name": b"n" * 256, "mode": 0o100644}},
+                 Code.NAME_TOO_LONG),
+                ({"create": {"dir": ROOT, "name": b"x", "mode": 0o100644,
+                             "layout": {"chains": [70_000]}}}, Code.INVALID),
+                ({"create": {"dir": ROOT, "name": b"x", "mode": 0o100644,
+                             "layout": {"chains": [77]}}}, Code.INVALID),
+                ({"getattr": {"inode": {"ino": (1 << 64) - 1}}}, Code.STALE),
+                ({"reserve": {"dir": ROOT, "count": 1 << 31}}, Code.TOO_LARGE),
+                ({"setxattr": {"inode": ROOT, "name": b"user.a", "value": b"x" * 70_000}},
+                 Code.XATTR_TOO_BIG),
+                ({"setattr": {"inode": ROOT, "mask": 1 << 31}}, None),
+                ({"rename": {"old_dir": ROOT, "old_name": b"a", "new_dir": ROOT,
+                             "new_name": b"b", "flags": 77}}, Code.INVALID),
+            ]  # fmt: skip
+            for wrong, code in cases:
+                result = await client.do(**wrong)
+                assert code is None or result.code == code, (wrong, result)
+                assert result.code != Code.INTERNAL, (wrong, result)
+            assert node.committer.respoiled == 0
+
+    asyncio.run(run())
+
+
+def test_a_user_is_who_the_token_says(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            host = TestClient(node, 1)
+            await host.hello()
+            user = TestClient(node, 2, kind="user", uid=1000)
+            assert not (await user.hello()).capability
+            op = user.op(create={"dir": ROOT, "name": b"x", "mode": 0o100644})
+            op.caller.uid = 0
+            assert (await user.send(op))[0].code == Code.ACCESS
+            await host.good(setattr={"inode": ROOT, "mask": int(Set.MODE), "mode": 0o777})
+            made = await user.create(b"mine", open=True)
+            assert made.attr.uid == 1000
+            assert made.capability
+            assert (await host.create(b"hosts", open=True)).capability == b""
+            hidden = (await host.create(b"hidden", mode=0o100600)).attr
+            assert (await user.do(open={"inode": ref(hidden)})).code == Code.ACCESS
+            assert not node.opens.sessions(hidden.ino)
+
+    asyncio.run(run())
+
+
+def test_an_operation_that_fails_half_way_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule must not raise after a change. If one does, only its own operation is lost."""
+    from superfs.meta import dispatch
+
+    def spoil(txn: Any, caller: Any, m: Any) -> Any:  # noqa: ANN401
+        txn.put_moved(5, 6)
+        raise FsError(Code.INVALID, "too late")
+
+    verb = dispatch.Verb(spoil, dispatch.VERBS["mkdir"].place, mutates=True)
+
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client = TestClient(node)
+            await client.hello()
+            monkeypatch.setitem(dispatch.VERBS, "mkdir", verb)
+            entries = [client.op(create={"dir": ROOT, "name": b"%d" % i, "mode": 0o100600})
+                       for i in range(4)]  # fmt: skip
+            bad = client.op(mkdir={"dir": ROOT, "name": b"bad", "mode": 0o100600})
+            results = await client.send(*entries[:2], bad, *entries[2:])
+            assert [r.code for r in results] == [0, 0, Code.INVALID, 0, 0]
+            assert node.committer.respoiled == 1
+            listing = (await client.good(read_dir={"dir": ROOT})).listing
+            assert listing.names == b"\1\x000\1\x001\1\x002\1\x003"
+
+    asyncio.run(run())
