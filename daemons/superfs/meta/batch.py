@@ -72,11 +72,20 @@ def failure(error: FsError) -> meta_pb2.Result:
 class Operations:
     """Runs the operations of one batch, in order, on a transaction."""
 
-    def __init__(self, parts: Parts, grant: Grant, txn: LmdbTxn, room: int | None = None) -> None:
-        """`room`: what is left of ANSWER_BYTES_MAX, where a batch goes on."""
+    def __init__(
+        self,
+        parts: Parts,
+        grant: Grant,
+        txn: LmdbTxn,
+        fresh: set[int],
+        room: int | None = None,
+    ) -> None:
+        """`fresh`: what was registered as open for this batch and is not if its open fails.
+        `room`: what is left of ANSWER_BYTES_MAX, where a batch goes on."""
         self._parts = parts
         self._grant = grant
         self._txn = txn
+        self._fresh = fresh
         self.room = ANSWER_BYTES_MAX if room is None else room
         self.waits: list[bytes] = []
         """Truncations that the last operation has to wait for, by the key of their debt."""
@@ -153,7 +162,7 @@ class Operations:
         if name != "open":
             return verb.rule(self._txn, caller, body)
         opens, session, ino = self._parts.opens, self._grant.session_id, body.inode.ino
-        was_open = opens.is_open(session, ino)
+        was_open = opens.is_open(session, ino) and ino not in self._fresh
         opens.open(session, ino)
         try:
             outcome = verb.rule(self._txn, caller, body)
@@ -161,6 +170,7 @@ class Operations:
             if not was_open:
                 opens.release(session, ino)
             raise
+        self._fresh.discard(ino)
         outcome.capability = self._parts.capability(self._grant, ino)
         return outcome
 
@@ -217,7 +227,7 @@ class Operations:
 class BatchJob(Job):
     """A batch that has mutations, or something else that must not pass the writer by."""
 
-    def __init__(self, parts: Parts, grant: Grant, batch: meta_pb2.Batch) -> None:
+    def __init__(self, parts: Parts, grant: Grant, batch: meta_pb2.Batch, fresh: set[int]) -> None:
         self.weight = max(1, len(batch.ops))
         self.size_bytes = batch.ByteSize()
         self.future: asyncio.Future[meta_pb2.BatchReply] = (
@@ -227,6 +237,7 @@ class BatchJob(Job):
         self._parts = parts
         self._grant = grant
         self._batch = batch
+        self._fresh = fresh
         self._results: list[meta_pb2.Result] = []
         self._spoilers: dict[int, meta_pb2.Result] = {}
 
@@ -241,7 +252,7 @@ class BatchJob(Job):
             self._results = [failure(error)] * len(ops)
             return
         sessions.acknowledge(txn, client, self._batch.acked_below)
-        run = Operations(self._parts, self._grant, txn)
+        run = Operations(self._parts, self._grant, txn, self._fresh)
         for index, op in enumerate(ops):
             result = self._spoilers.get(index)
             if result is None:
