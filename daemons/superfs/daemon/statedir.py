@@ -172,7 +172,7 @@ def _parse(raw: bytes, path: Path) -> Identity:
     try:
         body = json.loads(raw)
         checksum = body.pop("crc32")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise damaged from None
     if checksum != _checksum(body):
         raise damaged
