@@ -15,7 +15,8 @@ if [ ! -d "$mnt/stdlib" ]; then
   # Imported under another name first: an interrupted run never looks like a finished one.
   rm -rf "$mnt/stdlib.partial"
   printf '\n\033[1m$ superfs import %s /stdlib.partial\033[0m\n' "$library"
-  "$superfs" import --dir "$dir" "$library" /stdlib.partial
+  "$superfs" import --dir "$dir" --exclude site-packages --exclude dist-packages \
+    "$library" /stdlib.partial
   mv "$mnt/stdlib.partial" "$mnt/stdlib"
 fi
 

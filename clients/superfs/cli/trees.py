@@ -74,6 +74,10 @@ def get(
 def import_tree(
     source: Annotated[str, typer.Argument(metavar="SRC", help="Local tree or file.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="In SuperFS; made if missing.")],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="NAME", help="Leave out what is called so, anywhere."),
+    ] = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar.")] = False,
     directory: DirOption = None,
@@ -88,7 +92,7 @@ def import_tree(
         file_system(target_of(directory, cluster, token_file)) as fs,
         bar(f"import {source}", quiet=quiet or as_json, count=source) as advance,
     ):
-        done = fs.import_tree(source, target, advance)
+        done = fs.import_tree(source, target, advance, exclude or ())
         _sync(fs)
     _report(done, as_json=as_json, what="imported", where=target)
 

@@ -334,10 +334,12 @@ class AsyncFileSystem:
         source: str | os.PathLike[str],
         target: AnyPath,
         progress: Callable[[Progress], object] | None = None,
+        exclude: Iterable[str | bytes] = (),
     ) -> Progress:
         """Reads local files in the trio thread: for a large tree use a FileSystem in a thread."""
         report = Reporter(Progress(), progress)
-        await self._run(Import(self.paths, report).run(os.fsencode(source), target), target)
+        names = frozenset(os.fsencode(name) for name in exclude)
+        await self._run(Import(self.paths, report, names).run(os.fsencode(source), target), target)
         return report.progress
 
     async def export_tree(

@@ -296,10 +296,13 @@ class FileSystem:
         source: str | os.PathLike[str],
         target: AnyPath,
         progress: Callable[[Progress], object] | None = None,
+        exclude: Iterable[str | bytes] = (),
     ) -> Progress:
-        """Copies a local tree (or file) in, with modes, times, owners, links and xattrs."""
+        """Copies a local tree (or file) in, with modes, times, owners, links and xattrs; but not
+        what has one of the names in `exclude`."""
         report = Reporter(Progress(), progress)
-        self._run(Import(self.paths, report).run(os.fsencode(source), target), target)
+        names = frozenset(os.fsencode(name) for name in exclude)
+        self._run(Import(self.paths, report, names).run(os.fsencode(source), target), target)
         return report.progress
 
     def export_tree(

@@ -61,7 +61,11 @@ class _Links:
 
 
 class Import:
-    def __init__(self, paths: Paths, reporter: Reporter) -> None:
+    def __init__(
+        self, paths: Paths, reporter: Reporter, exclude: frozenset[bytes] = frozenset()
+    ) -> None:
+        """`exclude`: names that are left out, with what is below them, wherever they are."""
+        self._exclude = exclude
         self._paths = paths
         self._meta = paths.meta
         self._connection = paths.connection
@@ -123,6 +127,8 @@ class Import:
         size = 0
         with os.scandir(path) as listing:
             for entry in listing:
+                if entry.name in self._exclude:
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     subdirectories.append((entry.name, entry.path))
                     continue
