@@ -1,0 +1,83 @@
+"""Dirty extents against a plain array of bytes."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from superfs.client.dirty import DirtyExtents, covers, overlay
+
+SIZE = 64
+
+writes = st.lists(
+    st.tuples(st.integers(0, SIZE), st.binary(min_size=0, max_size=24)), min_size=1, max_size=20
+)
+
+
+def model_of(sequence: list[tuple[int, bytes]]) -> list[int | None]:
+    model: list[int | None] = [None] * (SIZE + 32)
+    for offset, data in sequence:
+        model[offset : offset + len(data)] = list(data)
+    return model
+
+
+def seen(extents: list[tuple[int, bytes]]) -> list[int | None]:
+    return model_of(extents)
+
+
+def check(dirty: DirtyExtents, model: list[int | None]) -> None:
+    extents = dirty.overlapping(0, len(model))
+    assert seen(extents) == model
+    assert dirty.bytes == sum(1 for b in model if b is not None)
+    assert dirty.end == max((i + 1 for i, b in enumerate(model) if b is not None), default=0)
+    for (start, data), (following, _) in itertools.pairwise(extents):
+        assert start + len(data) < following, "extents that touch are joined"
+
+
+@given(writes)
+def test_last_write_wins(sequence: list[tuple[int, bytes]]) -> None:
+    dirty = DirtyExtents()
+    for index, (offset, data) in enumerate(sequence):
+        dirty.write(offset, data)
+        check(dirty, model_of(sequence[: index + 1]))
+
+
+@given(writes, st.integers(0, SIZE + 20))
+def test_truncate(sequence: list[tuple[int, bytes]], size: int) -> None:
+    dirty = DirtyExtents()
+    for offset, data in sequence:
+        dirty.write(offset, data)
+    dirty.truncate(size)
+    model = model_of(sequence)
+    model[size:] = [None] * len(model[size:])
+    check(dirty, model)
+
+
+@given(writes, writes)
+def test_what_comes_back_goes_under_what_is_newer(
+    older: list[tuple[int, bytes]], newer: list[tuple[int, bytes]]
+) -> None:
+    dirty = DirtyExtents()
+    for offset, data in older:
+        dirty.write(offset, data)
+    taken = dirty.take()
+    assert not dirty
+    for offset, data in newer:
+        dirty.write(offset, data)
+    dirty.put_under(taken)
+    check(dirty, model_of(older + newer))
+
+
+@given(writes, st.integers(0, SIZE), st.integers(0, 40))
+def test_overlay(sequence: list[tuple[int, bytes]], offset: int, length: int) -> None:
+    dirty = DirtyExtents()
+    for at, data in sequence:
+        dirty.write(at, data)
+    base = bytes(range(200, 200 + length))
+    extents = dirty.overlapping(offset, length)
+    model = model_of(sequence)[offset : offset + length]
+    wanted = bytes(b if m is None else m for m, b in zip(model, base, strict=False))
+    assert overlay(base, offset, extents)[: len(wanted)] == wanted
+    assert covers(extents, offset, length) <= (None not in model)
