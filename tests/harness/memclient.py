@@ -1,0 +1,134 @@
+"""A connection without daemons, for tests of the client: the rules on a store in memory, and data
+daemons that are a dict of bytes. Everything answers at once.
+
+Failures are provoked by `meta.fail[verb]` (the next call of that verb) and by `data.lose`.
+"""
+
+from __future__ import annotations
+
+import random
+import stat
+from typing import TYPE_CHECKING, Any
+
+from harness.memcluster import MemMeta
+from superfs.client.retry import delays
+from superfs.core.attrs import Flag
+from superfs.core.errors import Code, FsError
+from superfs.core.ids import ROOT, ROOT_GENERATION
+from superfs.core.namespace.end_truncate import end_truncate
+from superfs.core.namespace.txn import Caller, Ref
+from superfs.rpc.pending import Pending, completed
+from superfs.v1 import data_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from superfs.client.data import Where
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.outcome import Outcome
+
+ROOT_REF = Ref(ROOT, ROOT_GENERATION, ROOT)
+
+
+class TruncatingMeta(MemMeta):
+    """As a metadata daemon: a shrink is finished at the data daemons before it is answered."""
+
+    def __init__(self, data: MemData) -> None:
+        super().__init__()
+        self._data = data
+
+    async def setattr(self, *args: Any, **options: Any) -> Outcome:  # noqa: ANN401
+        outcome: Outcome = await self.__getattr__("setattr")(*args, **options)
+        attr = outcome.attr
+        assert attr is not None
+        for ino, generation in self.store.reaped:
+            self._data.files.pop((ino, generation), None)
+        self.store.reaped.clear()
+        if attr.flags & Flag.TRUNCATING:
+            del self._data.files[attr.ino, attr.data_generation][attr.size :]
+            self.store.shrunk.clear()
+            return self.store.run(end_truncate, Ref(attr.ino, attr.generation, attr.place))
+        return outcome
+
+
+class MemData:
+    """As DataClient. `lose` writes are answered with an error."""
+
+    def __init__(self) -> None:
+        self.files: dict[tuple[int, int], bytearray] = {}
+        self.commits = 0
+        self.lose: list[FsError] = []
+
+    def has_room_to_read(self, _length: int) -> bool:
+        return True
+
+    async def read(self, where: Where, offset: int, length: int) -> bytes:
+        held = self.files.get((where.ino, where.data_generation), bytearray())
+        return bytes(held[offset : offset + length]).ljust(length, b"\0")
+
+    async def start_read(
+        self, where: Where, offset: int, length: int
+    ) -> list[tuple[int, Pending[data_pb2.DataReply]]]:
+        data = await self.read(where, offset, length)
+        return [(length, completed(data_pb2.DataReply(data=data)))]
+
+    async def start_write(
+        self, where: Where, offset: int, data: bytes
+    ) -> list[Pending[data_pb2.DataReply]]:
+        assert where.data_generation, "data goes under a generation"
+        assert where.chains, "data goes to chains"
+        if self.lose:
+            error = self.lose.pop()
+            return [completed(data_pb2.DataReply(code=error.code, detail=error.detail))]
+        held = self.files.setdefault((where.ino, where.data_generation), bytearray())
+        held.extend(bytes(max(0, offset - len(held))))
+        held[offset : offset + len(data)] = data
+        return [completed(data_pb2.DataReply())]
+
+    async def start_write_many(
+        self, writes: Iterable[tuple[Where, int, bytes]]
+    ) -> list[Pending[data_pb2.DataReply]]:
+        return [p for w, o, d in writes for p in await self.start_write(w, o, d)]
+
+    async def commit(self, _chains: Iterable[int] | None = None) -> None:
+        self.commits += 1
+
+
+class _Writeback:
+    def note(self, _file: object) -> None:
+        """Nothing ages: tests flush."""
+
+
+class MemConnection:
+    """What `OpenInode` takes for a connection."""
+
+    retry_timeout_s = 5.0
+
+    def __init__(self) -> None:
+        self.data = MemData()
+        self.meta = TruncatingMeta(self.data)
+        self.writeback = _Writeback()
+        self.caller = Caller()
+        self.slept = 0
+
+    def delays(self) -> Iterator[float]:
+        return delays(random.Random(1), first_s=0.0001, last_s=0.0001)
+
+    def sleep(self, _seconds: float) -> Pending[None]:
+        self.slept += 1
+        return completed(None)
+
+    async def new_file(self, name: bytes = b"file") -> Attr:
+        outcome = await self.meta.create(ROOT_REF, name, stat.S_IFREG | 0o644)
+        attr: Attr = outcome.attr
+        return attr
+
+    async def now(self, attr: Attr) -> Attr:
+        """What the server says by now."""
+        ref = Ref(attr.ino, attr.generation, attr.place)
+        found: Attr = (await self.meta.getattr(ref)).attr
+        return found
+
+
+def busy() -> FsError:
+    return FsError(Code.BUSY, "provoked")
