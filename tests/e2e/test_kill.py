@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,32 +125,47 @@ def test_kill_daemons_a_hundred_times(mount: Mount, tmp_path: Path, victim: str)
     rounds(mount, tmp_path, [victim], 100, seed=2)
 
 
+@pytest.fixture(scope="module")
+def busy_mount() -> Iterator[Mount]:
+    """Small segments and eager compaction, so that every step of a daemon comes soon."""
+    store = {"segment_bytes": 8 << 20, "sync_interval_s": 0.1}
+    compaction = {"quiet_s": 0.05, "live_percent_max": 90}
+    settings = {"datad": {"store": store, "compaction": compaction}}
+    with Cluster(settings=settings) as cluster, Mount(cluster) as mount:
+        yield mount
+        cluster.trouble([".*"])
+
+
 @pytest.mark.parametrize("point", FAILPOINTS)
-def test_kill_at_every_failpoint(tmp_path: Path, point: str) -> None:
-    """The daemon dies at exactly this point, the third time it comes there."""
-    victim = "metad-1" if point.startswith("metad") else "datad-2"
-    with Cluster() as cluster, Mount(cluster) as mount:
-        writer = Writer(mount.point / "work", tmp_path, 3)
-        try:
-            writer.progress(5)
-            armed = {**cluster.env, "SUPERFS_FAILPOINTS": f"{point}=kill*3"}
-            daemon = cluster.daemons[victim]
-            daemon.stop()
-            daemon.env = armed
-            daemon.start()
-            try:
-                wait_until(lambda: not daemon.running, f"{point} is reached", timeout_s=15)
-            except AssertionError:
-                pytest.skip(f"{point} is not reached by this workload in 15 s")
-            finally:
-                daemon.env = cluster.env
-            assert daemon.wait() == -9, daemon.tail()
-            cluster.start([victim])
-            writer.progress(20)
-            writer.finish()
-        finally:
-            writer.process.kill()
-        verify_twice(mount, writer)
+def test_kill_at_every_failpoint(busy_mount: Mount, tmp_path: Path, point: str) -> None:
+    """The daemon dies at exactly this point, the second time it comes there."""
+    cluster = busy_mount.cluster
+    daemon = cluster.metad if point.startswith("metad") else cluster.datad
+    writer = Writer(busy_mount.point / point, tmp_path, 3)
+    try:
+        writer.progress(3)
+        daemon.stop()
+        daemon.env = {**cluster.env, "SUPERFS_FAILPOINTS": f"{point}=kill*2"}
+        daemon.start()
+        daemon.env = cluster.env
+        wait_until(lambda: not daemon.running, f"{point} is reached", timeout_s=40)
+        assert daemon.wait() == -signal.SIGKILL, daemon.tail()
+        cluster.start([daemon.name])
+        writer.progress(10)
+        writer.finish()
+    finally:
+        writer.process.kill()
+    writer.verify()
+    fsck(cluster)
+
+
+def test_nothing_is_lost_after_all_failpoints(busy_mount: Mount) -> None:
+    """The same cluster with every cache gone."""
+    busy_mount.unmount()
+    busy_mount.cluster.stop()
+    busy_mount.cluster.start()
+    busy_mount.start()
+    fsck(busy_mount.cluster)
 
 
 def test_restart_of_everything_under_load(mount: Mount, tmp_path: Path) -> None:
