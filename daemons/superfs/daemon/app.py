@@ -1,6 +1,6 @@
 """How every daemon starts, serves and stops. A daemon's own `main` is one call of `run_daemon`.
 
-    superfs-NAME --config FILE [--key-file FILE]    serve
+    superfs-NAME --config FILE    serve
                  --check-config | --print-config | --format
 
 Start: configuration, logging, key, lock on the state directory, `Service.start`, gRPC, READY.
@@ -147,10 +147,9 @@ class Daemon(Generic[C]):
             return 0
         common = config.daemon
         log = logs.configure(common.log_level, common.log_format, daemon=self._name)
-        key_file = args.key_file or common.key_file
         if args.format and self._makes_key:
-            keyfile.make_key(key_file)
-        authority = Authority(keyfile.read_key(key_file))
+            keyfile.make_key(common.key_file)
+        authority = Authority(keyfile.read_key(common.key_file))
         if self._command is not None and self._command.wanted(args):
             return self._command.run(args, config, authority)
         world = World(
@@ -183,9 +182,6 @@ class Daemon(Generic[C]):
         parser = argparse.ArgumentParser(prog=f"superfs-{self._name}", allow_abbrev=False)
         parser.add_argument(
             "--config", type=Path, default=Path(f"/etc/superfs/{self._name}.toml"), metavar="FILE"
-        )
-        parser.add_argument(
-            "--key-file", type=Path, metavar="FILE", help="instead of daemon.key_file"
         )
         act = parser.add_mutually_exclusive_group()
         act.add_argument("--check-config", action="store_true", help="read the file and stop")
