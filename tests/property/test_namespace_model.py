@@ -31,7 +31,6 @@ from superfs.core.namespace.end_truncate import end_truncate
 from superfs.core.namespace.outcome import Entry, Outcome
 from superfs.core.namespace.release_orphan import release_orphan
 from superfs.core.namespace.txn import Caller
-from superfs.core.namespace.verbs import VERBS
 from superfs.meta.memstore import MemStore
 
 CALLER = Caller(session=7, umask=0)
@@ -68,10 +67,10 @@ class Namespace(RuleBasedStateMachine):
         nodes = [n for n in self.model.nodes if n.is_regular]
         return nodes[pick % len(nodes)]
 
-    def do(self, verb: str, *args: Any, **options: Any) -> Outcome:  # noqa: ANN401
-        return self.store.run(VERBS[verb], CALLER, *args, **options)
+    def do(self, verb: str, *args: object, **options: object) -> Outcome:
+        return self.store.do(verb, CALLER, *args, **options)
 
-    def refused(self, error: Refused, verb: str, *args: Any, **options: Any) -> None:  # noqa: ANN401
+    def refused(self, error: Refused, verb: str, *args: object, **options: object) -> None:
         with pytest.raises(FsError) as got:
             self.do(verb, *args, **options)
         assert got.value.code == error.args[0], (verb, got.value, error)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.txn import Caller, Ref
-from superfs.core.namespace.verbs import VERBS
 from superfs.meta.memstore import MemStore
 
 if TYPE_CHECKING:
@@ -38,21 +37,40 @@ class Namespace:
     def __init__(self) -> None:
         self.store = MemStore()
 
-    def do(self, verb: str, *args: Any, caller: Caller = KERNEL, **options: Any) -> Outcome:  # noqa: ANN401
-        outcome = self.store.run(VERBS[verb], caller, *args, **options)
+    def do(self, verb: str, *args: object, caller: Caller = KERNEL, **options: object) -> Outcome:
+        outcome = self.store.do(verb, caller, *args, **options)
         assert self.store.findings() == []
         return outcome
 
-    def attr(self, verb: str, *args: Any, **options: Any) -> Attr:  # noqa: ANN401
-        attr = self.do(verb, *args, **options).attr
+    def attr(self, verb: str, *args: object, caller: Caller = KERNEL, **options: object) -> Attr:
+        attr = self.do(verb, *args, caller=caller, **options).attr
         assert attr is not None
         return attr
 
-    def file(self, name: bytes, mode: int = 0o644, within: Ref = TOP, **options: Any) -> Ref:  # noqa: ANN401
-        return ref_of(self.attr("create", within, name, stat.S_IFREG | mode, **options))
+    def file(
+        self,
+        name: bytes,
+        mode: int = 0o644,
+        within: Ref = TOP,
+        *,
+        caller: Caller = KERNEL,
+        **options: object,
+    ) -> Ref:
+        mode |= stat.S_IFREG
+        return ref_of(self.attr("create", within, name, mode, caller=caller, **options))
 
-    def dir(self, name: bytes, mode: int = 0o755, within: Ref = TOP, **options: Any) -> Ref:  # noqa: ANN401
-        return ref_of(self.attr("mkdir", within, name, mode, **options))
+    def dir(
+        self,
+        name: bytes,
+        mode: int = 0o755,
+        within: Ref = TOP,
+        *,
+        caller: Caller = KERNEL,
+        version_min: int = 0,
+    ) -> Ref:
+        return ref_of(
+            self.attr("mkdir", within, name, mode, caller=caller, version_min=version_min)
+        )
 
     def symlink(self, name: bytes, target: bytes = b"to", within: Ref = TOP) -> Ref:
         return ref_of(self.attr("create", within, name, stat.S_IFLNK, target=target))
@@ -60,9 +78,9 @@ class Namespace:
     def stat(self, inode: Ref) -> Attr:
         return self.attr("getattr", inode)
 
-    def spilled(self, name: bytes, size: int, **options: Any) -> Ref:  # noqa: ANN401
+    def spilled(self, name: bytes, size: int) -> Ref:
         """A file of `size` bytes on data daemons."""
-        inode = self.file(name, **options)
+        inode = self.file(name)
         prepared = self.do("new_data", inode)
         assert prepared.attr is not None
         change = prepared.attr.change

@@ -181,7 +181,6 @@ def test_inline_contents_at_the_limit(fs: Namespace) -> None:
 def test_contents_refuse(fs: Namespace) -> None:
     inode, directory, link = fs.file(b"f"), fs.dir(b"d"), fs.symlink(b"l")
     big = fs.spilled(b"big", 100)
-    generation = fs.stat(big).data_generation
     calls: list[tuple[Code, str, tuple[Any, ...], dict[str, Any]]] = [
         (
             Code.IS_DIRECTORY,
@@ -237,6 +236,11 @@ def test_contents_refuse(fs: Namespace) -> None:
     for code, verb, arguments, options in calls:
         with refuses(code):
             fs.do(verb, *arguments, **options)
+
+
+def test_publish_refuses(fs: Namespace) -> None:
+    big = fs.spilled(b"big", 100)
+    generation = fs.stat(big).data_generation
     publications: list[tuple[Code, int, dict[str, Any]]] = [
         (Code.STALE_DATA, generation + 1, {"size": 5}),
         (Code.STALE_DATA, 0, {"size": 5}),

@@ -24,12 +24,14 @@ from superfs.core.layout import assign_chains
 from superfs.core.limits import INLINE_BYTES_MAX, SYMLINK_BYTES_MAX
 from superfs.core.namespace.check import Finding, check
 from superfs.core.namespace.make_root import make_root
-from superfs.core.namespace.txn import Dentry, Directory, Orphan, Txn
+from superfs.core.namespace.txn import Caller, Dentry, Directory, Orphan, Txn
+from superfs.core.namespace.verbs import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from superfs.core.attrs import Attr
+    from superfs.core.namespace.outcome import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,6 +79,10 @@ class MemStore:
         except FsError:
             assert self.mutations == before, f"{rule.__name__} changed something and then raised"
             raise
+
+    def do(self, verb: str, caller: Caller, *args: object, **options: object) -> Outcome:
+        """One operation by the name that it has on the wire."""
+        return self.run(VERBS[verb], caller, *args, **options)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
