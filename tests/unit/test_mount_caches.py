@@ -113,8 +113,10 @@ def test_the_meter_counts_in_powers_of_two() -> None:
     gauge = meter.of("read")
     for ns in (100, 2_000_000, 10**12):
         gauge.note(ns)
-    seconds, errors = meter.collect()
+    meter.figures["inodes"] = ("Inodes", lambda: 3)
+    seconds, errors, inodes = meter.collect()
     counts = {s.labels["le"]: s.value for s in seconds.samples if s.name.endswith("_bucket")}
     assert counts["+Inf"] == 3
     assert sorted(counts.values())[0] == 1
     assert errors.samples[0].value == 0
+    assert inodes.samples[0].value == 3

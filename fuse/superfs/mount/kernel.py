@@ -55,6 +55,10 @@ def prepare(path: Path, *, recover: bool) -> None:
     """Raises what is in the way of mounting there."""
     try:
         found = path.stat()
+        if is_superfs(path):
+            # The kernel may still answer a stat for a mount whose process has ended.
+            os.statvfs(path)
+            raise MountError(f"mount point {path} is busy: a SuperFS is mounted there already")
     except FileNotFoundError:
         raise MountError(f"mount point {path} does not exist: create it with mkdir") from None
     except OSError as error:
@@ -70,8 +74,6 @@ def prepare(path: Path, *, recover: bool) -> None:
         return
     if not stat.S_ISDIR(found.st_mode):
         raise MountError(f"mount point {path} is not a directory")
-    if is_superfs(path):
-        raise MountError(f"mount point {path} is busy: a SuperFS is mounted there already")
 
 
 def is_superfs(path: Path) -> bool:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from prometheus_client import Metric
 
@@ -36,6 +36,8 @@ class Gauge:
 class Meter(Collector):
     def __init__(self) -> None:
         self.gauges: dict[str, Gauge] = {}
+        self.figures: dict[str, tuple[str, Callable[[], int]]] = {}
+        """Name -> (what it is, how many now)."""
 
     def of(self, operation: str) -> Gauge:
         return self.gauges.setdefault(operation, Gauge())
@@ -50,7 +52,11 @@ class Meter(Collector):
         for operation, gauge in list(self.gauges.items()):
             seconds.add_metric([operation], _cumulated(gauge.buckets), gauge.ns / 1e9)
             errors.add_metric([operation], gauge.errors)
-        return [seconds, errors]
+        figures = [
+            GaugeMetricFamily(f"superfs_mount_{name}", text, value=count())
+            for name, (text, count) in self.figures.items()
+        ]
+        return [seconds, errors, *figures]
 
 
 def _cumulated(buckets: list[int]) -> list[tuple[str, float]]:

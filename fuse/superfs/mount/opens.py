@@ -74,8 +74,9 @@ class Opens:
         if node.file is None:
             self._to_release[key] = (node.ref, self._now())
 
-    def is_told(self, node: Node) -> bool:
-        return (node.ino, node.generation) in self._told
+    @property
+    def registered(self) -> int:
+        return len(self._told)
 
     async def before_removal(self, node: Node | None) -> None:
         """Called before a name is removed: of a file that is closed here the server must not

@@ -45,6 +45,9 @@ def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: Mo
         connection.meta, lambda attr: OpenInode(connection, attr), options, root, kernel=pyfuse3
     )
     meter = Meter()
+    mounted = services.mounted
+    meter.figures["inodes"] = ("Inodes the kernel knows", lambda: len(mounted.nodes))
+    meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
     stop_metrics = serve_metrics(options.metrics, meter)
     try:
         pyfuse3.init(
@@ -75,6 +78,8 @@ def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:
         server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
     except (OSError, ValueError) as error:
         raise kernel.MountError(f"metrics address {address!r}: {error}") from None
+
+    log.info("metrics at http://%s:%d/metrics", *server.server_address[:2])
 
     def stop() -> None:
         server.shutdown()
