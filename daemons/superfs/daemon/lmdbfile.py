@@ -30,6 +30,8 @@ ADVICE = (
 
 _MAGIC = 0xBEEFC0DE
 _DATA_VERSION = 1
+_DEATHS = (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
+"""What damage does to the child; any other signal came from outside."""
 
 
 def data_file(store: Path) -> Path:
@@ -89,10 +91,12 @@ def check_in_child(module: str, args: Sequence[str], path: Path) -> None:
     if child.returncode == 0:
         return
     if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
+        number = signal.Signals(-child.returncode)
+        if number not in _DEATHS:
+            raise FsError(Code.IO, f"{path}: the check was ended by {number.name}; start again")
         raise FsError(
             Code.DAMAGED,
-            f"{path} cannot be read: the check was ended by {name}, "
+            f"{path} cannot be read: the check was ended by {number.name}, "
             f"as it is for a page that is zeroed or cut off. {ADVICE}",
         )
     try:
