@@ -8,6 +8,7 @@ PYTHON  ?= python3
 PREFIX  ?= /opt/superfs
 BENCH   ?= $(wildcard bench/*.py)
 BIN     := .venv/bin
+PROGRAMS := superfs superfs-clusterd superfs-metad superfs-datad superfs-mount
 SUPERFS := $(BIN)/superfs
 
 RUN_PACKAGES  := python3 python3-venv python3-dev fuse3 libfuse3-dev pkg-config gcc libc6-dev
@@ -96,6 +97,32 @@ soak: .venv/.dev ## the long tests: minutes to hours
 
 torch: .venv/.installed ## PyTorch, for the clients that need it
 	$(BIN)/python -m pip install torch==2.13.0
+
+install-system: ## as root: programs to PREFIX, units, mount.superfs, example configuration
+	@[ "$$(id -u)" = 0 ] || { echo 'Run it as root: sudo make install-system' >&2; exit 1; }
+	$(call need,$(RUN_PACKAGES))
+	@[ -x $(PREFIX)/bin/python ] || $(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip install -q --disable-pip-version-check .
+	ln -sf $(addprefix $(PREFIX)/bin/,$(PROGRAMS)) /usr/local/bin/
+	install -m 755 systemd/mount.superfs /sbin/mount.superfs
+	install -D -m 644 -t /usr/lib/systemd/system systemd/*.service systemd/*.target
+	install -D -m 644 systemd/superfs.sysusers.conf /usr/lib/sysusers.d/superfs.conf
+	install -D -m 644 systemd/superfs.tmpfiles.conf /usr/lib/tmpfiles.d/superfs.conf
+	install -D -m 644 -t /usr/share/doc/superfs README.md docs/*.md
+	if command -v systemd-sysusers >/dev/null; then systemd-sysusers superfs.conf; \
+	  systemd-tmpfiles --create superfs.conf; fi
+	@for pair in clusterd:clusterd metad:metad-1 datad:datad-2 mount:mount; do \
+	  to=/etc/superfs/$${pair#*:}.toml; \
+	  [ -e $$to ] || install -D -m 644 systemd/$${pair%:*}.toml $$to; done
+	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	@echo 'Installed. What comes next is in docs/operations.md, "On several machines".'
+
+uninstall-system: ## as root: take all that away again, but configuration and data
+	rm -f /sbin/mount.superfs $(addprefix /usr/local/bin/,$(PROGRAMS)) \
+	  /usr/lib/systemd/system/superfs{.target,-*.service} \
+	  /usr/lib/sysusers.d/superfs.conf /usr/lib/tmpfiles.d/superfs.conf
+	rm -rf $(PREFIX) /usr/share/doc/superfs
+	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 clean: stop ## stop, then remove what can be made again (never DIR)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

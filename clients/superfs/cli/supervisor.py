@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from superfs.cli.home import Home
     from superfs.cli.programs import Program
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 900.0
+"""A daemon reads its whole store before it serves."""
+PATIENCE_S = 10.0
 POLL_S = 0.05
 KILL_WAIT_S = 10.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -140,12 +142,16 @@ class Supervisor:
     def _await_ready(self, child: Child) -> None:
         name = child.program.name
         deadline = self._clock() + READY_TIMEOUT_S
+        patience = self._clock() + PATIENCE_S
         while not child.program.ready():
             self._turn(POLL_S)
             if self._stops:
                 raise _Stop
             if not child.running:
                 raise self._did_not_start(child, child.describe_end())
+            if self._clock() > patience:
+                patience = deadline
+                self._tell(f"{name}: takes its time; see {child.program.log}")
             if self._clock() > deadline:
                 raise self._did_not_start(child, f"is not ready after {READY_TIMEOUT_S:g} s")
         child.state = State.READY

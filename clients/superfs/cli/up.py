@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from superfs.cli.home import Home
 
-OTHER_READY_TIMEOUT_S = 180.0
+OTHER_READY_TIMEOUT_S = supervisor.READY_TIMEOUT_S
 DOWN_TIMEOUT_S = 180.0
 POLL_S = 0.05
 
