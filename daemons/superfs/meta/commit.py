@@ -167,6 +167,9 @@ class Committer:
         going = True
         while going:
             jobs, going = self._take()
+            if self.broken:
+                self._fail(jobs, FsError(Code.UNAVAILABLE, "the store is not usable"))
+                continue
             if not jobs:
                 continue
             try:
@@ -175,8 +178,10 @@ class Committer:
                 # A bug, or the disk: either way nothing of these jobs may be called durable.
                 self.broken = True
                 self._world.log.critical("commit failed", error=repr(error), exc_info=error)
-                self._fail(jobs, FsError(Code.UNAVAILABLE, "the store is not usable"))
-                self._world.fatal(f"commit failed: {error}")
+                try:
+                    self._world.fatal(f"commit failed: {error}")
+                finally:
+                    self._fail(jobs, FsError(Code.UNAVAILABLE, "the store is not usable"))
 
     def _take(self) -> tuple[list[Job], bool]:
         """All that waits, up to the limits of one transaction; False with the last of all."""
