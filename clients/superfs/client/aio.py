@@ -29,10 +29,10 @@ from superfs.core.errors import Code, FsError
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
     from types import TracebackType
 
-    from superfs.client.bulk import Location
+    from superfs.client.bulk import Files, Location
     from superfs.client.config import ClientConfig
     from superfs.client.resolve import AnyPath
     from superfs.core.attrs import Attr
@@ -281,9 +281,7 @@ class AsyncFileSystem:
 
     # ---- many at once: see FileSystem
 
-    async def put_many(
-        self, files: Mapping[AnyPath, bytes] | Iterable[tuple[AnyPath, bytes]], mode: int = 0o644
-    ) -> None:
+    async def put_many(self, files: Files, mode: int = 0o644) -> None:
         await self._run(bulk.put_many(self.paths, files, mode))
 
     async def get_many(self, paths: Iterable[AnyPath]) -> list[bytes | OSError]:

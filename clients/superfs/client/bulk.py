@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,21 @@ from superfs.core.limits import REMOVE_TREE_ENTRIES_MAX as REMOVE_ENTRIES
 from superfs.rpc.pending import gather, run_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Sequence
     from typing import Any
 
     from superfs.client.paths import Paths
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Entry
     from superfs.core.namespace.txn import Ref
+
+# A mapping's key type is invariant: each kind of path is named.
+Files = (
+    Mapping[str, bytes]
+    | Mapping[bytes, bytes]
+    | Mapping[os.PathLike[str], bytes]
+    | Iterable[tuple[AnyPath, bytes]]
+)
 
 WIDTH = 16
 """Directories worked on at once."""
@@ -87,7 +95,7 @@ async def _by_directory(
 
 async def put_many(
     paths: Paths,
-    files: Mapping[AnyPath, bytes] | Iterable[tuple[AnyPath, bytes]],
+    files: Files,
     mode: int,
 ) -> None:
     pairs = list(files.items()) if isinstance(files, Mapping) else list(files)

@@ -29,10 +29,10 @@ from superfs.core.errors import FsError
 from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
-    from superfs.client.bulk import Location
+    from superfs.client.bulk import Files, Location
     from superfs.client.config import ClientConfig
     from superfs.client.resolve import AnyPath
 
@@ -233,9 +233,7 @@ class FileSystem:
 
     # ---- many at once: what POSIX lacks
 
-    def put_many(
-        self, files: Mapping[AnyPath, bytes] | Iterable[tuple[AnyPath, bytes]], mode: int = 0o644
-    ) -> None:
+    def put_many(self, files: Files, mode: int = 0o644) -> None:
         """New files with their contents; existing ones are replaced, as by a rename over them.
         Their directories must exist."""
         self._run(bulk.put_many(self.paths, files, mode))

@@ -29,22 +29,30 @@ class Background:
     def __init__(self, name: str) -> None:
         self._name = name
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._active: dict[Coroutine[Any, Any, Any], Pending[Any]] = {}
+        self._sleepers: set[Pending[None]] = set()
 
     def spawn(self, coro: Coroutine[Any, Any, T]) -> Pending[T]:
         """Its result, for whoever cares. An error that nobody can see is the coroutine's to log:
         the Pending holds it."""
         result: Pending[T] = Pending()
-        self._post(lambda: self._begin(coro, result))
+        try:
+            self._post(lambda: self._begin(coro, result))
+        except FsError:
+            coro.close()
+            raise
         return result
 
     def sleep(self, seconds: float) -> Pending[None]:
+        """Fails when it is closed before."""
         result: Pending[None] = Pending()
+        self._sleepers.add(result)
+        result.on_done(lambda: self._sleepers.discard(result))
         self.call_later(seconds, lambda: result.complete(None))
         return result
 
@@ -60,19 +68,23 @@ class Background:
         self._inbox.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        while not self._inbox.empty():
+            task = self._inbox.get()
+            if task is not None:
+                task()  # too late to begin anything: `_begin` says so to its Pending
         for coro, result in list(self._active.items()):
             coro.close()
-            result.fail(FsError(Code.UNAVAILABLE, "the connection was closed"))
+            result.fail(_closed())
         self._active.clear()
-        for _, _, ring in self._timers:
-            ring()  # sleepers driven elsewhere find the closed connection by themselves
         self._timers.clear()
+        for sleeper in list(self._sleepers):
+            sleeper.fail(_closed())
 
     # ---- in the thread
 
     def _post(self, task: Callable[[], None]) -> None:
         if self._closed:
-            raise FsError(Code.UNAVAILABLE, "the connection was closed")
+            raise _closed()
         self._inbox.put(task)
         if self._thread is None:
             with self._starting:
@@ -98,15 +110,19 @@ class Background:
                     log.exception("a timer failed")
 
     def _add_timer(self, due: float, callback: Callable[[], object]) -> None:
-        heapq.heappush(self._timers, (due, next(self._order), lambda: _call(callback)))
+        heapq.heappush(self._timers, (due, next(self._order), callback))
 
     def _begin(self, coro: Coroutine[Any, Any, Any], result: Pending[Any]) -> None:
+        if self._closed:
+            coro.close()
+            result.fail(_closed())
+            return
         self._active[coro] = result
         self._step(coro)
 
     def _step(self, coro: Coroutine[Any, Any, Any]) -> None:
         result = self._active.get(coro)
-        if result is None:
+        if result is None or self._closed:
             return
         try:
             while True:
@@ -121,9 +137,9 @@ class Background:
             result.fail(error)
 
 
+def _closed() -> FsError:
+    return FsError(Code.UNAVAILABLE, "the connection was closed")
+
+
 def _nothing() -> None:
     return None
-
-
-def _call(callback: Callable[[], object]) -> None:
-    callback()
