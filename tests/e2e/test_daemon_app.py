@@ -152,6 +152,7 @@ def test_failures_end_the_process(toy: Toy, how: str, status: int, says: str) ->
     toy.configure(how)
     assert toy.ended() == status
     assert toy.said(says)
+    assert not toy.said("Exception ignored")
 
 
 def test_an_address_in_use(toy: Toy) -> None:
@@ -164,6 +165,15 @@ def test_an_address_in_use(toy: Toy) -> None:
     second.config.write_text(second.config.read_text().replace("toy-8.sock", "toy-7.sock"))
     assert second.ended() == 1
     assert second.said("another daemon already listens")
+    port = next(
+        json.loads(line)["metrics"]
+        for line in toy.log.read_text().splitlines()
+        if '"serving"' in line
+    )
+    second.configure("serve", f'metrics = "{port}"\n')
+    assert second.ended() == 1
+    assert second.said(f"metrics: cannot listen on {port}")
+    assert not second.said("Traceback")
     assert toy.process is not None
     toy.process.terminate()
     assert toy.process.wait(30) == 0

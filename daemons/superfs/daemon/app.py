@@ -236,23 +236,28 @@ class _Run:
             common.listen, world.authority, world.clock.now_ns, RpcMetrics(world.metrics)
         )
         self._service.register(server)
-        await server.start()
         metrics = MetricsServer(common.metrics, world.metrics) if common.metrics else None
-        addresses = ", ".join(server.addresses)
-        world.log.info(
-            "serving", listen=list(server.addresses), metrics=metrics.address if metrics else ""
-        )
-        self._notify.ready(f"serving on {addresses}")
-        await self._stop.wait()
-        await server.stop(common.stop_grace_s)
-        await self._service.stop()
-        if metrics is not None:
-            metrics.close()
+        try:
+            await server.start()
+            world.log.info(
+                "serving", listen=list(server.addresses), metrics=metrics.address if metrics else ""
+            )
+            self._notify.ready(f"serving on {', '.join(server.addresses)}")
+            await self._stop.wait()
+            await server.stop(common.stop_grace_s)
+            await self._service.stop()
+        finally:
+            await server.stop(0)  # when something else has failed: nothing is answered any more
+            if metrics is not None:
+                metrics.close()
 
     def _failed(self, group: BaseExceptionGroup[Any]) -> int:
         errors = _leaves(group)
         for error in errors:
-            expected = isinstance(error, FsError) and error.code is not Code.INTERNAL
+            # An OSError without a number is one of ours, in plain words.
+            expected = (isinstance(error, FsError) and error.code is not Code.INTERNAL) or (
+                isinstance(error, OSError) and error.errno is None
+            )
             self._world.log.critical(
                 "failed", error=str(error), exc_info=None if expected else error
             )

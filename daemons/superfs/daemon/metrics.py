@@ -32,7 +32,10 @@ class MetricsServer:
 
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         host, port = split_address(address)
-        self._server, self._thread = start_http_server(port, host, registry)
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise OSError(f"metrics: cannot listen on {address}: {error.strerror}") from None
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:

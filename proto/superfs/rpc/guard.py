@@ -27,6 +27,8 @@ from superfs.rpc.errors import message_of, status_of, trailing_metadata
 
 OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/superfs.v1.Cluster/Handshake")
 
+STOPPING = "the daemon is stopping"
+
 log = logging.getLogger("superfs.rpc")
 
 _grant: contextvars.ContextVar[Grant] = contextvars.ContextVar("superfs-grant")
@@ -130,6 +132,8 @@ class Guard(grpc.aio.ServerInterceptor):
             if stream:
                 self._streams.add(task)
             try:
+                if stream and self._stopping:
+                    raise FsError(Code.UNAVAILABLE, STOPPING)
                 return await run(request, context)
             except FsError as error:
                 code = error.code
@@ -142,7 +146,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 if not (stream and self._stopping):
                     raise
                 task.uncancel()
-                await abort(context, FsError(code, "the daemon is stopping"))
+                await abort(context, FsError(code, STOPPING))
             except Exception:
                 code = Code.INTERNAL
                 log.exception("an unexpected error in %s", method)
