@@ -27,9 +27,10 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 
 @pytest.fixture
-def other(cluster: Cluster) -> Iterator[Mount]:
+def other(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """A second mount of the shared cluster, beside the one of `place`."""
-    with mounted(cluster, "other", release_delay_s=0.2, metrics="127.0.0.1:0") as mount:
+    name = f"beside-{request.node.name}"  # and so a log of its own
+    with mounted(cluster, name, release_delay_s=0.2, metrics="127.0.0.1:0") as mount:
         yield mount
     mount.point.rmdir()
 

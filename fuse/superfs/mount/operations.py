@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from superfs.core.attrs import Set
@@ -90,7 +91,11 @@ class Operations(pyfuse3.Operations):
         self._dirs: Handles[DirHandle] = Handles()
         self._callers: dict[tuple[int, int, int], Caller] = {}
         handlers = [n for n in dir(self) if getattr(getattr(self, n), "served", False)]
+        self.begun = trio.Event()  # the kernel has asked its first question
         self.gauges = {name: meter.of(name) for name in handlers}
+
+    def init(self) -> None:
+        self.begun.set()
 
     def _caller(self, ctx: RequestContext) -> Caller:
         key = (ctx.uid, ctx.gid, ctx.umask)

@@ -2,6 +2,10 @@
 
 Unmounting from outside, SIGTERM and SIGINT all end the same way: no new requests, everything that
 waits in memory goes to the daemons, the connection closes.
+
+This process never makes a system call on its own mount while it serves: a thread that waits for
+an answer of its own process cannot be killed, and kill -9 would leave the mount hanging for ever.
+Unmounting is a child's work for that reason.
 """
 
 from __future__ import annotations
@@ -49,20 +53,20 @@ def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: Mo
     meter.figures["inodes"] = ("Inodes the kernel knows", lambda: len(mounted.nodes))
     meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
     stop_metrics = serve_metrics(options.metrics, meter)
+    operations = Operations(services, meter)
     try:
-        pyfuse3.init(
-            Operations(services, meter),
-            mountpoint.for_libfuse,
-            kernel.fuse_options(mountpoint, options),
-        )
+        fuse_options = kernel.fuse_options(mountpoint, options)
+        pyfuse3.init(operations, mountpoint.for_libfuse, fuse_options)
     except RuntimeError as error:
+        if mountpoint.fd is not None:
+            os.close(mountpoint.fd)
         detach(mountpoint)
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
     try:
-        trio.run(_main, services, mountpoint, options)
+        trio.run(_main, services, operations.begun, mountpoint, options)
     finally:
+        pyfuse3.close(unmount=False)  # and with it the connection to the kernel
         detach(mountpoint)
-        pyfuse3.close(unmount=False)
         stop_metrics()
 
 
@@ -89,11 +93,13 @@ def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:
     return stop
 
 
-async def _main(services: Services, mountpoint: Mountpoint, options: MountOptions) -> None:
+async def _main(
+    services: Services, begun: trio.Event, mountpoint: Mountpoint, options: MountOptions
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.run)
         nursery.start_soon(_watch_signals, services, mountpoint)
-        nursery.start_soon(_announce, mountpoint, options)
+        nursery.start_soon(_announce, begun, mountpoint, options)
         await pyfuse3.main(min_tasks=options.tasks, max_tasks=options.tasks)
         nursery.cancel_scope.cancel()
     notify("STOPPING=1")
@@ -104,9 +110,9 @@ async def _main(services: Services, mountpoint: Mountpoint, options: MountOption
     log.info("unmounted %s", mountpoint.path)
 
 
-async def _announce(mountpoint: Mountpoint, options: MountOptions) -> None:
-    """Once the kernel has been answered."""
-    await trio.to_thread.run_sync(os.statvfs, mountpoint.path, abandon_on_cancel=True)
+async def _announce(begun: trio.Event, mountpoint: Mountpoint, options: MountOptions) -> None:
+    """Once the kernel's first request has been answered."""
+    await begun.wait()
     kernel.tune(mountpoint.path, options)
     log.info("mounted at %s", mountpoint.path)
     notify(f"READY=1\nSTATUS=mounted at {mountpoint.path}")
@@ -125,18 +131,17 @@ async def _watch_signals(services: Services, mountpoint: Mountpoint) -> None:
 
 def _unmount(mountpoint: Mountpoint) -> bool:
     """In a thread: the kernel asks us things meanwhile. False: it was in use and is detached."""
-    path = mountpoint.path
     for lazy in (False, True):
-        try:
-            if mountpoint.fd is not None:
-                kernel.unmount(path, lazy=lazy)
-            else:
-                command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(path)]
-                subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            log.debug("unmount: %s", error)
+        if mountpoint.fd is not None:
+            command = ["umount", "-i", *(["-l"] if lazy else [])]
         else:
+            command = ["fusermount3", "-u", *(["-z"] if lazy else [])]
+        done = subprocess.run(
+            [*command, "--", str(mountpoint.path)], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
             return not lazy
+        log.debug("unmount: %s", done.stderr.strip())
     return False
 
 
