@@ -307,3 +307,34 @@ def test_xattr_namespaces(fs: Namespace) -> None:
     assert fs.do("listxattr", inode).data == b"security.a\0trusted.a\0user.a"
     with refuses(Code.NOT_PERMITTED):
         fs.do("setxattr", link, b"user.a", b"", caller=ROOT_USER)
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "groups", "rights"),
+    [(0, 0, (), 7), (7, 8, (), 6), (9, 8, (), 5), (9, 9, (8,), 5), (9, 9, (), 2)],
+)
+def test_the_first_class_that_fits_decides(
+    fs: Namespace, uid: int, gid: int, groups: tuple[int, ...], rights: int
+) -> None:
+    inode = fs.file(b"f")
+    fs.do("setattr", inode, 7, mode=0o652, uid=7, gid=8)
+    caller = Caller(uid, gid, frozenset(groups), trusted=False)
+    attr = fs.stat(inode)
+    got = sum(want for want in (4, 2, 1) if has_access(fs.store, caller, attr, want))
+    assert got == rights
+
+
+def test_root_executes_only_what_somebody_may(fs: Namespace) -> None:
+    attr = fs.stat(fs.file(b"f", 0o666))
+    assert not has_access(fs.store, ROOT_USER, attr, 1)
+    assert has_access(fs.store, ROOT_USER, fs.stat(fs.dir(b"d", 0)), 1)
+
+
+def test_open(fs: Namespace) -> None:
+    inode = fs.file(b"f", inline=b"abc")
+    assert fs.do("open", inode, caller=ALICE).data == b""
+    assert fs.do("open", inode, want_inline=True, caller=ALICE).data == b"abc"
+    with refuses(Code.ACCESS):
+        fs.do("open", inode, write=True, caller=ALICE)
+    fs.do("setattr", inode, Set.MODE, mode=0o622)
+    assert fs.do("open", inode, write=True, want_inline=True, caller=ALICE).data == b""

@@ -253,6 +253,12 @@ def test_publish_refuses(fs: Namespace) -> None:
         with refuses(code):
             fs.do("publish", big, number, **options)
     fs.do("publish", big, 0)  # times alone
+    with refuses(Code.NOT_INLINE):
+        fs.do("append", big, 1, data=b"x")
+    small = fs.file(b"small")
+    for number, options in ((0, {"spill": True}), (9, {"spill": True, "writes": [(0, b"x")]})):
+        with refuses(Code.INVALID):
+            fs.do("publish", small, number, **options)
 
 
 def test_data_generations_and_reaping(fs: Namespace) -> None:

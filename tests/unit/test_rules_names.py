@@ -60,8 +60,16 @@ def test_stale_references(fs: Namespace) -> None:
     for wrong in (Ref(inode.ino, inode.generation + 1), Ref(12345, 1), Ref(DIRECTORY_BIT | 99, 1)):
         with refuses(Code.STALE):
             fs.do("getattr", wrong)
-    with refuses(Code.STALE):
-        fs.do("lookup", Ref(directory.ino, directory.generation + 1), b"x")
+    wrong = Ref(inode.ino, inode.generation + 1, inode.place)
+    for verb, reference in (("getattr", wrong), ("link", wrong), ("setattr", wrong)):
+        with refuses(Code.STALE):
+            arguments = {"getattr": (), "link": (TOP, b"x"), "setattr": (1,)}[verb]
+            fs.do(verb, reference, *arguments)
+    for gone in (Ref(directory.ino, directory.generation + 1), Ref(DIRECTORY_BIT | 99, 1)):
+        with refuses(Code.STALE):
+            fs.do("lookup", gone, b"x")
+    with refuses(Code.NOT_FOUND):
+        fs.do("lookup", directory, b"x")
     with refuses(Code.NOT_DIRECTORY):
         fs.do("lookup", inode, b"x")
     assert fs.stat(Ref(inode.ino, 0, inode.place)).ino == inode.ino
@@ -327,3 +335,23 @@ def test_parents(fs: Namespace) -> None:
     fs.do("rename", TOP, b"d", other, b"x")
     assert fs.do("getattr", directory).number == other.ino
     assert ref_of(fs.attr("lookup", other, b"x")) == directory
+
+
+def test_damage_is_an_error_and_changes_nothing(fs: Namespace) -> None:
+    """The store in memory asserts the second half."""
+    directory = fs.dir(b"d")
+    inode = fs.file(b"f")
+    del fs.store.inodes[TOP.ino, inode.ino]
+    del fs.store.directories[directory.ino]
+    for verb, arguments in [
+        ("lookup", (TOP, b"f")),
+        ("lookup", (TOP, b"d")),
+        ("unlink", (TOP, b"f")),
+        ("rmdir", (TOP, b"d")),
+        ("rename", (TOP, b"f", TOP, b"g")),
+        ("rename", (TOP, b"d", TOP, b"f")),
+        ("remove_tree", (TOP, b"d", 5)),
+        ("read_dir", (TOP,)),
+    ]:
+        with refuses(Code.DAMAGED):
+            fs.do(verb, *arguments)
