@@ -287,7 +287,7 @@ def small_disk(path: Path, mib: int) -> Iterator[Path]:
 
 def fill(client: Client, inos: Iterator[int], contents: bytes) -> list[int]:
     """Files of one size until there is no room; which of them were acknowledged."""
-    good = []
+    good: list[int] = []
     for ino in inos:
         reply = client.ask(write=Write(ino=ino, data_generation=1, data=contents))
         if reply.code:
