@@ -16,6 +16,7 @@ from harness.memcluster import MemMeta
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT, ROOT_GENERATION, directory_id
 from superfs.core.namespace.txn import Ref
+from superfs.mount.encode import REUSE_S
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.options import MountOptions
@@ -124,9 +125,9 @@ async def test_cached_answers_ask_nothing() -> None:
     await w.ops.flush(info.fh)
     await w.ops.release(info.fh)
     assert not w.meta.calls
-    assert entry.attr_timeout == pytest.approx(1.0)
+    assert entry.attr_timeout == pytest.approx(1.0 - REUSE_S)
     w.now += 0.75
-    assert (await w.ops.getattr(ino, ctx())).attr_timeout == pytest.approx(0.25)
+    assert (await w.ops.getattr(ino, ctx())).attr_timeout == pytest.approx(0.25 - REUSE_S)
     w.now += 0.5
     await w.ops.getattr(ino, ctx())
     assert w.meta.calls == {"getattr": 1}

@@ -16,6 +16,8 @@ BLOCK_BYTES = 512
 FILE_IO_BYTES = 128 * 1024  # what st_blksize recommends
 STATFS_BLOCK_BYTES = 4096
 NAME_MAX = 255
+REUSE_S = 0.01
+"""A listing repeats an entry as it is for so long, and takes that off its times."""
 
 
 class Encoder:
@@ -32,7 +34,8 @@ class Encoder:
         elif entry is None:
             assert node.attr is not None, "an answer without attributes"
             node.encoded = entry = encode(node, node.attr)
-        left = self._attr_timeout_s if node.gone else node.expires - now
+        left = self._attr_timeout_s if node.gone else node.expires - now - REUSE_S
+        node.encoded_until = now + REUSE_S
         entry.attr_timeout = left if left > 0 else 0
         left += self._entry_more_s
         entry.entry_timeout = left if left > 0 else 0

@@ -40,6 +40,7 @@ class Node:
     attr: Attr | None = None
     expires: float = 0.0  # until when `attr` may be answered
     encoded: EntryAttributes | None = None  # the adapter's form of `attr`, None when `attr` changed
+    encoded_until: float = 0.0  # the times in it need no change before
     file: OpenFile | None = None  # while somebody has it open here
     changes: int = 0  # of names in this directory by this mount
     gone: bool = False  # its last name is removed; `attr` is the last there will be

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Awaitable[Any]]")
 CALLERS_MAX = 1024
+RUN_ENTRIES = 256  # about what fits into one answer to a readdir
 
 log = logging.getLogger("superfs.mount")
 
@@ -299,32 +300,29 @@ class Operations(pyfuse3.Operations):
 
     async def _reply_entries(self, handle: DirHandle, index: int, token: ReaddirToken) -> None:
         """From entry `index` on, as many as the kernel's buffer takes."""
-        reply, count, listings = pyfuse3.readdir_reply, self._m.nodes.count, self._s.listings
+        reply, listings, entry_of = pyfuse3.readdir_reply, self._s.listings, self._encoder.entry
         table, now = self._m.nodes.table, self._now()
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
-            first, changed = snapshot.first, snapshot.changed
-            for index in range(index, first + len(snapshot.nodes)):  # noqa: B020
-                name = snapshot.names[index]
-                node = snapshot.nodes[index - first]
-                if name in changed:
-                    now_named = await listings.current(handle, name)
-                    if now_named is None:
+            start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
+            run = zip(
+                snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES], strict=False
+            )
+            for name, node in run:
+                index += 1
+                if changed and name in changed:
+                    current = await listings.current(handle, name)
+                    if current is None:
                         continue
-                    node = now_named
-                node = table.get(node.number, node)
-                if not reply(token, name, self._encoder.entry(node, now), index + DOTS + 1):
+                    node = current
+                known = table.get(node.number, node)
+                entry = known.encoded
+                if entry is None or now >= known.encoded_until or known.file is not None:
+                    entry = entry_of(known, now)
+                if not reply(token, name, entry, index + DOTS):
                     return
-                count(node)
-            index += 1
-
-    @served
-    async def releasedir(self, fh: int) -> None:
-        self._s.listings.stop(self._dirs.pop(fh))
-
-    @served
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """Every change of a directory was durable when it was acknowledged."""
-        self._dirs.get(fh)
+                known.nlookup += 1
+                if known.nlookup == 1:
+                    table[known.number] = known
 
 
 def mask_of(fields: SetattrFields) -> Set:
