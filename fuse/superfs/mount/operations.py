@@ -304,10 +304,8 @@ class Operations(pyfuse3.Operations):
         table, now = self._m.nodes.table, self._now()
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
-            run = zip(
-                snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES], strict=False
-            )
-            for name, node in run:
+            names, nodes = snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES]
+            for name, node in zip(names, nodes, strict=False):
                 index += 1
                 if changed and name in changed:
                     current = await listings.current(handle, name)
@@ -323,6 +321,15 @@ class Operations(pyfuse3.Operations):
                 known.nlookup += 1
                 if known.nlookup == 1:
                     table[known.number] = known
+
+    @served
+    async def releasedir(self, fh: int) -> None:
+        self._s.listings.stop(self._dirs.pop(fh))
+
+    @served
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Every change of a directory was durable when it was acknowledged."""
+        self._dirs.get(fh)
 
 
 def mask_of(fields: SetattrFields) -> Set:
