@@ -264,3 +264,37 @@ def test_a_token_for_a_user(place: Place) -> None:
     mine.write_text("not a token")
     said = place.superfs("fsck", "--cluster", address, "--token-file", mine, status=8)
     assert "token" in said
+
+
+def test_mount_superfs_as_mount_8_calls_it(place: Place) -> None:
+    place.superfs("up", "--dir", place.dir, "--detach")
+    place.mnt.mkdir()
+    script = Path(__file__).parents[2] / "systemd" / "mount.superfs"
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    source, token = f"unix:{place.dir}/run/clusterd.sock", place.dir / "token"
+    generic = f"rw,noexec,_netdev,nofail,x-systemd.requires=a.service,token={token}"
+
+    def mount(options: str) -> subprocess.CompletedProcess[str]:
+        command = [str(script), source, str(place.mnt), "-n", "-o", options]
+        log = place.top / "log"  # as mount(8): the helper must not keep our pipes open
+        with log.open("w") as out:
+            done = subprocess.run(command, env=env, stdout=out, stderr=out, check=False, timeout=90)
+        return subprocess.CompletedProcess(command, done.returncode, log.read_text())
+
+    done = mount(generic)
+    assert (done.returncode, done.stdout) == (0, "")
+    flags = os.statvfs(place.mnt).f_flag
+    assert flags & os.ST_NOEXEC
+    assert flags & os.ST_NOSUID
+    (place.mnt / "directory").mkdir()
+    place.superfs("umount", place.mnt)
+    assert mount(f"{generic},subdir=/directory,ro").returncode == 0
+    assert list(place.mnt.iterdir()) == []
+    assert os.statvfs(place.mnt).f_flag & os.ST_RDONLY
+    busy = mount(generic)
+    assert busy.returncode == 32
+    assert "is busy" in busy.stdout
+    place.superfs("umount", place.mnt)
+    wrong = mount(f"token={place.top}/none")
+    assert wrong.returncode == 32
+    assert "none" in wrong.stdout
