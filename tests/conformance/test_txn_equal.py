@@ -101,7 +101,13 @@ class Pair(Founding):
             writing.commit()
 
     @staticmethod
-    def attempt(run: Any, rule: Any, caller: Any, arguments: Any, options: Any) -> Any:  # noqa: ANN401
+    def attempt(
+        run: Any,  # noqa: ANN401
+        rule: Any,  # noqa: ANN401
+        caller: Caller | None,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:  # noqa: ANN401
         try:
             if caller is None:
                 return run(rule, *arguments, **options)

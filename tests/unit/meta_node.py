@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from superfs.core.tokens import Kind
+
 KIB = 1024
 IDENTITY = Identity("cluster", "metad", 1, 1)
 CHAINS = (1, 2)
@@ -88,7 +90,7 @@ class TestClient:
 
     __test__ = False
 
-    def __init__(self, node: MetaNode, session: int = 1, kind: Any = "host", uid: int = 0) -> None:  # noqa: ANN401
+    def __init__(self, node: MetaNode, session: int = 1, kind: Kind = "host", uid: int = 0) -> None:
         self.node = node
         self.grant = Grant(kind, "test", uid=uid, gid=uid, session_id=session)
         self.seq = 0

@@ -8,7 +8,7 @@ import base64
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +18,8 @@ from unit.meta_node import ROOT, FakeDataDaemons, TestClient, make, running
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from superfs.meta.config import MetadConfig
 
 POINTS = [
     "metad.commit.before",
@@ -53,7 +55,7 @@ def comparable(results: list[meta_pb2.Result]) -> list[meta_pb2.Result]:
     return results
 
 
-async def finish(state_dir: Path, made: Any, answered: list[meta_pb2.Result]) -> bytes:  # noqa: ANN401
+async def finish(made: MetadConfig, answered: list[meta_pb2.Result]) -> bytes:
     """The same workload again, over the restart: every answer of before comes back."""
     results: list[meta_pb2.Result] = []
     async with running(made, FakeDataDaemons()) as node:
@@ -66,7 +68,7 @@ async def finish(state_dir: Path, made: Any, answered: list[meta_pb2.Result]) ->
 
 def undisturbed(state_dir: Path) -> bytes:
     state_dir.mkdir()
-    return asyncio.run(finish(state_dir, make(state_dir), []))
+    return asyncio.run(finish(make(state_dir), []))
 
 
 @pytest.mark.slow
@@ -77,5 +79,5 @@ def test_kill_at_every_failpoint(tmp_path: Path, point: str, count: int) -> None
     state_dir.mkdir()
     made = make(state_dir)
     answered = kill_at(state_dir, f"{point}=kill*{count}")
-    found = asyncio.run(finish(state_dir, made, answered))
+    found = asyncio.run(finish(made, answered))
     assert found == undisturbed(tmp_path / "whole")

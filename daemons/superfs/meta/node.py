@@ -70,8 +70,10 @@ class MetaNode:
     async def open(self) -> None:
         """Checks everything, then opens. FsError DAMAGED or WRONG_IDENTITY."""
         meta, state_dir = self._config.meta, self._config.daemon.state_dir
-        found = await asyncio.to_thread(verify_in_child, state_dir, self._identity)
-        self._world.log.info("verified", **found)
+        started = self._world.clock.monotonic()
+        await asyncio.to_thread(verify_in_child, state_dir, self._identity)
+        seconds = self._world.clock.monotonic() - started
+        self._world.log.info("the store is sound", seconds=round(seconds, 3))
         self.environment = open_checked(state_dir)
         room = Room(
             meta.grow_below_bytes, meta.map_step_bytes, meta.reserve_bytes, meta.map_max_bytes

@@ -30,8 +30,12 @@ class MetaService(meta_pb2_grpc.MetaServicer):
         self._node = node
         self._state_dir = state_dir
 
-    async def Execute(self, batch: meta_pb2.Batch, context: Any) -> meta_pb2.BatchReply:  # noqa: ANN401
-        return await self._node.execute(grant_of(context), batch)
+    async def Execute(
+        self,
+        request: meta_pb2.Batch,
+        context: Any,  # noqa: ANN401
+    ) -> meta_pb2.BatchReply:
+        return await self._node.execute(grant_of(context), request)
 
     async def Session(
         self,
