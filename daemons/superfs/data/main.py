@@ -10,6 +10,7 @@ from superfs.daemon.membership import Membership, fetch_map
 from superfs.data import recovery
 from superfs.data.config import DatadConfig
 from superfs.data.daemon import DataDaemon
+from superfs.rpc.memory import keep_large_buffers
 from superfs.v1 import cluster_pb2
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def format_store(config: DatadConfig, world: World) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_large_buffers()
     run_daemon(recovery.ROLE, DatadConfig, Datad, argv, format=format_store)
 
 
