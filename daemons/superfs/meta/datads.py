@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import grpc
@@ -32,6 +33,8 @@ class DataDaemons:
         self._layout = layout
         self._name = f"metad {config.daemon.node_id}"
         self._channels: dict[int, tuple[str, grpc.aio.Channel]] = {}
+        self.news = asyncio.Event()
+        """Set when the cluster map has changed."""
         self._usage: dict[int, data_pb2.UsageReply] = {}
 
     def nodes_of(self, chains: Iterable[int]) -> set[int]:
@@ -71,7 +74,10 @@ class DataDaemons:
                     self._usage[node] = reply.usage
                 except FsError as error:
                     self._world.log.debug("no usage", node=node, error=str(error))
-            await asyncio.sleep(self._config.meta.usage_refresh_s)
+            self.news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.meta.usage_refresh_s):
+                    await self.news.wait()
 
     def fs_stat(self, inodes_used: int, inodes_free: int) -> FsStat:
         total = sum(u.bytes_total for u in self._usage.values())

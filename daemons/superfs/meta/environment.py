@@ -139,7 +139,7 @@ class Environment:
         )
         assert self._lmdb.max_key_size() >= KEY_BYTES_MAX
         self.databases = {t: self._lmdb.open_db(t.database, create=create) for t in Table}
-        self._lmdb.reader_check()
+        self.forget_dead_readers()
 
     def close(self) -> None:
         self._lmdb.close()
@@ -149,6 +149,10 @@ class Environment:
         """Short, and never across an await: it holds up growth, and old pages."""
         with self._gate, self._lmdb.begin(buffers=False) as txn:
             yield Records(cast("LmdbTransaction", txn), self.databases)
+
+    def forget_dead_readers(self) -> None:
+        """A reader that was killed keeps its pages from being used again."""
+        self._lmdb.reader_check()
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Writing]:

@@ -17,6 +17,7 @@ from superfs.core.ids import SLOT_SHIFT
 from superfs.core.limits import PROTOCOL_VERSION
 from superfs.core.namespace.make_root import make_root
 from superfs.core.tokens import Grant, Purpose
+from superfs.meta.background import Background
 from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, mutates
 from superfs.meta.chains import Layout
 from superfs.meta.columns import encode_attr
@@ -89,8 +90,9 @@ class MetaNode:
         self.committer.start()
         with self.environment.reading() as rows:
             self.reaper.start(group, rows)
-        group.create_task(self._expire_sessions(), name="session expiry")
-        group.create_task(self.datads.watch_usage(), name="usage")
+        self.background = Background(group)
+        self.background.start(self._expire_sessions(), "session expiry")
+        self.background.start(self.datads.watch_usage(), "usage")
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
@@ -101,6 +103,9 @@ class MetaNode:
         watch("free_bytes", "Free in the store", lambda: self.committer.free_bytes)
 
     async def stop(self) -> None:
+        """Everything submitted is committed, and answered or forgotten by its client."""
+        await self.background.stop()
+        await self.reaper.stop()
         await asyncio.to_thread(self.committer.stop)
         await self.datads.close()
         self.environment.close()
@@ -108,6 +113,7 @@ class MetaNode:
     def set_layout(self, layout: Layout) -> None:
         self.layout = layout
         self.reaper.reroute()
+        self.datads.news.set()
 
     # ---- what a transaction asks (store.Outside)
 
@@ -193,7 +199,7 @@ class MetaNode:
             self._world.log.info(
                 "session ended", session=f"{session:#x}", expired=silent_since is not None
             )
-            await self.datads.fence(session, epoch)
+            self.background.start(self.datads.fence(session, epoch), "fence")
 
     async def _expire_sessions(self) -> None:
         timeout_s = self._config.meta.session_timeout_s

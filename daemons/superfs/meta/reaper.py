@@ -17,6 +17,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.namespace.end_truncate import end_truncate
 from superfs.core.namespace.txn import Ref
 from superfs.meta import keys, records
+from superfs.meta.background import Background
 from superfs.meta.keys import Table, Work
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Reaper:
         self._world = world
         self._open: dict[bytes, _Open] = {}
         self._lanes: dict[int, _Lane] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._background: Background | None = None
         self._acknowledged: dict[bytes, _Open] = {}
         self._news = asyncio.Event()
 
@@ -69,9 +70,14 @@ class Reaper:
 
     def start(self, group: asyncio.TaskGroup, rows: Records) -> None:
         """With the debts that an earlier run left."""
-        self._group = group
+        self._background = Background(group)
         self.owe({k: records.unpack_debt(r) for k, r in rows.scan(Table.REAP, b"")})
-        group.create_task(self._settle(), name="reaper")
+        self._background.start(self._settle(), "reaper")
+
+    async def stop(self) -> None:
+        """Debts that are left are on record."""
+        if self._background is not None:
+            await self._background.stop()
 
     def owe(self, debts: Mapping[bytes, Debt]) -> None:
         loop = asyncio.get_running_loop()
@@ -98,9 +104,9 @@ class Reaper:
     def _lane(self, node: int) -> _Lane:
         lane = self._lanes.get(node)
         if lane is None:
-            assert self._group is not None
+            assert self._background is not None
             lane = self._lanes[node] = _Lane()
-            self._group.create_task(self._serve(node, lane), name=f"reap at {node}")
+            self._background.start(self._serve(node, lane), f"reap at {node}")
         return lane
 
     # ---- telling

@@ -61,8 +61,11 @@ class MetaService(meta_pb2_grpc.MetaServicer):
         context: Any,  # noqa: ANN401
     ) -> AsyncIterator[common_pb2.Finding]:
         _only_trusted(grant_of(context))
-        async for finding in fsck.check_in_child(self._state_dir):
-            yield finding
+        try:
+            async for finding in fsck.check_in_child(self._state_dir):
+                yield finding
+        finally:
+            self._node.environment.forget_dead_readers()
 
     async def ListData(
         self,
