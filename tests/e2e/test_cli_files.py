@@ -73,7 +73,7 @@ def tree(tmp_path: Path) -> Path:
 
 def look(top: Path) -> dict[bytes, tuple[object, ...]]:
     """What of a tree must be kept, by path."""
-    found = {}
+    found: dict[bytes, tuple[object, ...]] = {}
     for folder, directories, files in os.walk(os.fsencode(top)):
         for name in (*directories, *files):
             path = os.path.join(folder, name)

@@ -242,6 +242,14 @@ def test_mount_and_umount(place: Place) -> None:
     assert not place.running() or all("superfs-mount" not in line for line in place.running())
 
 
+def test_down_takes_every_mount_off(place: Place) -> None:
+    place.up()
+    place.superfs("mount", "--dir", place.dir, place.top / "second", "-o", "ro")
+    assert f"{place.top}/second: unmounted" in place.down()
+    assert not os.path.ismount(place.top / "second")
+    assert place.running() == []
+
+
 def test_mount_says_why_not(place: Place) -> None:
     place.superfs("up", "--dir", place.dir, "--detach")
     said = place.superfs("mount", "--dir", place.dir, place.mnt, "-o", "nonsense", status=1)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from superfs.cli import formatting, mounts, options
 from superfs.cli.home import Home
 from superfs.cli.output import CliError, printable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -155,7 +153,7 @@ def test_mount_points_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_busy_mount_point() -> None:
     with pytest.raises(CliError, match=r"/proc is busy: proc \(proc\) is mounted there"):
-        mounts.prepare_mount_point(mounts.resolve_mount_point(mounts.Path("/proc")))
+        mounts.prepare_mount_point(mounts.resolve_mount_point(Path("/proc")))
 
 
 def test_the_mount_table_is_unescaped() -> None:
@@ -175,14 +173,14 @@ def test_who_uses_a_directory(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_to_mount(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounts.os.path, "exists", lambda _: False)
+    monkeypatch.setattr(os.path, "exists", lambda _: False)
     with pytest.raises(CliError, match=r"no /dev/fuse") as caught:
         mounts.check_fuse()
     assert "modprobe fuse" in caught.value.hint
-    monkeypatch.setattr(mounts.os.path, "exists", lambda _: True)
-    monkeypatch.setattr(mounts.os, "access", lambda *_: True)
-    monkeypatch.setattr(mounts.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(mounts.shutil, "which", lambda _: None)
+    monkeypatch.setattr(os.path, "exists", lambda _: True)
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(CliError, match="no fusermount3") as caught:
         mounts.check_fuse()
     assert "apt-get install fuse3" in caught.value.hint

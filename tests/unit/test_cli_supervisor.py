@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -82,9 +83,8 @@ def run(
             os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=act)
-    boss = supervisor.Supervisor(
-        home, programs, mount_point=None, tell=[].append if told is None else told.append
-    )
+    heard: list[str] = [] if told is None else told
+    boss = supervisor.Supervisor(home, programs, mount_point=None, tell=heard.append)
     status = boss.run(thread.start)
     thread.join()
     if failed:
@@ -126,6 +126,26 @@ def test_a_killed_child_comes_back(home: Home) -> None:
 
     assert run(home, [program(home, "one")], kill_it, told) == 0
     assert any("killed by SIGKILL" in line for line in told)
+
+
+def test_a_terminal_that_has_gone_is_no_reason_to_stop(home: Home) -> None:
+    def broken(_text: str) -> None:
+        raise OSError("the terminal has gone")
+
+    boss = supervisor.Supervisor(home, [program(home, "one")], mount_point=None, tell=broken)
+    assert boss.run(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 0
+
+
+def test_stopped_while_starting(home: Home) -> None:
+    def interrupted() -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    never = dataclasses.replace(program(home, "one"), ready=interrupted)
+    boss = supervisor.Supervisor(home, [never], mount_point=None, tell=print)
+    with pytest.raises(CliError, match="stopped before"):
+        boss.run(lambda: None)
+    assert find_running(home.config_dir) == {}
 
 
 def test_configuration_errors_are_never_restarted(home: Home) -> None:
@@ -180,18 +200,19 @@ def test_an_orphan_with_other_arguments_is_in_the_way(home: Home) -> None:
         orphan.wait()
 
 
-def test_hangup_starts_again_what_was_ended_on_purpose(home: Home) -> None:
+def test_a_signal_starts_again_what_was_ended_on_purpose(home: Home) -> None:
     def ended() -> bool:
-        return (supervisor.read_status(home) or {})["children"]["one"]["state"] == "ended"
+        status = supervisor.read_status(home)
+        return status is not None and status["children"]["one"]["state"] == "ended"
 
-    def hang_up() -> None:
+    def wake() -> None:
         os.kill(child_pid(home, "one"), signal.SIGTERM)
         wait_until(ended, "it has ended")
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), supervisor.WAKE)
         wait_until(lambda: child_pid(home, "one") != 0, "it runs again")
 
     one = program(home, "one", on_purpose=lambda status: status == 0)
-    assert run(home, [one], hang_up) == 0
+    assert run(home, [one], wake) == 0
 
 
 def test_one_supervisor_at_a_time(home: Home) -> None:

@@ -16,11 +16,12 @@ from superfs.cli.children import last_lines, rotate
 from superfs.cli.installed import script
 from superfs.cli.options import ClusterOption, DirOption, TokenOption, target_of
 from superfs.cli.output import EXIT_USAGE, CliError, say
-from superfs.cli.processes import Identity, command_line
+from superfs.cli.processes import Identity, command_line, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from superfs.cli.home import Home
     from superfs.cli.options import Target
 
 READY_TIMEOUT_S = 60.0
@@ -145,12 +146,27 @@ def umount(
             )
 
 
+def unmount_all_of(home: Home) -> None:
+    """Every mount made with `superfs mount --dir`, before its cluster is stopped. Who is in use is
+    detached by superfs-mount itself."""
+    for words, identity in _mount_processes():
+        source, point = words[:2]
+        if source == str(home.root):
+            stop(identity, END_TIMEOUT_S)
+            say(f"{point}: unmounted")
+
+
 def _processes_of(point: Path) -> Iterator[Identity]:
+    return (identity for words, identity in _mount_processes() if str(point) in words)
+
+
+def _mount_processes() -> Iterator[tuple[list[str], Identity]]:
+    """With the words behind the program's name, at least two of them."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         words = command_line(int(entry))
-        if str(point) in words and any(word.endswith("/superfs-mount") for word in words):
-            identity = Identity.of(int(entry))
-            if identity is not None:
-                yield identity
+        at = next((i for i, word in enumerate(words) if word.endswith("/superfs-mount")), None)
+        identity = Identity.of(int(entry)) if at is not None else None
+        if at is not None and identity is not None and len(words) >= at + 3:
+            yield words[at + 1 :], identity

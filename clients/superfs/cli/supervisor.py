@@ -2,7 +2,7 @@
 them in the opposite order.
 
 One thread, one loop: it waits for signals, for the end of a child, and for the time of a restart.
-SIGTERM or SIGINT stop, a second one kills; SIGHUP starts again what has ended for good.
+SIGTERM, SIGINT or SIGHUP stop, a second one kills; SIGUSR1 starts again what has ended for good.
 
 Whoever holds the lock file is the supervisor; the lock goes with the process, however it ends. The
 children do not go with it: the next supervisor adopts them.
@@ -37,7 +37,8 @@ READY_TIMEOUT_S = 900.0
 PATIENCE_S = 10.0
 POLL_S = 0.05
 KILL_WAIT_S = 10.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WAKE = signal.SIGUSR1
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, WAKE)
 
 
 @contextlib.contextmanager
@@ -75,19 +76,19 @@ class Supervisor:
     ) -> None:
         self._home = home
         self._mount_point = mount_point
-        self._tell = tell
+        self._listener = tell
         self._clock = clock
         self._children = [Child(program, clock) for program in programs]
         self._phase = "starting"
         self._stops = 0
-        self._hangups = 0
+        self._wakes = 0
         self._selector = selectors.DefaultSelector()
 
     # ---- the whole life
 
     def run(self, on_ready: Callable[[], None]) -> int:
         """Until a signal stops it. The caller holds the lock. Raises CliError when something does
-        not start, with everything stopped again."""
+        not start or a signal was faster, with everything stopped again."""
         with self._signals():
             try:
                 try:
@@ -96,7 +97,7 @@ class Supervisor:
                     on_ready()
                     self._watch()
                 except _Stop:
-                    pass
+                    raise CliError("stopped before everything was ready") from None
                 finally:
                     self._stop()
             except _ForcedStop:
@@ -174,8 +175,8 @@ class Supervisor:
             starting = any(c.state is State.STARTING for c in self._children)
             timeout = max(0.0, min(waiting) - self._clock()) if waiting else None
             self._turn(POLL_S if starting else timeout)
-            if self._hangups:
-                self._hangups = 0
+            if self._wakes:
+                self._wakes = 0
                 self._wake_the_ended()
             for child in self._children:
                 if child.state is State.WAITING and self._clock() >= child.next_start:
@@ -260,6 +261,11 @@ class Supervisor:
         except CliError as error:
             warn(error.message)
 
+    def _tell(self, text: str) -> None:
+        """A terminal that has gone must not take the cluster with it."""
+        with contextlib.suppress(OSError):
+            self._listener(text)
+
     # ---- signals and what others may read
 
     @contextlib.contextmanager
@@ -281,8 +287,8 @@ class Supervisor:
             sender.close()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self._hangups += 1
+        if number == WAKE:
+            self._wakes += 1
         else:
             self._stops += 1
 

@@ -16,6 +16,7 @@ from superfs.cli import mounts, supervisor
 from superfs.cli.children import last_lines, rotate
 from superfs.cli.formatting import prepare
 from superfs.cli.installed import script
+from superfs.cli.mounting import unmount_all_of
 from superfs.cli.options import DirOption, home_of
 from superfs.cli.output import EXIT_USAGE, CliError, say, warn
 from superfs.cli.processes import Identity, find_running, stop
@@ -83,7 +84,7 @@ def _run(
     home.make_dirs()
     with supervisor.lock(home) as ours:
         if not ours:
-            _await_other(home, point, tell)
+            _await_other(home, point, data, tell)
             return 0
         _refuse_running_elsewhere(home, point)
         prepare(home, data)
@@ -125,14 +126,16 @@ def _refuse_running_elsewhere(home: Home, point: Path | None) -> None:
         mounts.prepare_mount_point(point)
 
 
-def _await_other(home: Home, point: Path | None, tell: Callable[[str], None]) -> None:
+def _await_other(
+    home: Home, point: Path | None, data: int | None, tell: Callable[[str], None]
+) -> None:
     """Another supervisor has the lock: wait until everything runs, or say what does not."""
     woken = False
     deadline = time.monotonic() + OTHER_READY_TIMEOUT_S
     while time.monotonic() < deadline:
         status = supervisor.read_status(home)
         if status is not None and status["phase"] == "ready":
-            _check_same_mount(home, point, status)
+            _check_same(home, point, data, status)
             resting = [n for n, c in status["children"].items() if c["state"] != "ready"]
             if not resting:
                 tell(f"Already running (pid {status['pid']}).")
@@ -140,7 +143,7 @@ def _await_other(home: Home, point: Path | None, tell: Callable[[str], None]) ->
             if not woken:
                 woken = True
                 tell(f"Already running (pid {status['pid']}); starting {', '.join(resting)} again.")
-                _identity(status).kill(signal.SIGHUP)
+                _identity(status).kill(supervisor.WAKE)
         time.sleep(POLL_S)
     raise CliError(
         "it runs already, but not everything is ready",
@@ -148,7 +151,13 @@ def _await_other(home: Home, point: Path | None, tell: Callable[[str], None]) ->
     )
 
 
-def _check_same_mount(home: Home, point: Path | None, status: dict[str, Any]) -> None:
+def _check_same(home: Home, point: Path | None, data: int | None, status: dict[str, Any]) -> None:
+    have = sum(name.startswith("datad-") for name in status["children"])
+    if data not in (None, have):
+        raise CliError(
+            f"it runs already, with {have} data daemons and not {data}",
+            hint=f"stop it first: superfs down --dir {home.root}",
+        )
     if point is not None and status["mount_point"] != str(point):
         where = status["mount_point"] or "nowhere"
         raise CliError(
@@ -245,6 +254,7 @@ def down(
 ) -> None:
     """Unmount and stop a cluster that `superfs up` has started. Running it again is harmless."""
     home = home_of(directory)
+    unmount_all_of(home)
     status = supervisor.read_status(home)
     if status is not None:
         _stop_supervisor(home, _identity(status), force=force)
