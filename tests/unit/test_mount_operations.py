@@ -282,6 +282,24 @@ async def test_a_second_reader_is_served_from_memory() -> None:
     assert w.meta.calls["read_dir"] == 2
 
 
+async def test_who_looks_up_name_after_name_is_answered_ahead() -> None:
+    w = World()
+    for i in range(300):
+        await w.write(b"f%03d" % i, b"")
+    w.now += 5
+    w.meta.calls.clear()
+    for i in range(300):
+        assert (await w.ops.lookup(TOP, b"f%03d" % i, ctx())).st_nlink == 1
+    assert w.meta.calls == {"lookup": 4, "read_dir": 4}
+    with pytest.raises(pyfuse3.FUSEError):
+        await w.ops.lookup(TOP, b"f9", ctx())
+    w.now += 5
+    w.meta.calls.clear()
+    for i in reversed(range(20)):
+        await w.ops.lookup(TOP, b"f%03d" % i, ctx())
+    assert w.meta.calls == {"lookup": 20}, "only in the order of listings"
+
+
 async def test_append_goes_where_the_server_says() -> None:
     w = World()
     ino = await w.write(b"log", b"12345")

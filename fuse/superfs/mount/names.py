@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
+from superfs.mount.nodes import Walk
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from superfs.mount.nodes import Node
 
 RENAME_EXCHANGE = 2
+WALK_STEPS = 4
+WALK_WIDTH_MIN, WALK_WIDTH_MAX = 32, 1024
 
 
 class Names:
@@ -35,9 +38,44 @@ class Names:
         return node if now < node.expires else None
 
     async def lookup(self, parent: Node, name: bytes) -> Node:
+        walk = parent.walk
+        if walk is not None and walk.steps >= WALK_STEPS and name > walk.last:
+            node = await self._lookup_ahead(parent, name, walk)
+            if node is not None:
+                return node
         changes, asked = parent.changes, self._m.now()
         outcome = await self._m.ask(self._m.meta.lookup(parent.ref, name))
+        walk = parent.walk
+        if walk is None or name <= walk.last:
+            parent.walk = Walk(name)
+        else:
+            walk.last = name
+            walk.steps += 1
         return self._found(parent, name, outcome, asked, changes)
+
+    async def _lookup_ahead(self, parent: Node, name: bytes, walk: Walk) -> Node | None:
+        """Somebody goes through a directory name by name, in the order of its listing: the names
+        to come are fetched with this one, more each time. None: ask for the name alone."""
+        m = self._m
+        walk.width = min(max(WALK_WIDTH_MIN, 2 * walk.width), WALK_WIDTH_MAX)
+        changes, asked = parent.changes, m.now()
+        try:
+            outcome = await m.ask(m.meta.read_dir(parent.ref, after=walk.last, limit=walk.width))
+        except FsError:
+            parent.walk = None  # not ours to list, or gone: the look-up itself will tell
+            return None
+        found = None
+        for entry in outcome.entries:
+            assert entry.attr is not None, "a listing with attributes"
+            node = self._node_of(parent, entry.attr, asked)
+            m.cache.learn(parent, entry.name, node, asked, changes)
+            if entry.name == name:
+                found = node
+        if found is None:
+            parent.walk = None
+        else:
+            walk.last = outcome.entries[-1].name
+        return found
 
     def _found(
         self, parent: Node, name: bytes, outcome: Outcome, asked: float, changes: int

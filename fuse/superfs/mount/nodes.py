@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 KERNEL_ROOT = 1
 
 
+@dataclass(slots=True)
+class Walk:
+    """Look-ups of one directory that had to be asked, as long as their names ascend."""
+
+    last: bytes
+    steps: int = 1
+    width: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     number: int  # what the kernel calls it
@@ -47,6 +56,7 @@ class Node:
     pages_of: tuple[int, int, int, int] | None = None  # which contents the kernel's pages show
     parent: int = 0  # a directory's, as far as we know
     atime_ns: int = 0  # a read here that the server has not been told of
+    walk: Walk | None = None  # of this directory, by somebody who looks up name after name
     readers: list[Snapshot] | None = None  # of this directory, under way
 
     @property
