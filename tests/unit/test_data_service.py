@@ -147,6 +147,27 @@ def test_sender_waits_when_answers_are_not_taken(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_lost_stream_delivers_nothing_behind_its_successor(tmp_path: Path) -> None:
+    async def test(served: Served) -> None:
+        service = served.daemon.service
+        late = DataRequest(tag=2, write=w(b"late"))
+        lost = Stream(HOST, [DataRequest(tag=1, capability=HOST_CAPABILITY, write=w(b"one"))])
+        lost.requests.append(late)
+        lost.blocked = asyncio.Event()
+        old = asyncio.create_task(service.Session(None, lost))
+        while len(lost.requests) > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        fresh = [DataRequest(capability=HOST_CAPABILITY, write=w(b"two")), DataRequest(read=r())]
+        replies = await session(served, HOST, fresh)
+        lost.blocked.set()
+        with pytest.raises(FsError) as caught:
+            await old
+        assert caught.value.code is Code.UNAVAILABLE
+        assert replies[1].data == (await served.ask(read=r())).data == b"two"
+
+    run(tmp_path, test)
+
+
 def test_read_is_short_only_where_nothing_is_behind(tmp_path: Path) -> None:
     async def test(served: Served) -> None:
         await served.ask(write=w(b"abc", offset=100))

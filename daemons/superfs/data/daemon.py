@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superfs.data import recovery
 from superfs.data.check import Checker
@@ -18,6 +18,8 @@ from superfs.data.syncer import Syncer
 from superfs.v1 import data_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from superfs.daemon.world import World
     from superfs.data.config import DatadConfig
     from superfs.data.store import DataStore
@@ -36,6 +38,7 @@ class DataDaemon:
         self.compactor: Compactor
         self.requests: Requests
         self._threads = ThreadPoolExecutor(READ_THREADS, "read")
+        self._background: list[asyncio.Task[None]] = []
 
     async def start(self, group: asyncio.TaskGroup) -> None:
         config, world = self.config, self.world
@@ -51,18 +54,25 @@ class DataDaemon:
         checker = Checker(self.store, self.syncer, self._threads)
         self.service = DataService(self.store, self.requests, checker, config.stream, world)
         group.create_task(self.syncer.run(), name="sync")
-        group.create_task(self._finish_cuts(), name="cuts")
+        self._start(group, self._finish_cuts(), "cuts")
         self.compactor = Compactor(
             self.store, self.syncer, config.compaction, metrics, world, self._threads
         )
-        group.create_task(self.compactor.run(), name="compaction")
+        self._start(group, self.compactor.run(), "compaction")
         scrubber = Scrubber(self.store, checker, config.scrub, metrics, world)
-        group.create_task(scrubber.run(), name="scrub")
+        self._start(group, scrubber.run(), "scrub")
 
     def register(self, server: GrpcServer) -> None:
         data_pb2_grpc.add_DataServicer_to_server(self.service, server.grpc)
 
+    def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._background.append(group.create_task(work, name=name))
+
     async def stop(self) -> None:
+        """What changes the store by itself ends first, then comes the last sync."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self.syncer.finish()
         self._threads.shutdown()
         self.store.close()

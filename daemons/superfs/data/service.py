@@ -45,6 +45,7 @@ class DataService(data_pb2_grpc.DataServicer):
         self._config = config
         self._world = world
         self._capabilities = Capabilities(world.authority, world.clock.now_ns)
+        self._newest: dict[int, _Answers] = {}  # by session; see Session
 
     def _access(self, grant: Grant) -> Access:
         return Access(grant, self._capabilities, self._store.fences, self._world.clock.now_ns)
@@ -55,15 +56,23 @@ class DataService(data_pb2_grpc.DataServicer):
         return begun if isinstance(begun, DataReply) else await begun
 
     async def Session(self, _requests: Any, context: Any) -> None:  # noqa: ANN401
-        access = self._access(grant_of(context))
+        """One at a time for each session: a client that lost its connection sends again what was
+        not answered, so what the lost stream may still deliver must not come behind that."""
+        grant = grant_of(context)
+        access = self._access(grant)
         answers = _Answers(context, self._config)
+        self._newest[grant.session_id] = answers
         try:
             while (request := await context.read()) is not grpc.aio.EOF:
+                if grant.session_id and self._newest.get(grant.session_id) is not answers:
+                    raise FsError(Code.UNAVAILABLE, "a newer stream of this session is here")
                 begun = self._requests.begin(request, access)
                 await answers.put(begun, request)
             await answers.drain()
         finally:
             answers.close()
+            if self._newest.get(grant.session_id) is answers:
+                del self._newest[grant.session_id]
 
     async def Check(
         self,
