@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.memcluster import MemMeta
 from superfs.client.retry import delays
+from superfs.client.wire import Reply
 from superfs.core.attrs import Flag
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.end_truncate import end_truncate
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.rpc.pending import Pending, completed
-from superfs.v1 import data_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,7 +45,8 @@ class TruncatingMeta(MemMeta):
             self._data.files.pop((ino, generation), None)
         self.store.reaped.clear()
         if attr.flags & Flag.TRUNCATING:
-            del self._data.files[attr.ino, attr.data_generation][attr.size :]
+            held = self._data.files.setdefault((attr.ino, attr.data_generation), bytearray())
+            del held[attr.size :]
             self.store.shrunk.clear()
             return self.store.run(end_truncate, Ref(attr.ino, attr.generation, attr.place))
         return outcome
@@ -68,26 +69,24 @@ class MemData:
 
     async def start_read(
         self, where: Where, offset: int, length: int
-    ) -> list[tuple[int, Pending[data_pb2.DataReply]]]:
+    ) -> list[tuple[int, Pending[Reply]]]:
         data = await self.read(where, offset, length)
-        return [(length, completed(data_pb2.DataReply(data=data)))]
+        return [(length, completed(Reply(data=data)))]
 
-    async def start_write(
-        self, where: Where, offset: int, data: bytes
-    ) -> list[Pending[data_pb2.DataReply]]:
+    async def start_write(self, where: Where, offset: int, data: bytes) -> list[Pending[Reply]]:
         assert where.data_generation, "data goes under a generation"
         assert where.chains, "data goes to chains"
         if self.lose:
             error = self.lose.pop()
-            return [completed(data_pb2.DataReply(code=error.code, detail=error.detail))]
+            return [completed(Reply(code=error.code, detail=error.detail))]
         held = self.files.setdefault((where.ino, where.data_generation), bytearray())
         held.extend(bytes(max(0, offset - len(held))))
         held[offset : offset + len(data)] = data
-        return [completed(data_pb2.DataReply())]
+        return [completed(Reply())]
 
     async def start_write_many(
         self, writes: Iterable[tuple[Where, int, bytes]]
-    ) -> list[Pending[data_pb2.DataReply]]:
+    ) -> list[Pending[Reply]]:
         return [p for w, o, d in writes for p in await self.start_write(w, o, d)]
 
     async def commit(self, _chains: Iterable[int] | None = None) -> None:

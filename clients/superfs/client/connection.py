@@ -27,12 +27,13 @@ from superfs.client.identity import own_caller
 from superfs.client.meta import MetaClient
 from superfs.client.retry import attempts, delays
 from superfs.client.session import MetaStream, Session
+from superfs.client.wire import decode_reply, encode_request
 from superfs.client.writeback import Writeback
 from superfs.core.errors import Code, FsError
 from superfs.rpc.background import Background
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.stream import Stream, StreamTimes
-from superfs.v1 import data_pb2_grpc, meta_pb2_grpc
+from superfs.v1 import meta_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,11 +200,16 @@ class Connection:
         return stub.Session(requests, metadata=token_metadata(self._session.token)), channel.close
 
     def open_data_call(
-        self, node_id: int, requests: Iterator[data_pb2.DataRequest]
+        self, node_id: int, requests: Iterator[data_pb2.DataRequest | bytes]
     ) -> tuple[Any, Callable[[], None]]:
         channel = open_channel(self.map.addresses(node_id))
-        stub = data_pb2_grpc.DataStub(channel)
-        return stub.Session(requests, metadata=token_metadata(self._session.token)), channel.close
+        # As the stub would, with our own encoding: see wire.py.
+        method = channel.stream_stream(
+            "/superfs.v1.Data/Session",
+            request_serializer=encode_request,
+            response_deserializer=decode_reply,
+        )
+        return method(requests, metadata=token_metadata(self._session.token)), channel.close
 
     def welcomed(self, node_id: int, welcome: meta_pb2.Welcome) -> None:
         if welcome.capability:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from superfs.client.datastream import DataItem
+from superfs.client.datastream import DataItem, new_tag
+from superfs.client.wire import Reply, encode_write
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.layout import chain_of, pieces
 from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
@@ -70,7 +71,7 @@ class DataClient:
 
     async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
         """Returns when everything is on its way, which other transfers may delay."""
-        parts: list[tuple[int, Pending[data_pb2.DataReply]]] = []
+        parts: list[tuple[int, Pending[Reply]]] = []
         for piece in pieces(offset, length, piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
             request = data_pb2.DataRequest(
                 read=data_pb2.Read(
@@ -82,7 +83,8 @@ class DataClient:
                 )
             )
             await self._reading.acquire(piece.length)
-            self._submit(where, piece.chunk, request, self._reading, piece.length, parts)
+            item = DataItem.of(request, capability=where.capability)
+            self._submit(where, piece.chunk, item, self._reading, piece.length, parts)
         return parts
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
@@ -109,7 +111,7 @@ class DataClient:
         results: list[bytes | FsError],
     ) -> None:
         many = data_pb2.ReadMany(reads=[read for _, read, _ in batch])
-        item = DataItem(data_pb2.DataRequest(read_many=many), capability=capability)
+        item = DataItem.of(data_pb2.DataRequest(read_many=many), capability=capability)
         size = sum(length for _, _, length in batch)
         await self._reading.acquire(size)
         item.pending.on_done(lambda: self._reading.release(size))
@@ -128,30 +130,24 @@ class DataClient:
         for pending in await self.start_write(where, offset, data):
             check(await pending)
 
-    async def start_write(
-        self, where: Where, offset: int, data: Bytes
-    ) -> list[Pending[data_pb2.DataReply]]:
+    async def start_write(self, where: Where, offset: int, data: Bytes) -> list[Pending[Reply]]:
         """Returns when everything is on its way; the answers are the caller's to `check`."""
         view = memoryview(data)
-        parts: list[tuple[int, Pending[data_pb2.DataReply]]] = []
+        parts: list[tuple[int, Pending[Reply]]] = []
         for piece in pieces(offset, len(view), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
             body = view[piece.position : piece.position + piece.length]
-            request = data_pb2.DataRequest(
-                write=data_pb2.Write(
-                    ino=where.ino,
-                    data_generation=where.data_generation,
-                    chunk=piece.chunk,
-                    offset=piece.offset,
-                    data=bytes(body),
-                )
-            )
             await self._make_room(where, piece.chunk, piece.length)
-            self._submit(where, piece.chunk, request, self._writing, piece.length, parts, kept=True)
+            tag = new_tag()
+            request = encode_write(
+                tag, where.ino, where.data_generation, piece.chunk, piece.offset, body
+            )
+            item = DataItem(request, tag, kept_bytes=piece.length, capability=where.capability)
+            self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
         return [pending for _, pending in parts]
 
     async def start_write_many(
         self, writes: Iterable[tuple[Where, int, Bytes]]
-    ) -> list[Pending[data_pb2.DataReply]]:
+    ) -> list[Pending[Reply]]:
         """Many small writes, (where, offset, data), packed into few messages."""
         groups: dict[tuple[DataStream, bytes], list[tuple[int, data_pb2.Write, int]]] = {}
         for where, offset, data in writes:
@@ -171,7 +167,7 @@ class DataClient:
             for batch in _batches(group):
                 size = sum(length for _, _, length in batch)
                 many = data_pb2.WriteMany(writes=[write for _, write, _ in batch])
-                item = DataItem(
+                item = DataItem.of(
                     data_pb2.DataRequest(write_many=many), kept_bytes=size, capability=capability
                 )
                 await self._make_room_at(stream, size)
@@ -192,7 +188,7 @@ class DataClient:
             check(await item.pending)
 
     async def usage(self, chain: int) -> data_pb2.UsageReply:
-        item = DataItem(data_pb2.DataRequest(usage=data_pb2.Usage()))
+        item = DataItem.of(data_pb2.DataRequest(usage=data_pb2.Usage()))
         self._router.data_stream(chain).submit((item,))
         return check(await item.pending).usage
 
@@ -202,14 +198,11 @@ class DataClient:
         self,
         where: Where,
         chunk: int,
-        request: data_pb2.DataRequest,
+        item: DataItem,
         budget: Budget,
         size: int,
-        parts: list[tuple[int, Pending[data_pb2.DataReply]]],
-        *,
-        kept: bool = False,
+        parts: list[tuple[int, Pending[Reply]]],
     ) -> None:
-        item = DataItem(request, kept_bytes=size if kept else 0, capability=where.capability)
         item.pending.on_done(lambda: budget.release(size))
         try:
             self._router.data_stream(chain_of(where.chains, chunk)).submit((item,))
@@ -232,7 +225,7 @@ class DataClient:
         await self._writing.acquire(size)
 
 
-StartedRead = list[tuple[int, "Pending[data_pb2.DataReply]"]]
+StartedRead = list[tuple[int, "Pending[Reply]"]]
 
 
 async def finish_read(started: StartedRead) -> bytes:
@@ -244,7 +237,7 @@ async def finish_read(started: StartedRead) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def check(reply: data_pb2.DataReply) -> data_pb2.DataReply:
+def check(reply: Reply) -> Reply:
     if reply.code != Code.OK:
         raise FsError(known_code(reply.code), reply.detail)
     return reply

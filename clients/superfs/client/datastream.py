@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from superfs.client.wire import Reply, encode_request
 from superfs.core.errors import Code, FsError
 from superfs.rpc.stream import Item, Stream, StreamTimes
 from superfs.v1 import data_pb2
@@ -26,24 +27,43 @@ IDLE_COMMIT_S = 2.0
 """Nothing is kept much longer than this, even if nobody calls fsync."""
 
 
-class DataItem(Item[data_pb2.DataReply]):
-    """`kept_bytes` > 0: a write, kept until it is committed."""
+_tags = itertools.count(1)
 
-    __slots__ = ("capability", "kept_bytes", "request", "tag")
+
+def new_tag() -> int:
+    return next(_tags)
+
+
+class DataItem(Item[Reply]):
+    """`request` has a tag of its own (`new_tag`) in it already. `kept_bytes` > 0: a write, kept
+    until it is committed."""
+
+    __slots__ = ("capability", "commits", "kept_bytes", "order", "request", "tag")
 
     def __init__(
         self,
-        request: data_pb2.DataRequest,
+        request: data_pb2.DataRequest | bytes,
+        tag: int,
         *,
         kept_bytes: int = 0,
         capability: bytes = b"",
+        commits: bool = False,
         patient: bool = False,
     ) -> None:
         super().__init__(patient=patient)
         self.request = request
+        self.tag = tag
         self.kept_bytes = kept_bytes
         self.capability = capability
-        self.tag = 0
+        self.commits = commits
+        self.order = 0  # of sending: what a commit covers was sent before it
+
+    @classmethod
+    def of(
+        cls, request: data_pb2.DataRequest, *, kept_bytes: int = 0, capability: bytes = b""
+    ) -> DataItem:
+        request.tag = new_tag()
+        return cls(request, request.tag, kept_bytes=kept_bytes, capability=capability)
 
 
 class Host(Protocol):
@@ -55,13 +75,13 @@ class Host(Protocol):
     def session(self) -> Session: ...
 
     def open_data_call(
-        self, node_id: int, requests: Iterator[data_pb2.DataRequest]
+        self, node_id: int, requests: Iterator[data_pb2.DataRequest | bytes]
     ) -> tuple[Any, Callable[[], None]]: ...
 
     def recover(self, error: FsError, session: Session) -> None: ...
 
 
-class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
+class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
     def __init__(
         self,
         host: Host,
@@ -74,7 +94,7 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
         self._host = host
         self._session = host.session
         self._close_channel: Callable[[], None] = _nothing
-        self._tags = itertools.count(1)
+        self._order = itertools.count(1)
         self._shown = b""
         self._kept: deque[DataItem] = deque()
         self._kept_since = 0.0
@@ -90,7 +110,9 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
 
     def commit(self) -> DataItem:
         """Covers every write submitted before it."""
-        item = DataItem(data_pb2.DataRequest(commit=data_pb2.Commit()))
+        tag = new_tag()
+        request = data_pb2.DataRequest(tag=tag, commit=data_pb2.Commit())
+        item = DataItem(request, tag, commits=True)
         with self._lock:
             self._commits += 1
         item.pending.on_done(self._commit_ended)
@@ -109,7 +131,7 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
 
     # ---- the call
 
-    def _call(self, requests: Iterator[data_pb2.DataRequest]) -> Any:  # noqa: ANN401
+    def _call(self, requests: Iterator[data_pb2.DataRequest | bytes]) -> Any:  # noqa: ANN401
         self._session = self._host.session
         call, self._close_channel = self._host.open_data_call(self.node_id, requests)
         return call
@@ -122,13 +144,14 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
         self._shown = self._host.capability
         return data_pb2.DataRequest(capability=self._shown, usage=data_pb2.Usage())
 
-    def _welcome(self, reply: data_pb2.DataReply) -> None:
+    def _welcome(self, reply: Reply) -> None:
         if reply.code in (Code.UNAVAILABLE, Code.UNAUTHENTICATED, Code.FORBIDDEN):
             raise FsError(Code(reply.code), reply.detail)
         if self.boot_epoch and reply.boot_epoch != self.boot_epoch:
             for item in reversed(self._kept):
                 again = DataItem(
                     item.request,
+                    item.tag,
                     kept_bytes=item.kept_bytes,
                     capability=item.capability,
                     patient=True,
@@ -143,24 +166,23 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
 
     # ---- requests
 
-    def _take(self) -> data_pb2.DataRequest | None:
+    def _take(self) -> data_pb2.DataRequest | bytes | None:
         lane = self._lanes[0]
         if not lane:
             return None
         item = lane.popleft()
         item.sends += 1
-        item.tag = next(self._tags)
+        item.order = next(self._order)
         self._sent[item.tag] = [item]
-        request = item.request
-        request.tag = item.tag
         capability = item.capability or self._host.capability
-        if capability != self._shown:
-            request.capability = self._shown = capability
-        elif request.capability:
-            request.capability = b""
-        return request
+        if capability == self._shown:
+            return item.request
+        self._shown = capability
+        # Messages one behind the other are one message: the request, with the capability added.
+        shown = data_pb2.DataRequest(capability=capability).SerializeToString()
+        return shown + encode_request(item.request)
 
-    def _answer(self, reply: data_pb2.DataReply) -> None:
+    def _answer(self, reply: Reply) -> None:
         if not reply.tag:
             return
         if reply.boot_epoch != self.boot_epoch:
@@ -173,8 +195,8 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
             if reply.code == Code.OK:
                 if item.kept_bytes:
                     self._keep(item)
-                elif item.request.WhichOneof("body") == "commit":
-                    self._committed(item.tag)
+                elif item.commits:
+                    self._committed(item.order)
         item.pending.complete(reply)
 
     def _keep(self, item: DataItem) -> None:
@@ -183,9 +205,9 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest, data_pb2.DataReply]):
         self._kept.append(item)
         self.kept_bytes += item.kept_bytes
 
-    def _committed(self, tag: int) -> None:
+    def _committed(self, order: int) -> None:
         """Requests run in order: the commit covers everything that was sent before it."""
-        while self._kept and self._kept[0].tag < tag:
+        while self._kept and self._kept[0].order < order:
             self.kept_bytes -= self._kept.popleft().kept_bytes
         self._kept_since = time.monotonic()
 

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from superfs.client.paths import Paths
     from superfs.client.progress import Reporter
     from superfs.client.resolve import AnyPath
+    from superfs.client.wire import Reply
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Entry
     from superfs.core.namespace.txn import Ref
     from superfs.rpc.pending import Pending
-    from superfs.v1 import data_pb2
 
 DIRECTORIES_AT_ONCE = 16
 PORTION_FILES = 512
@@ -263,7 +263,7 @@ class Import:
 
     async def _stream(self, local: _Local) -> None:
         where = Where.of(local.spec.attr)
-        answers: deque[Pending[data_pb2.DataReply]] = deque()
+        answers: deque[Pending[Reply]] = deque()
         with open(local.path, "rb", buffering=0) as file:  # noqa: ASYNC230 - driven by a thread
             size = os.fstat(file.fileno()).st_size
             for offset, end in _data_ranges(file.fileno(), size):

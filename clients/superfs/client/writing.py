@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from superfs.client.connection import Connection
     from superfs.client.dirty import Extent
+    from superfs.client.wire import Reply
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
     from superfs.rpc.pending import Pending
-    from superfs.v1 import data_pb2
 
 log = logging.getLogger("superfs.client")
 
@@ -61,7 +61,7 @@ class Writing:
         self._flying: list[Extent] = []
         self._unpublished: list[Extent] = []
         self._unpublished_bytes = 0
-        self._answers: list[Pending[data_pb2.DataReply]] = []
+        self._answers: list[Pending[Reply]] = []
         self._readahead = Readahead(connection.data)
         self._written_end = 0  # behind the last byte that is unpublished
         self._mtime_ns = 0  # of the last write that is not published; 0: none
@@ -276,7 +276,7 @@ class Writing:
             size = self._dirty.end
             self._flying = extents = self._dirty.take()
             mtime_ns, kill_priv = self._mtime_ns, self._kill_priv
-        answers: list[Pending[data_pb2.DataReply]] = []
+        answers: list[Pending[Reply]] = []
         if prepared.data:
             answers += await self._data.start_write(where, 0, prepared.data)
         for offset, data in extents:
