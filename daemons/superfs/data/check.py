@@ -40,8 +40,7 @@ class Checker:
         """Findings as they are made. `verify_data` reads and verifies every block too."""
         await self._syncer.ask()
         store = self._store
-        version = store.position.version
-        cuts = len(store.cuts.pending)
+        changes = store.segments.changes
         live: dict[int, int] = {}
         async for key in self.chunks():
             pieces = store.chunks.get(key)
@@ -56,9 +55,9 @@ class Checker:
         for segment in list(store.segments.by_number.values()):
             if segment.fault:
                 yield _finding("damaged-segment", segment.path.name, segment.fault)
-            elif not segment.path.exists():
+            elif segment.live and not segment.path.exists():
                 yield _finding("missing-segment", segment.path.name, "the file is gone")
-        if version == store.position.version and cuts == len(store.cuts.pending) == 0:
+        if changes == store.segments.changes:
             for finding in self._accounting(live):
                 yield finding
 

@@ -105,6 +105,7 @@ class Segments:
         self.active: Segment | None = None
         self.spare: Segment | None = None
         self.next_number = 1
+        self.changes = 0  # of live bytes, counted: whoever recounts them knows if they moved
         self.full = False  # a client's write was refused for want of a spare
         self.unsynced: set[int] = set()
         self.changed: set[int] = set()  # records that the next commit writes
@@ -294,6 +295,7 @@ class Segments:
 
     def account(self, dropped: Pieces, left: Pieces, added: Pieces = ()) -> None:
         """Keeps the live bytes of segments in step with a change of a chunk's pieces."""
+        self.changes += 1
         for piece in dropped:
             segment = self.by_number.get(piece.segment)
             if segment is not None:
