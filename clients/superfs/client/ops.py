@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from superfs.core.namespace.txn import Ref
 
 
+TIME_NS_MIN, TIME_NS_MAX = -(1 << 63) + 1, (1 << 63) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     verb: str
@@ -153,6 +156,12 @@ def link(inode: Ref, dir: Ref, name: bytes) -> Call:  # noqa: A002
     return Call("link", body, dir.ino, mutates=True)
 
 
+def _within(time_ns: int) -> int:
+    """Nanoseconds in 64 bits reach from 1677 to 2262. A time beyond is set to the end, as every
+    file system of Linux does with times that it cannot hold."""
+    return max(TIME_NS_MIN, min(time_ns, TIME_NS_MAX))
+
+
 def setattr(  # noqa: A001 - the verb's name
     inode: Ref,
     mask: int,
@@ -171,8 +180,8 @@ def setattr(  # noqa: A001 - the verb's name
         uid=uid,
         gid=gid,
         size=size,
-        atime_ns=atime_ns,
-        mtime_ns=mtime_ns,
+        atime_ns=_within(atime_ns),
+        mtime_ns=_within(mtime_ns),
     )
     return Call("setattr", body, _group(inode), mutates=True)
 
