@@ -134,7 +134,7 @@ def test_the_window_of_sequence_numbers(tmp_path: Path) -> None:
 
 
 def test_an_ended_session_never_runs_again(tmp_path: Path) -> None:
-    made = make(tmp_path)
+    made = make(tmp_path, session_timeout_s=0.4)
     clock = ManualClock()
 
     async def run() -> None:
@@ -143,10 +143,11 @@ def test_an_ended_session_never_runs_again(tmp_path: Path) -> None:
             await gone.hello()
             await alive.hello()
             await gone.create(b"a")
-            clock.advance(40)
-            await alive.good(lookup={"dir": ROOT, "name": b"a"})
-            clock.advance(40)
-            await until(lambda: len(node.sessions) == 1)
+            while len(node.sessions) == 2:
+                clock.advance(0.02)
+                await alive.good(lookup={"dir": ROOT, "name": b"a"})
+                await asyncio.sleep(0.01)
+            assert node.sessions.get(2) is not None
             assert (await gone.do(unlink={"dir": ROOT, "name": b"a"})).code == Code.SESSION_EXPIRED
             assert (await gone.do(lookup={"dir": ROOT, "name": b"a"})).code == Code.SESSION_EXPIRED
             with pytest.raises(FsError, match="SESSION_EXPIRED"):
@@ -161,6 +162,22 @@ def test_an_ended_session_never_runs_again(tmp_path: Path) -> None:
 
     asyncio.run(run())
     asyncio.run(after_restart())
+
+
+def test_nobody_expires_for_a_pause_of_the_daemon_itself(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def run() -> None:
+        async with running(make(tmp_path, session_timeout_s=0.4), given=world(clock)) as node:
+            client = TestClient(node)
+            await client.hello()
+            entered = node.sessions.get(1)
+            assert entered is not None
+            clock.advance(3600)
+            await until(lambda: entered.heard > clock.monotonic() - 1)
+            await client.create(b"still here")
+
+    asyncio.run(run())
 
 
 def test_an_unlinked_file_lives_while_somebody_has_it_open(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ class Operations:
         return meta_pb2.Result(code=Code.INTERNAL, detail="internal error; see the daemon's log")
 
     def _count(self, name: str, code: int) -> None:
-        self._parts.metrics.operations.labels(name or "none", Code(code).name).inc()
+        self._parts.metrics.count(name, code)
 
 
 class BatchJob(Job):

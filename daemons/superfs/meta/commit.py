@@ -202,7 +202,7 @@ class Committer:
 
     def _weight_max(self) -> int:
         """Near the end of the room small transactions: each needs pages before it frees any."""
-        return COMMIT_WEIGHT_MAX if self.free_bytes > 4 * self._room.reserve_bytes else 64
+        return COMMIT_WEIGHT_MAX if self.free_bytes > 2 * self._room.reserve_bytes else 64
 
     def _commit(self, jobs: Sequence[Job]) -> None:
         if self.free_bytes < self._room.grow_below_bytes:

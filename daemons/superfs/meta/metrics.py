@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from superfs.core.errors import Code
 from superfs.daemon.metrics import BUCKETS_S
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class MetaMetrics:
         self.operations = Counter(
             "superfs_meta_operations", "Operations", ("verb", "code"), registry=registry
         )
+        self._counts: dict[tuple[str, int], Counter] = {}
         self.commit_operations = Histogram(
             "superfs_meta_commit_operations",
             "Operations of one commit",
@@ -38,6 +40,13 @@ class MetaMetrics:
         self.replayed = Counter(
             "superfs_meta_replayed", "Mutations answered from their record", registry=registry
         )
+
+    def count(self, verb: str, code: int) -> None:
+        child = self._counts.get((verb, code))
+        if child is None:
+            child = self.operations.labels(verb or "none", Code(code).name)
+            self._counts[verb, code] = child
+        child.inc()
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is read when somebody asks."""

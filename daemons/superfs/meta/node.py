@@ -202,13 +202,20 @@ class MetaNode:
             self.background.start(self.datads.fence(session, epoch), "fence")
 
     async def _expire_sessions(self) -> None:
+        """Silence counts while this daemon was there to listen: after a pause of its own (it was
+        stopped, or the machine slept) nobody has been silent for longer than before."""
         timeout_s = self._config.meta.session_timeout_s
+        pause_s = min(1.0, timeout_s / 4)
+        now = self._world.clock.monotonic()
         await self.committer.run(self.sessions.forget_ended)
         while True:
-            await asyncio.sleep(min(1.0, timeout_s / 4))
-            limit = self._world.clock.monotonic() - timeout_s
-            for session in self.sessions.silent_since(limit):
-                await self._end_session(session, limit)
+            await asyncio.sleep(pause_s)
+            before, now = now, self._world.clock.monotonic()
+            if now - before > pause_s + timeout_s / 4:
+                self._world.log.warning("did not run for a while", seconds=round(now - before, 1))
+                self.sessions.excuse(now - before)
+            for session in self.sessions.silent_since(now - timeout_s):
+                await self._end_session(session, now - timeout_s)
 
     # ---- operations
 

@@ -84,6 +84,11 @@ class Sessions:
         if client is not None:
             client.heard = self._monotonic()
 
+    def excuse(self, seconds: float) -> None:
+        """So long nobody could be heard."""
+        for client in self._clients.values():
+            client.heard += seconds
+
     def silent_since(self, moment: float) -> list[int]:
         return [c.session for c in self._clients.values() if c.heard < moment]
 
