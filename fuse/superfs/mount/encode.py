@@ -29,7 +29,7 @@ class Encoder:
 
     def entry(self, node: Node, now: float) -> EntryAttributes:
         entry = node.encoded
-        if node.file is not None:
+        if node.file is not None and node.file.contents is not None:
             entry = encode(node, node.file.contents.attr)
         elif entry is None:
             assert node.attr is not None, "an answer without attributes"

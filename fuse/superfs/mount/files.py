@@ -36,8 +36,15 @@ log = logging.getLogger("superfs.mount.files")
 @dataclass(slots=True, eq=False)
 class OpenFile:
     node: Node
-    contents: Contents
+    contents: Contents | None = None  # made by the first who reads, writes or syncs
     handles: int = 0
+
+    @property
+    def attr(self) -> Attr:
+        """With what was written here on top."""
+        attr = self.node.attr if self.contents is None else self.contents.attr
+        assert attr is not None, "opened without attributes"
+        return attr
 
 
 class Files:
@@ -67,9 +74,9 @@ class Files:
         return handle
 
     async def _cut(self, handle: FileHandle) -> None:
-        file = handle.file
-        await drive(file.contents.setattr(Set.SIZE, size=0, caller=handle.caller))
-        file.node.encoded = None
+        contents = await self._contents(handle)
+        await drive(contents.setattr(Set.SIZE, size=0, caller=handle.caller))
+        handle.node.encoded = None
         await self._drop_privileges(handle)
 
     def _attach(self, node: Node, attr: Attr, flags: int, caller: Caller) -> FileHandle:
@@ -77,8 +84,7 @@ class Files:
             raise FsError(Code.IS_DIRECTORY if attr.is_dir else Code.INVALID, "open")
         file = node.file
         if file is None:
-            node.file = file = OpenFile(node, self._m.contents_of(attr))
-            node.encoded = None
+            node.file = file = OpenFile(node)
             self._open[file] = None
             self._m.opens.opened(node)
         handle = FileHandle(
@@ -95,7 +101,7 @@ class Files:
     def may_keep_pages(self, node: Node) -> bool:
         """Whether what the kernel has in its page cache is what the server has now."""
         assert node.file is not None
-        a = node.file.contents.attr
+        a = node.file.attr
         pages = (a.data_generation, a.size, a.mtime_ns, a.ctime_ns)
         keep = node.pages_of == pages
         node.pages_of = pages
@@ -104,8 +110,9 @@ class Files:
     async def release(self, handle: FileHandle) -> None:
         file = handle.file
         try:
-            if file.handles == 1 and file.contents.is_dirty:
-                await drive(file.contents.flush())  # pages of a mapping come after the close
+            contents = file.contents
+            if file.handles == 1 and contents is not None and contents.is_dirty:
+                await drive(contents.flush())  # pages of a mapping come after the close
         except FsError as error:
             log.error("inode %d: what was written is lost: %s", file.node.ino, error)
         finally:
@@ -117,9 +124,10 @@ class Files:
         node = file.node
         self._open.pop(file, None)
         if node.file is file:
-            attr = file.contents.attr
+            attr = file.attr
             node.file = None
-            node.encoded = None
+            if attr is not node.attr:
+                node.encoded = None
             if node.attr is None or attr.change >= node.attr.change:
                 node.attr = attr
             self._m.opens.closed(node)
@@ -132,31 +140,43 @@ class Files:
         if handle.touches:
             handle.touches = False
             self._atimes.touch(handle.node)
-        return await drive(handle.file.contents.read(offset, size))
+        contents = handle.file.contents or await self._contents(handle)
+        return await drive(contents.read(offset, size))
+
+    async def _contents(self, handle: FileHandle) -> Contents:
+        """Made of attributes that are still good."""
+        file = handle.file
+        if file.contents is None:
+            attr = await self._m.attr(handle.node)
+            if file.contents is None:
+                file.contents = self._m.contents_of(attr)
+        return file.contents
 
     async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
-        contents = handle.file.contents
+        contents = handle.file.contents or await self._contents(handle)
         if handle.caller.uid != 0:
             await self._drop_privileges(handle)
         if handle.append:
-            await self._append(handle, offset, data)
+            await self._append(handle, contents, offset, data)
         else:
             await drive(contents.write(offset, data))
         if handle.sync:
             await drive(contents.fsync())
         return len(data)
 
-    async def _append(self, handle: FileHandle, offset: int, data: bytes) -> None:
+    async def _append(
+        self, handle: FileHandle, contents: Contents, offset: int, data: bytes
+    ) -> None:
         """Where the kernel believes the end to be does not count; when it was wrong, its pages
         are too."""
-        position = await drive(handle.file.contents.append_at(data))
+        position = await drive(contents.append_at(data))
         if position != offset:
             self._m.notify.drop_pages(handle.node.number)
 
     async def _drop_privileges(self, handle: FileHandle) -> None:
         """As write(2) does. The kernel leaves it to us and does not know that the mode changes."""
         node, caller = handle.node, handle.caller
-        if caller.uid != 0 and has_privileges(handle.file.contents.attr):
+        if caller.uid != 0 and has_privileges(handle.file.attr):
             await self._m.ask(self._m.meta.setattr(node.ref, int(Set.KILL_PRIV), caller=caller))
             node.encoded = None
             self._m.notify.drop_attr(node.number)
@@ -165,21 +185,24 @@ class Files:
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""
-        await drive(handle.file.contents.flush())
+        if handle.file.contents is not None:
+            await drive(handle.file.contents.flush())
 
     async def fsync(self, handle: FileHandle) -> None:
-        await drive(handle.file.contents.fsync())
+        """Of what others wrote here before as well."""
+        await drive((await self._contents(handle)).fsync())
 
     async def flush_everything(self) -> None:
         """Before the mount ends."""
         limit = trio.CapacityLimiter(FLUSHES_MAX)
         async with trio.open_nursery() as nursery:
-            for file in [f for f in self._open if f.contents.is_dirty]:
-                nursery.start_soon(self._flush_one, file, limit)
+            for file in list(self._open):
+                if file.contents is not None and file.contents.is_dirty:
+                    nursery.start_soon(self._flush_one, file.contents, limit)
 
-    async def _flush_one(self, file: OpenFile, limit: trio.CapacityLimiter) -> None:
+    async def _flush_one(self, contents: Contents, limit: trio.CapacityLimiter) -> None:
         async with limit:
             try:
-                await drive(file.contents.fsync())
+                await drive(contents.fsync())
             except FsError as error:
-                log.error("inode %d: what was written is lost: %s", file.node.ino, error)
+                log.error("inode %d: what was written is lost: %s", contents.attr.ino, error)

@@ -62,10 +62,11 @@ class Inodes:
         }
         if not mask:
             return await m.attr(node)
-        if node.file is not None:
+        contents = None if node.file is None else node.file.contents
+        if contents is not None:
             # In order with what is being written: a later publication must not undo it.
             asked = m.now()
-            attr = await m.call(node.file.contents.setattr(int(mask), caller=caller, **values))
+            attr = await m.call(contents.setattr(int(mask), caller=caller, **values))
             m.cache.store(node, attr, asked)
         else:
             await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))

@@ -109,7 +109,7 @@ class Mounted:
             self.cache.bury(node, attr)
         else:
             self.cache.store(node, attr, asked)
-        if node.file is not None:
+        if node.file is not None and node.file.contents is not None:
             node.file.contents.observe(attr)
 
     async def attr(self, node: Node) -> Attr:
@@ -119,7 +119,7 @@ class Mounted:
 
     def known_attr(self, node: Node) -> Attr | None:
         if self.now() < node.expires or node.gone:
-            return node.attr if node.file is None else node.file.contents.attr
+            return node.attr if node.file is None else node.file.attr
         return None
 
     async def fetch(self, node: Node) -> Attr:
@@ -133,4 +133,4 @@ class Mounted:
             raise
         assert outcome.attr is not None
         self.store(node, outcome.attr, asked)
-        return outcome.attr if node.file is None else node.file.contents.attr
+        return outcome.attr if node.file is None else node.file.attr
