@@ -224,7 +224,12 @@ def test_check_and_list(tmp_path: Path) -> None:
 # ---- who may ask ---------------------------------------------------------------------------------
 
 
-async def code(served: Served, grant: Grant, shown: Grant | bytes, **body: Any) -> Code:  # noqa: ANN401
+async def code(
+    served: Served,
+    grant: Grant,
+    shown: Grant | bytes,
+    **body: Any,  # noqa: ANN401
+) -> Code:
     token = shown if isinstance(shown, bytes) else capability(shown)
     return Code((await served.ask(grant, capability=token, **body)).code)
 
