@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from superfs.client import ClientConfig, FileSystem
-from superfs.client.aio import AsyncFileSystem
+from superfs.client import AsyncFileSystem, ClientConfig, FileSystem
 from superfs.client.paths import RENAME_EXCHANGE, RENAME_NOREPLACE, XATTR_CREATE, XATTR_REPLACE
 from superfs.core.limits import INLINE_BYTES_MAX
 

@@ -47,6 +47,7 @@ class FlakyMeta(meta_pb2_grpc.MetaServicer):
         self.batches: list[meta_pb2.Batch] = []
         self.hellos: list[meta_pb2.Hello] = []
         self.goodbyes = 0
+        self.path = ""
         self._lock = threading.Lock()
 
     def Session(
@@ -168,14 +169,14 @@ def daemon() -> Iterator[FlakyMeta]:
         path = str(Path(folder) / "meta.sock")
         server.add_insecure_port(f"unix:{path}")
         server.start()
-        servicer.path = path  # type: ignore[attr-defined]
+        servicer.path = path
         yield servicer
         server.stop(None).wait()
 
 
 @pytest.fixture
 def world(daemon: FlakyMeta) -> Iterator[World]:
-    world = World(daemon.path, StreamTimes(retry_timeout_s=5.0, keep_alive_s=1.0))  # type: ignore[attr-defined]
+    world = World(daemon.path, StreamTimes(retry_timeout_s=5.0, keep_alive_s=1.0))
     yield world
     world.close()
 

@@ -1,13 +1,28 @@
 """SDK of SuperFS: the same names and bytes as through a mount, without the mount.
 
-`FileSystem` is the blocking, path-level API; `superfs.client.aio.AsyncFileSystem` the same for
-trio. `Connection` and what hangs on it speak in inodes and raise `FsError`; the mount is built on
-them.
+`FileSystem` is the blocking, path-level API, `AsyncFileSystem` the same for trio, which is
+imported with it and not before. `Connection` and what hangs on it speak in inodes and raise
+`FsError`; the mount is built on them.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from superfs.client.config import ClientConfig
 from superfs.client.connection import Connection
 from superfs.client.file import OpenInode
 from superfs.client.fs import FileSystem
 
-__all__ = ["ClientConfig", "Connection", "FileSystem", "OpenInode"]
+if TYPE_CHECKING:
+    from superfs.client.aio import AsyncFileSystem
+
+__all__ = ["AsyncFileSystem", "ClientConfig", "Connection", "FileSystem", "OpenInode"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "AsyncFileSystem":
+        from superfs.client.aio import AsyncFileSystem
+
+        return AsyncFileSystem
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

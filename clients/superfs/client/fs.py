@@ -128,12 +128,18 @@ class FileSystem:
     def access(self, path: AnyPath, mode: int) -> bool:
         return self._run(self.paths.access(path, mode), path)
 
-    def listdir(self, path: Name | os.PathLike[Name] = "/") -> list[Name]:  # type: ignore[assignment]
+    def listdir(
+        self,
+        path: Name | os.PathLike[Name] = "/",  # type: ignore[assignment]
+    ) -> list[Name]:
         raw = os.fspath(path)
         entries = self._run(self.paths.entries(raw), raw)
         return [_like(raw, entry.name) for entry in entries]
 
-    def scandir(self, path: Name | os.PathLike[Name] = "/") -> Iterator[DirEntry[Name]]:  # type: ignore[assignment]
+    def scandir(
+        self,
+        path: Name | os.PathLike[Name] = "/",  # type: ignore[assignment]
+    ) -> Iterator[DirEntry[Name]]:
         """Attributes come with the names."""
         raw = os.fspath(path)
         for entry in self._run(self.paths.entries(raw, plus=True), raw):

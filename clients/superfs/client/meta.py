@@ -179,7 +179,13 @@ class MetaClient(Dispatch):
     ) -> Outcome:
         return await self.run(ops.unlink(dir, name, keep=keep), caller)
 
-    async def rmdir(self, dir: Ref, name: bytes, *, caller: Caller | None = None) -> Outcome:  # noqa: A002
+    async def rmdir(
+        self,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        *,
+        caller: Caller | None = None,
+    ) -> Outcome:
         return await self.run(ops.rmdir(dir, name), caller)
 
     async def rename(
@@ -285,7 +291,13 @@ class MetaClient(Dispatch):
     ) -> Outcome:
         return await self.run(ops.removexattr(inode, name), caller)
 
-    async def reserve(self, dir: Ref, count: int, *, caller: Caller | None = None) -> Outcome:  # noqa: A002
+    async def reserve(
+        self,
+        dir: Ref,  # noqa: A002
+        count: int,
+        *,
+        caller: Caller | None = None,
+    ) -> Outcome:
         return await self.run(ops.reserve(dir, count), caller)
 
     async def create_many(
