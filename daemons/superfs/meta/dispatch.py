@@ -235,7 +235,11 @@ def _reserve(txn: Txn, caller: Caller, m: meta_pb2.Reserve) -> Outcome:
 
 
 def _create_many(txn: Txn, caller: Caller, m: meta_pb2.CreateMany) -> Outcome:
-    return create_many(txn, caller, ref(m.dir), decode_entries(m), replace=m.replace)
+    entries = decode_entries(m)
+    # Data under a chain that nobody knows could never be dropped again.
+    for chains in {e.attr.chains for e in entries if e.attr and e.attr.data_generation}:
+        txn.choose_chains(0, chains)
+    return create_many(txn, caller, ref(m.dir), entries, replace=m.replace)
 
 
 def _remove_tree(txn: Txn, caller: Caller, m: meta_pb2.RemoveTree) -> Outcome:
