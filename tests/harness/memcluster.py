@@ -37,7 +37,11 @@ class MemMeta:
         if verb not in VERBS:
             raise AttributeError(verb)
 
-        async def call(*args: Any, caller: Caller | None = None, **options: Any) -> Outcome:  # noqa: ANN401
+        async def call(
+            *args: Any,  # noqa: ANN401
+            caller: Caller | None = None,
+            **options: Any,  # noqa: ANN401
+        ) -> Outcome:
             self.calls[verb] += 1
             if verb in self.fail:
                 raise self.fail.pop(verb)

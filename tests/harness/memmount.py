@@ -1,0 +1,101 @@
+"""A mount without a kernel: its operations on a cluster in memory, called as pyfuse3 would."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pyfuse3
+import pytest
+import trio
+
+from harness.memcluster import MemMeta
+from superfs.core.ids import ROOT, ROOT_GENERATION
+from superfs.core.namespace.txn import Ref
+from superfs.mount.meter import Meter
+from superfs.mount.operations import Operations
+from superfs.mount.options import MountOptions
+from superfs.mount.services import Services
+
+TOP = 1
+
+
+class Kernel:
+    def __init__(self) -> None:
+        self.attrs: list[int] = []
+        self.pages: list[int] = []
+        self.told = trio.Event()
+
+    def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
+        (self.attrs if attr_only else self.pages).append(inode)
+        if not attr_only:  # from the notify thread
+            trio.from_thread.run_sync(self.told.set)
+
+    def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
+        raise AssertionError("not used yet")
+
+
+class World:
+    """One mount; `now` is its clock."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        self.now = 100.0
+        self.meta = MemMeta()
+        self.kernel = Kernel()
+        self.services = Services.make(
+            self.meta,  # type: ignore[arg-type]
+            self.meta.contents_of,
+            MountOptions(**options),
+            Ref(ROOT, ROOT_GENERATION, ROOT),
+            kernel=self.kernel,
+            now=lambda: self.now,
+            wall_ns=lambda: 2_000_000_000_000_000_000,
+        )
+        self.ops = Operations(self.services, Meter())
+
+    @property
+    def table(self) -> dict[int, Any]:
+        return self.services.mounted.nodes.table
+
+    async def write(self, name: bytes, data: bytes, *, parent: int = TOP) -> int:
+        info, entry = await self.ops.create(parent, name, 0o644, os.O_RDWR, ctx())
+        await self.ops.write(info.fh, 0, data)
+        await self.ops.flush(info.fh)
+        await self.ops.release(info.fh)
+        return entry.st_ino
+
+    async def list(self, fh: int, start: int = 0, limit: int = 10**9) -> list[tuple[bytes, int]]:
+        """(name, cookie) as one readdir call of the kernel with room for `limit` answers it."""
+        found: list[tuple[bytes, int]] = []
+
+        def reply(_token: object, name: bytes, _entry: object, cookie: int) -> bool:
+            if len(found) == limit:
+                return False
+            found.append((name, cookie))
+            return True
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pyfuse3, "readdir_reply", reply)
+            await self.ops.readdir(fh, start, None)  # type: ignore[arg-type]
+        return found
+
+
+def ctx(uid: int = 0, gid: int = 0, umask: int = 0o022) -> Any:  # noqa: ANN401
+    return SimpleNamespace(uid=uid, gid=gid, umask=umask, pid=os.getpid())
+
+
+def fields(*names: str) -> Any:  # noqa: ANN401
+    known = ("mode", "uid", "gid", "size", "atime", "mtime", "ctime")
+    return SimpleNamespace(**{f"update_{name}": name in names for name in known})
+
+
+def wanted(**values: int) -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    for name, value in values.items():
+        setattr(entry, name, value)
+    return entry
+
+
+def errno_of(error: pytest.ExceptionInfo[pyfuse3.FUSEError]) -> int:
+    return error.value.errno
