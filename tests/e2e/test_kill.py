@@ -36,6 +36,9 @@ PAUSES = ["unavailable", "lost", "reconnect", "expired", "again", "epoch", "rene
 """Words of the warnings that clients and daemons may write about a peer that is away."""
 
 
+ALL: list[Writer] = []
+
+
 class Writer:
     """The workload as a process, with its manifest outside the file system."""
 
@@ -43,6 +46,7 @@ class Writer:
         top.mkdir()
         self.top, self.manifest = top, outside / "manifest"
         self.manifest.touch()
+        ALL.append(self)
         script = Path(workload.__file__)
         command = [sys.executable, "-I", script, top, self.manifest, str(seed)]
         self.process = Daemon("workload", [str(c) for c in command], outside / "workload.log")
@@ -80,6 +84,17 @@ def mount() -> Iterator[Mount]:
         cluster.trouble([".*"])
 
 
+@pytest.fixture(scope="module")
+def busy_mount() -> Iterator[Mount]:
+    """Small segments and eager compaction, so that every step of a daemon comes soon."""
+    store = {"segment_bytes": 8 << 20, "sync_interval_s": 0.1, "extents_max": 8}
+    compaction = {"quiet_s": 0.05, "live_percent_max": 90}
+    settings = {"datad": {"store": store, "compaction": compaction}}
+    with Cluster(settings=settings) as cluster, Mount(cluster) as mount:
+        yield mount
+        cluster.trouble([".*"])
+
+
 def verify_twice(mount: Mount, writer: Writer) -> None:
     """Once as it stands, and once with every cache gone."""
     writer.verify()
@@ -93,9 +108,8 @@ def verify_twice(mount: Mount, writer: Writer) -> None:
     fsck(mount.cluster)
 
 
-def rounds(mount: Mount, tmp_path: Path, victims: list[str], count: int, seed: int) -> None:
-    rng = random.Random(seed)
-    writer = Writer(mount.point / "work", tmp_path, seed)
+def rounds(mount: Mount, writer: Writer, victims: list[str], count: int) -> None:
+    rng = random.Random(count)
     try:
         for _ in range(count):
             writer.progress(rng.randrange(1, 25))
@@ -106,7 +120,7 @@ def rounds(mount: Mount, tmp_path: Path, victims: list[str], count: int, seed: i
         writer.finish()
     finally:
         writer.process.kill()
-    verify_twice(mount, writer)
+    writer.verify()
 
 
 @pytest.mark.parametrize(
@@ -114,26 +128,19 @@ def rounds(mount: Mount, tmp_path: Path, victims: list[str], count: int, seed: i
     [["metad-1"], ["datad-2"], ["clusterd"], ["datad-2", "metad-1"]],
     ids=lambda v: "+".join(v),
 )
-def test_kill_daemons(mount: Mount, tmp_path: Path, victims: list[str]) -> None:
-    rounds(mount, tmp_path, victims, 6, seed=1)
+def test_kill_daemons(busy_mount: Mount, tmp_path: Path, victims: list[str]) -> None:
+    writer = Writer(busy_mount.point / "+".join(victims), tmp_path, 1)
+    rounds(busy_mount, writer, victims, 5)
+    fsck(busy_mount.cluster)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("victim", ["metad-1", "datad-2"])
 def test_kill_daemons_a_hundred_times(mount: Mount, tmp_path: Path, victim: str) -> None:
-    rounds(mount, tmp_path, [victim], 100, seed=2)
-
-
-@pytest.fixture(scope="module")
-def busy_mount() -> Iterator[Mount]:
-    """Small segments and eager compaction, so that every step of a daemon comes soon."""
-    store = {"segment_bytes": 8 << 20, "sync_interval_s": 0.1}
-    compaction = {"quiet_s": 0.05, "live_percent_max": 90}
-    settings = {"datad": {"store": store, "compaction": compaction}}
-    with Cluster(settings=settings) as cluster, Mount(cluster) as mount:
-        yield mount
-        cluster.trouble([".*"])
+    writer = Writer(mount.point / "work", tmp_path, 2)
+    rounds(mount, writer, [victim], 100)
+    verify_twice(mount, writer)
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
@@ -141,30 +148,38 @@ def test_kill_at_every_failpoint(busy_mount: Mount, tmp_path: Path, point: str) 
     """The daemon dies at exactly this point, the second time it comes there."""
     cluster = busy_mount.cluster
     daemon = cluster.metad if point.startswith("metad") else cluster.datad
+    cluster.start()
     writer = Writer(busy_mount.point / point, tmp_path, 3)
     try:
         writer.progress(3)
         daemon.stop()
         daemon.env = {**cluster.env, "SUPERFS_FAILPOINTS": f"{point}=kill*2"}
         daemon.start()
-        daemon.env = cluster.env
-        wait_until(lambda: not daemon.running, f"{point} is reached", timeout_s=40)
+        wait_until(lambda: not daemon.running, f"{point} is reached", timeout_s=25)
         assert daemon.wait() == -signal.SIGKILL, daemon.tail()
+        daemon.env = cluster.env
         cluster.start([daemon.name])
         writer.progress(10)
         writer.finish()
     finally:
         writer.process.kill()
+        if daemon.env is not cluster.env:
+            daemon.kill()
+            daemon.env = cluster.env
     writer.verify()
     fsck(cluster)
 
 
-def test_nothing_is_lost_after_all_failpoints(busy_mount: Mount) -> None:
-    """The same cluster with every cache gone."""
+def test_nothing_is_lost_after_all_of_them(busy_mount: Mount) -> None:
+    """Everything that the tests above have written, with every cache gone."""
     busy_mount.unmount()
     busy_mount.cluster.stop()
     busy_mount.cluster.start()
     busy_mount.start()
+    writers = [writer for writer in ALL if writer.top.parent == busy_mount.point]
+    assert writers
+    for writer in writers:
+        writer.verify()
     fsck(busy_mount.cluster)
 
 
