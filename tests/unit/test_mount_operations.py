@@ -246,4 +246,6 @@ async def test_finish_leaves_nothing_behind() -> None:
     info, entry = await w.ops.create(TOP, b"a", 0o644, os.O_RDWR, ctx())
     await w.ops.write(info.fh, 0, b"late")
     await w.services.finish()
-    assert w.meta.store.get_inode(ROOT, w.table[entry.st_ino].ino).size == 4  # type: ignore[union-attr]
+    stored = w.meta.store.get_inode(ROOT, w.table[entry.st_ino].ino)
+    assert stored is not None
+    assert stored.size == 4

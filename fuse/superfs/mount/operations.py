@@ -242,8 +242,7 @@ class Operations(pyfuse3.Operations):
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         caller = self._caller(ctx)
         if name == ACL_ACCESS:
-            groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
-            caller = Caller(ctx.uid, ctx.gid, groups, ctx.umask)
+            caller = Caller(ctx.uid, ctx.gid, groups_of(ctx.pid), ctx.umask)
         await self._s.xattrs.set(self._m.node(inode), name, value, caller)
 
     @served
@@ -330,6 +329,14 @@ class Operations(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Every change of a directory was durable when it was acknowledged."""
         self._dirs.get(fh)
+
+
+def groups_of(pid: int) -> frozenset[int]:
+    """Supplementary groups; none of a process that we cannot see (it ended, or lives elsewhere)."""
+    try:
+        return frozenset(pyfuse3.get_sup_groups(pid))
+    except (OSError, RuntimeError):
+        return frozenset()
 
 
 def mask_of(fields: SetattrFields) -> Set:
