@@ -68,6 +68,8 @@ class Place:
         subprocess.run([str(BIN / "superfs"), "down", "--dir", str(self.dir)], check=False)
         for point in leftovers.mounts((self.top,)):
             subprocess.run(["umount", "-l", str(point)], check=False)
+        for log in Path("/var/log/superfs").glob(f"mount-tmp-{self.top.name}-*.log"):
+            log.unlink()
         shutil.rmtree(self.top)
         leftovers.directories.discard(self.top)
 

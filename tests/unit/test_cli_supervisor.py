@@ -16,7 +16,7 @@ import pytest
 
 from harness.waiting import wait_until
 from superfs.cli import supervisor
-from superfs.cli.children import Child, State, backoff_delays, last_lines, rotate
+from superfs.cli.children import Child, State, backoff_delays, end_of, last_lines, rotate
 from superfs.cli.home import Home
 from superfs.cli.output import EXIT_CONFIG, CliError
 from superfs.cli.processes import Identity, boot_id, find_running, stop
@@ -276,7 +276,9 @@ def test_logs_are_rotated_and_their_end_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     assert last_lines(log) == []
     log.write_text("".join(f"{i}\n" for i in range(100)))
-    assert last_lines(log, 3) == ["97", "98", "99"]
+    assert last_lines(log, count=3) == ["97", "98", "99"]
+    assert last_lines(log, since=end_of(log)) == []
+    assert last_lines(log, since=end_of(log) - 3) == ["99"]
     rotate(log)
     assert log.exists()
     with log.open("ab") as file:

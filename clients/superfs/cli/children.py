@@ -22,6 +22,7 @@ BACKOFF_MAX_S = 30.0
 STEADY_S = 60.0
 """Who has run this long starts with the shortest delay again."""
 LOG_BYTES_MAX = 16 * 1024 * 1024
+TAIL_BYTES = 16 * 1024
 NEVER_RESTARTED = (EXIT_USAGE, EXIT_CONFIG)
 
 
@@ -50,6 +51,7 @@ class Child:
         self.restarts = 0
         self.exit_status: int | None = None
         self.next_start = 0.0
+        self.log_start = 0  # what is behind it in the log is of the present run
         self._clock = clock
         self._started = 0.0
         self._delays = backoff_delays()
@@ -64,6 +66,7 @@ class Child:
         if self._started:
             self.program.clear()
         rotate(self.program.log)
+        self.log_start = end_of(self.program.log)
         with self.program.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.program.argv,
@@ -144,10 +147,19 @@ def rotate(log: Path) -> None:
         return
 
 
-def last_lines(log: Path, count: int = 12) -> list[str]:
+def last_lines(log: Path, *, since: int = 0, count: int = 12) -> list[str]:
+    """The end of a log, but nothing before `since`, its size at an earlier moment."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(since if since <= end else 0, end - TAIL_BYTES))
             return file.read().decode("utf-8", "replace").splitlines()[-count:]
     except FileNotFoundError:
         return []
+
+
+def end_of(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except FileNotFoundError:
+        return 0

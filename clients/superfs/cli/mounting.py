@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from superfs.cli import mounts
-from superfs.cli.children import last_lines, rotate
+from superfs.cli.children import end_of, last_lines, rotate
 from superfs.cli.installed import script
 from superfs.cli.options import ClusterOption, DirOption, TokenOption, target_of
 from superfs.cli.output import EXIT_USAGE, CliError, say
@@ -84,6 +84,7 @@ def _source_of(target: Target) -> str:
 
 def _start(argv: list[str], point: Path, log: Path) -> None:
     rotate(log)
+    start = end_of(log)
     with log.open("ab") as file:
         process = subprocess.Popen(
             argv,
@@ -100,7 +101,7 @@ def _start(argv: list[str], point: Path, log: Path) -> None:
             process.kill()
             process.wait()
             why = f"ended with status {status}" if status is not None else "does not get ready"
-            end = "\n    ".join(last_lines(log))
+            end = "\n    ".join(last_lines(log, since=start))
             raise CliError(
                 f"{point} could not be mounted: superfs-mount {why}",
                 hint=f"the end of {log}:\n    {end}",

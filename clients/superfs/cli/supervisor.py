@@ -159,7 +159,8 @@ class Supervisor:
         self._tell(f"{name}: ready")
 
     def _did_not_start(self, child: Child, why: str) -> CliError:
-        lines = "\n    ".join(last_lines(child.program.log)) or "(nothing)"
+        end = last_lines(child.program.log, since=child.log_start)
+        lines = "\n    ".join(end) or "(nothing)"
         status = EXIT_CONFIG if child.exit_status == EXIT_CONFIG else EXIT_FAILED
         return CliError(
             f"{child.program.name} did not start: it {why}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from superfs.cli import mounts, supervisor
-from superfs.cli.children import last_lines, rotate
+from superfs.cli.children import end_of, last_lines, rotate
 from superfs.cli.formatting import prepare
 from superfs.cli.installed import script
 from superfs.cli.mounting import unmount_all_of
@@ -182,6 +182,7 @@ def _detach(home: Home, point: Path | None, data: int | None) -> None:
     reader, writer = os.pipe()
     log = home.log_file("supervisor")
     rotate(log)
+    start = end_of(log)
     command = [script("superfs"), "up", "--dir", str(home.root), "--ready-fd", str(writer)]
     command += ["--mount", str(point)] if point is not None else []
     command += ["--data", str(data)] if data is not None else []
@@ -209,7 +210,7 @@ def _detach(home: Home, point: Path | None, data: int | None) -> None:
                 if message["ready"]:
                     say(_running(home, point))
                 return
-    end = "\n    ".join(last_lines(log))
+    end = "\n    ".join(last_lines(log, since=start))
     raise CliError("the supervisor ended at its start", hint=f"the end of {log}:\n    {end}")
 
 
