@@ -60,7 +60,7 @@ class Connection:
         """Use `open`."""
         self.config = config
         self.retry_timeout_s = config.retry_timeout_s
-        self.caller: Caller = own_caller()
+        self.caller: Caller = own_caller(first.session_token)
         self.background = Background(f"superfs {config.client_name}")
         self._rng = random.Random()
         self._lock = threading.Lock()

@@ -7,11 +7,14 @@ not at all.
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from superfs.client.data import Where, check
-from superfs.core.attrs import PACKED_ATTR_BYTES, Attr
+from superfs.client.file import OpenInode
+from superfs.core.attrs import PACKED_ATTR_BYTES, Attr, Set
+from superfs.core.errors import Code, FsError
 from superfs.core.ids import FIRST_DATA_GENERATION
 from superfs.core.layout import assign_chains
 from superfs.core.limits import (
@@ -21,15 +24,17 @@ from superfs.core.limits import (
     MESSAGE_DATA_BYTES_MAX,
 )
 from superfs.core.namespace.outcome import Entry
+from superfs.core.namespace.txn import Ref
 from superfs.rpc.pending import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from superfs.client.connection import Connection
-    from superfs.core.namespace.txn import Ref
 
 ENTRIES_A_CALL = 512
+
+Contents = bytes | bytearray | memoryview
 
 
 @dataclass(slots=True)
@@ -39,7 +44,7 @@ class FileSpec:
 
     name: bytes
     attr: Attr
-    data: bytes | bytearray | memoryview = b""
+    data: Contents = b""
     written: bool = False
 
 
@@ -56,9 +61,62 @@ async def create_files(
     connection: Connection, parent: Ref, specs: Sequence[FileSpec], *, replace: bool
 ) -> list[Entry]:
     """In the order of `specs`; each entry says what became of it."""
-    await _write_larger(connection, parent, [s for s in specs if not (s.written or is_small(s))])
-    answers = await gather(_create(connection, parent, batch, replace) for batch in _batches(specs))
+    larger = [s for s in specs if not (s.written or is_small(s))]
+    if not connection.capability and larger:
+        return await _create_empty(connection, parent, specs, replace=replace)
+    await _write_larger(connection, parent, larger)
+    answers = await gather(
+        [_create(connection, parent, batch, replace) for batch in _batches(specs)]
+    )
     return [entry for answer in answers for entry in answer]
+
+
+async def _create_empty(
+    connection: Connection, parent: Ref, specs: Sequence[FileSpec], *, replace: bool
+) -> list[Entry]:
+    made = [spec if is_small(spec) else _emptied(spec.name, spec.attr) for spec in specs]
+    entries = await create_files(connection, parent, made, replace=replace)
+    for spec, entry in zip(specs, entries, strict=True):
+        if not is_small(spec) and entry.code is Code.OK:
+            try:
+                await fill(connection, entry, spec.attr, [(0, spec.data)])
+            except FsError as error:
+                entry.code = error.code
+    return entries
+
+
+def _emptied(name: bytes, attr: Attr) -> FileSpec:
+    """The same file without contents, which its owner may write."""
+    empty = attr.copy()
+    empty.size = 0
+    empty.mode |= stat.S_IWUSR
+    return FileSpec(name, empty)
+
+
+async def fill(
+    connection: Connection, entry: Entry, wanted: Attr, pieces: Iterable[tuple[int, Contents]]
+) -> None:
+    """Writes a new, empty file and gives it size, mode and times of `wanted`."""
+    attr = entry.attr
+    assert attr is not None
+    ref = Ref(attr.ino, attr.generation, attr.place)
+    opened = await connection.meta.open(ref, write=True)
+    assert opened.attr is not None
+    inode = OpenInode(connection, opened.attr, capability=opened.capability)
+    try:
+        for offset, data in pieces:
+            await inode.write(offset, data)
+        await inode.truncate(wanted.size)
+        entry.attr = await inode.setattr(
+            Set.MODE | Set.ATIME | Set.MTIME,
+            mode=stat.S_IMODE(wanted.mode),
+            atime_ns=wanted.atime_ns or opened.attr.atime_ns,
+            mtime_ns=wanted.mtime_ns or inode.attr.mtime_ns,
+        )
+    except (FsError, OSError):
+        await connection.meta.release([ref])
+        raise
+    await connection.meta.release([ref])
 
 
 async def _write_larger(connection: Connection, parent: Ref, specs: Sequence[FileSpec]) -> None:

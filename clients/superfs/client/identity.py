@@ -1,4 +1,8 @@
-"""Who this process is to the kernel: the caller that path-level calls act for."""
+"""The caller that path-level calls act for.
+
+In a host's session that is whoever this process is to the kernel; a user's session is always the
+user of its token, whatever the process is.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 from pathlib import Path
 
 from superfs.core.namespace.txn import Caller
+from superfs.core.tokens import Purpose, claims
 
 DEFAULT_UMASK = 0o022
 
@@ -18,10 +23,8 @@ def own_umask() -> int:
     return DEFAULT_UMASK
 
 
-def own_caller() -> Caller:
-    return Caller(
-        uid=os.geteuid(),
-        gid=os.getegid(),
-        groups=frozenset(os.getgroups()),
-        umask=own_umask(),
-    )
+def own_caller(session_token: bytes) -> Caller:
+    grant = claims(Purpose.SESSION, session_token)
+    if grant.kind == "user":
+        return Caller(grant.uid, grant.gid, frozenset(grant.groups), own_umask())
+    return Caller(os.geteuid(), os.getegid(), frozenset(os.getgroups()), own_umask())

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from superfs.client import ops
-from superfs.client.creating import FileSpec, create_files, new_attr, place_data
+from superfs.client.creating import FileSpec, create_files, fill, new_attr, place_data
 from superfs.client.data import Where, check
+from superfs.client.localfiles import SMALL_BYTES_MAX, data_pieces, data_ranges, read_small, xattrs
 from superfs.client.resolve import ref_of, resolve
 from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 DIRECTORIES_AT_ONCE = 16
 PORTION_FILES = 512
 PORTION_BYTES = 4 * MESSAGE_DATA_BYTES_MAX
-LARGE_BYTES = MESSAGE_DATA_BYTES_MAX
-"""Files above this are streamed and never held whole."""
 PIECES_AT_ONCE = 8
 
 
@@ -138,7 +137,7 @@ class Import:
                     self._progress.failed(entry.path, error)
                     continue
                 portion.append((entry.name, entry.path, found))
-                size += min(found.st_size, LARGE_BYTES)
+                size += min(found.st_size, SMALL_BYTES_MAX)
                 if len(portion) >= PORTION_FILES or size >= PORTION_BYTES:
                     yield portion
                     portion, size = [], 0
@@ -202,22 +201,25 @@ class Import:
             try:
                 if stat.S_ISLNK(found.st_mode):
                     local.spec.data = os.readlink(path)
-                elif stat.S_ISREG(found.st_mode) and found.st_size > LARGE_BYTES:
+                elif stat.S_ISREG(found.st_mode) and found.st_size > SMALL_BYTES_MAX:
                     large.append(local)
                     continue
                 elif stat.S_ISREG(found.st_mode):
-                    local.spec.data = _read_small(path)
+                    local.spec.data = read_small(path)
                     local.spec.attr.size = len(local.spec.data)
             except OSError as error:
                 self._progress.failed(path, error)
                 self._forget_link(found)
                 continue
             made.append(local)
-        if large:
+        if large and self._connection.capability:
             made += await self._write_large(parent, large)
+            large = []
         specs = [local.spec for local in made]
         entries = await create_files(self._connection, parent, specs, replace=True)
         await self._made(made, entries)
+        for local in large:
+            await self._one_large(parent, local)
 
     def _attr(self, found: os.stat_result) -> Attr:
         caller = self._connection.caller
@@ -261,12 +263,26 @@ class Import:
                 self._forget_link(local.stat)
         return written
 
+    async def _one_large(self, parent: Ref, local: _Local) -> None:
+        """Of a user's session, which may write only what it has opened."""
+        empty = FileSpec(local.spec.name, local.spec.attr.copy())
+        empty.attr.size = 0
+        empty.attr.mode |= stat.S_IWUSR
+        entries = await create_files(self._connection, parent, [empty], replace=True)
+        try:
+            if entries[0].code is Code.OK:
+                await fill(self._connection, entries[0], local.spec.attr, data_pieces(local.path))
+        except (OSError, FsError) as error:
+            self._progress.failed(local.path, error)
+            return
+        await self._made([local], entries)
+
     async def _stream(self, local: _Local) -> None:
         where = Where.of(local.spec.attr)
         answers: deque[Pending[Reply]] = deque()
         with open(local.path, "rb", buffering=0) as file:  # noqa: ASYNC230 - driven by a thread
             size = os.fstat(file.fileno()).st_size
-            for offset, end in _data_ranges(file.fileno(), size):
+            for offset, end in data_ranges(file.fileno(), size):
                 position = offset
                 while position < end:
                     length = min(MESSAGE_DATA_BYTES_MAX, end - position)
@@ -330,7 +346,7 @@ class Import:
         calls: list[ops.Call] = []
         owners: list[bytes] = []
         for path, ref in made:
-            for name, value in _xattrs(path):
+            for name, value in xattrs(path):
                 calls.append(ops.setxattr(ref, name, value))
                 owners.append(path)
         for start in range(0, len(calls), PORTION_FILES):
@@ -342,38 +358,3 @@ class Import:
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
-
-
-def _read_small(path: bytes) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        data = os.read(fd, LARGE_BYTES)
-        # A short read is the end, nearly always; ask again to be sure.
-        while len(data) < LARGE_BYTES and (more := os.read(fd, LARGE_BYTES - len(data))):
-            data += more
-        return data
-    finally:
-        os.close(fd)
-
-
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of what is not a hole."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError:
-            return  # nothing but a hole is left
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, min(end, size)
-        position = end
-
-
-def _xattrs(path: bytes) -> Iterator[tuple[bytes, bytes]]:
-    try:
-        names = os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return  # the source keeps none
-    for name in names:
-        with contextlib.suppress(OSError):  # removed meanwhile
-            yield os.fsencode(name), os.getxattr(path, name, follow_symlinks=False)

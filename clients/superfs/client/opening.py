@@ -65,14 +65,14 @@ class Handle:
 async def open_file(paths: Paths, path: AnyPath, flags: int, mode: int = CREATE_MODE) -> Handle:
     writes = flags & os.O_ACCMODE != os.O_RDONLY
     if flags & os.O_CREAT:
-        attr, fresh = await _create(paths, path, flags, mode)
+        attr, fresh, capability = await _create(paths, path, flags, mode)
     else:
         target = await resolve(paths.meta, path, follow=not flags & os.O_NOFOLLOW)
         assert target.attr is not None
-        attr, fresh = target.attr, False
+        attr, fresh, capability = target.attr, False, b""
     _check_kind(attr, writes)
     if fresh:
-        inode = paths.files.adopt(attr, inline=b"")
+        inode = paths.files.adopt(attr, inline=b"", capability=capability)
     else:
         inode = await paths.files.open(attr, write=writes)
     handle = Handle(paths, inode, flags)
@@ -96,8 +96,8 @@ def _check_kind(attr: Attr, writes: bool) -> None:
         raise FsError(Code.NOT_SUPPORTED, "special files are opened through a mount")
 
 
-async def _create(paths: Paths, path: AnyPath, flags: int, mode: int) -> tuple[Attr, bool]:
-    """(attributes, whether it is new and registered as open)."""
+async def _create(paths: Paths, path: AnyPath, flags: int, mode: int) -> tuple[Attr, bool, bytes]:
+    """(attributes, whether it is new and registered as open, then the right to its data)."""
     exclusive = bool(flags & os.O_EXCL)
     kind = stat.S_IFREG | mode & 0o7777
     parent, name = await resolve_parent(paths.meta, path)
@@ -106,14 +106,14 @@ async def _create(paths: Paths, path: AnyPath, flags: int, mode: int) -> tuple[A
         attr = outcome.attr
         assert attr is not None
         if outcome.number:
-            return attr, True
+            return attr, True, outcome.capability
         # It was there. That the create has registered it is taken back: `open` will say it.
         await paths.meta.release([ref_of(attr)])
         if not attr.is_symlink or flags & os.O_NOFOLLOW:
-            return attr, False
+            return attr, False, b""
         target = await resolve(paths.meta, path, missing_ok=True)
         if target.attr is not None:
-            return target.attr, False
+            return target.attr, False, b""
         parent, name = target.parent, target.name
 
 

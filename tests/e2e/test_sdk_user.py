@@ -1,0 +1,103 @@
+"""A session of an ordinary user: the daemons check everything for the uid of its token."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from superfs.client import ClientConfig, FileSystem
+from superfs.core.tokens import Authority, Grant, Purpose, armor, parse_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.cluster import Cluster
+
+MIB = 1 << 20
+UID, GID = 4711, 4712
+
+
+@pytest.fixture
+def root(cluster: Cluster) -> Iterator[FileSystem]:
+    config = ClientConfig((cluster.target("clusterd"),), cluster.token_file)
+    with FileSystem.connect(config) as fs:
+        yield fs
+        for name in fs.listdir(b"/"):
+            fs.remove_tree(b"/" + name)
+
+
+@pytest.fixture
+def user(cluster: Cluster, root: FileSystem, tmp_path: Path) -> Iterator[FileSystem]:
+    root.mkdir("/home")
+    root.chown("/home", UID, GID)
+    root.mkdir("/private", 0o700)
+    root.write_bytes("/private/secret", b"secret" * 2000)
+    root.write_bytes("/readable", b"public" * 2000)
+    authority = Authority(parse_key(cluster.key_file.read_text()))
+    token = authority.issue(Purpose.FILE, Grant("user", "somebody", uid=UID, gid=GID))
+    token_file = tmp_path / "token"
+    token_file.touch(0o600)
+    token_file.write_bytes(armor(token))
+    config = ClientConfig((cluster.target("clusterd"),), token_file)
+    with FileSystem.connect(config) as fs:
+        yield fs
+
+
+def code_of(call: object, *args: object) -> int:
+    assert callable(call)
+    with pytest.raises(OSError, match=r".") as caught:
+        call(*args)
+    assert caught.value.errno is not None
+    return caught.value.errno
+
+
+def test_its_own_files(user: FileSystem) -> None:
+    for size in (0, 10, 5000, 3 * MIB):
+        data = os.urandom(size)
+        user.write_bytes("/home/f", data)
+        assert user.read_bytes("/home/f") == data
+        with user.open("/home/g", "w+b") as file:
+            file.write(data)
+            file.seek(0)
+            assert file.read() == data
+        user.unlink("/home/g")
+        user.unlink("/home/f")
+    user.write_bytes("/home/f", b"")
+    found = user.stat("/home/f")
+    assert (found.st_uid, found.st_gid) == (UID, GID)
+    user.makedirs("/home/a/b")
+    user.put_many({f"/home/a/{n}": bytes([n]) * n * 900 for n in range(20)})
+    wanted = [f"/home/a/{n}" for n in range(20)]
+    assert user.get_many(wanted) == [bytes([n]) * n * 900 for n in range(20)]
+
+
+def test_the_files_of_others(user: FileSystem) -> None:
+    assert user.read_bytes("/readable") == b"public" * 2000
+    assert code_of(user.write_bytes, "/readable", b"x") == errno.EACCES
+    assert code_of(user.read_bytes, "/private/secret") == errno.EACCES
+    assert code_of(user.listdir, "/private") == errno.EACCES
+    assert code_of(user.write_bytes, "/new", b"") == errno.EACCES
+    assert code_of(user.chown, "/home", 0, 0) == errno.EPERM
+    assert code_of(user.chmod, "/readable", 0o777) == errno.EPERM
+    assert code_of(user.mknod, "/home/dev", stat.S_IFCHR | 0o600, 259) == errno.EPERM
+
+
+def test_a_tree_of_its_own(user: FileSystem, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "small").write_bytes(b"small")
+    (source / "sub" / "medium").write_bytes(os.urandom(100_000))
+    (source / "large").write_bytes(os.urandom(3 * MIB))
+    done = user.import_tree(source, "/home/tree")
+    assert done.errors == []
+    assert user.stat("/home/tree/large").st_uid == UID
+    out = user.export_tree("/home/tree", tmp_path / "out")
+    assert out.errors == []
+    for name in ("small", "sub/medium", "large"):
+        assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
+        assert os.stat(tmp_path / "out" / name).st_mtime_ns == os.stat(source / name).st_mtime_ns
