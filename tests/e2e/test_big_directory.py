@@ -32,7 +32,7 @@ def resident_kib(pid: int) -> int:
 @pytest.fixture
 def sdk(cluster: Cluster) -> Iterator[FileSystem]:
     config = ClientConfig(cluster=(cluster.target("clusterd"),), token_file=cluster.token_file)
-    with FileSystem(config) as fs:
+    with FileSystem.connect(config) as fs:
         yield fs
 
 
@@ -40,7 +40,7 @@ def fill(sdk: FileSystem, directory: str, count: int) -> None:
     sdk.mkdir(directory)
     for start in range(0, count, AT_A_TIME):
         names = range(start, min(start + AT_A_TIME, count))
-        sdk.put_many(directory, {f"file-{i:07}": b"%d" % i for i in names})
+        sdk.put_many({f"{directory}/file-{i:07}": b"%d" % i for i in names})
 
 
 def check(mount: Mount, sdk: FileSystem, cluster: Cluster, count: int) -> None:

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from harness.worlds import OsWorld, World, answer_of, tree_of
+from harness.worlds import OsWorld, SdkWorld, World, answer_of, tree_of
+from superfs.client import ClientConfig, FileSystem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from harness.cluster import Cluster
+    from harness.mount import Mount
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -47,6 +51,14 @@ class Differential(RuleBasedStateMachine):
         got = answer_of(self.ours, verb, *args)
         self.history.append(f"{verb}{args!r}"[:120] + f" -> {expected!r}"[:100])
         assert got == expected, "\n".join([*self.history, f"but ours says {got!r}"[:300]])
+
+    @initialize()
+    def begin_with_some_names(self) -> None:
+        for path in ("a", "a/a", "b"):
+            self.both("mkdir", path, 0o755)
+        for path in ("cc", "a/cc", "a/a/b", "b/a"):
+            self.both("create", path, 0o644, True)
+            self.both("write", path, 0, path.encode() * 500)
 
     @rule(path=paths, mode=modes)
     def mkdir(self, path: str, mode: int) -> None:
@@ -208,6 +220,46 @@ def run_on_mount(place: Path, tmp_path: Path, limits: settings) -> None:
         run_state_machine_as_test(machine, settings=limits)  # type: ignore[arg-type]
     finally:
         os.umask(old)
+
+
+def run_on_sdk(shared: Mount, tmp_path: Path, limits: settings) -> None:
+    cluster = shared.cluster
+    config = ClientConfig(cluster=(cluster.target("clusterd"),), token_file=cluster.token_file)
+    numbers = itertools.count()
+
+    class Sdk(Differential):
+        def __init__(self) -> None:
+            number = next(numbers)
+            self.top = f"example-{number}"
+            (tmp_path / self.top).mkdir(mode=0o755)
+            fs.mkdir(self.top, 0o755)
+            super().__init__(SdkWorld(fs, f"/{self.top}"), OsWorld(tmp_path / self.top))
+
+        def teardown(self) -> None:
+            # seen through the mount: the same names and bytes, either way
+            mounted = tree_of(shared.point / self.top)
+            assert mounted == tree_of(tmp_path / self.top), "\n".join(self.history)
+            fs.remove_tree(self.top)
+            shutil.rmtree(tmp_path / self.top)
+
+    old = os.umask(0o022)
+    try:
+        with FileSystem.connect(config) as fs:
+            run_state_machine_as_test(Sdk, settings=limits)
+    finally:
+        os.umask(old)
+
+
+def test_sdk_against_local_directory(cluster: Cluster, shared_mount: Mount, tmp_path: Path) -> None:
+    run_on_sdk(shared_mount, tmp_path, some_steps(40, 40))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_sdk_against_local_directory_at_length(
+    cluster: Cluster, shared_mount: Mount, tmp_path: Path
+) -> None:
+    run_on_sdk(shared_mount, tmp_path, some_steps(2000, 100))
 
 
 def test_mount_against_local_directory(place: Path, tmp_path: Path) -> None:

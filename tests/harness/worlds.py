@@ -12,6 +12,8 @@ from harness.posix import renameat2
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from superfs.client import FileSystem
+
 Answer = tuple[object, ...]
 Tree = dict[str, Answer]
 
@@ -176,3 +178,96 @@ class OsWorld:
 
     def listxattr(self, path: str) -> Answer:
         return (sorted(os.listxattr(self._at(path))),)
+
+
+class SdkWorld:
+    """Through the SDK, below a directory."""
+
+    def __init__(self, fs: FileSystem, top: str) -> None:
+        self.fs, self.top = fs, top
+
+    def _at(self, path: str) -> str:
+        return os.path.join(self.top, path)
+
+    def mkdir(self, path: str, mode: int) -> Answer:
+        self.fs.mkdir(self._at(path), mode)
+        return ()
+
+    def rmdir(self, path: str) -> Answer:
+        self.fs.rmdir(self._at(path))
+        return ()
+
+    def create(self, path: str, mode: int, exclusive: bool) -> Answer:
+        flags = os.O_CREAT | os.O_WRONLY | (os.O_EXCL if exclusive else 0)
+        self.fs.open_raw(self._at(path), flags, mode).close()
+        return ()
+
+    def write(self, path: str, offset: int, data: bytes) -> Answer:
+        with self.fs.open_raw(self._at(path), os.O_WRONLY) as file:
+            file.seek(offset)
+            return (file.write(data),)
+
+    def append(self, path: str, data: bytes) -> Answer:
+        with self.fs.open_raw(self._at(path), os.O_WRONLY | os.O_APPEND) as file:
+            return (file.write(data),)
+
+    def read(self, path: str, offset: int, length: int) -> Answer:
+        with self.fs.open_raw(self._at(path), os.O_RDONLY) as file:
+            file.seek(offset)
+            return (file.read(length),)
+
+    def truncate(self, path: str, size: int) -> Answer:
+        self.fs.truncate(self._at(path), size)
+        return ()
+
+    def unlink(self, path: str) -> Answer:
+        self.fs.unlink(self._at(path))
+        return ()
+
+    def rename(self, old: str, new: str, flags: int) -> Answer:
+        self.fs.rename(self._at(old), self._at(new), flags)
+        return ()
+
+    def link(self, old: str, new: str) -> Answer:
+        self.fs.link(self._at(old), self._at(new))
+        return ()
+
+    def symlink(self, target: str, path: str) -> Answer:
+        self.fs.symlink(target, self._at(path))
+        return ()
+
+    def readlink(self, path: str) -> Answer:
+        return (self.fs.readlink(self._at(path)),)
+
+    def stat(self, path: str) -> Answer:
+        return facts(self.fs.lstat(self._at(path)))
+
+    def chmod(self, path: str, mode: int) -> Answer:
+        self.fs.chmod(self._at(path), mode)
+        return ()
+
+    def chown(self, path: str, uid: int, gid: int) -> Answer:
+        self.fs.chown(self._at(path), uid, gid, follow_symlinks=False)
+        return ()
+
+    def utime(self, path: str, atime_ns: int, mtime_ns: int) -> Answer:
+        self.fs.utime(self._at(path), ns=(atime_ns, mtime_ns), follow_symlinks=False)
+        info = self.fs.lstat(self._at(path))
+        return (info.st_atime_ns, info.st_mtime_ns)
+
+    def listdir(self, path: str) -> Answer:
+        return (sorted(self.fs.listdir(self._at(path))),)
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int) -> Answer:
+        self.fs.setxattr(self._at(path), name, value, flags)
+        return ()
+
+    def getxattr(self, path: str, name: str) -> Answer:
+        return (self.fs.getxattr(self._at(path), name),)
+
+    def removexattr(self, path: str, name: str) -> Answer:
+        self.fs.removexattr(self._at(path), name)
+        return ()
+
+    def listxattr(self, path: str) -> Answer:
+        return (sorted(self.fs.listxattr(self._at(path))),)
