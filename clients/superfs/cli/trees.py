@@ -90,7 +90,7 @@ def import_tree(
     os.lstat(source)
     with (
         file_system(target_of(directory, cluster, token_file)) as fs,
-        bar(f"import {source}", quiet=quiet or as_json, count=source) as advance,
+        bar(f"import {_name(source)}", quiet=quiet or as_json, count=source) as advance,
     ):
         done = fs.import_tree(source, target, advance, exclude or ())
         _sync(fs)
@@ -111,7 +111,7 @@ def export_tree(
 
     with (
         file_system(target_of(directory, cluster, token_file)) as fs,
-        bar(f"export {source}", quiet=quiet or as_json) as advance,
+        bar(f"export {_name(source)}", quiet=quiet or as_json) as advance,
     ):
         done = fs.export_tree(source, target, advance)
     _report(done, as_json=as_json, what="exported", where=target)
