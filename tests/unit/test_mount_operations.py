@@ -12,7 +12,8 @@ import trio
 
 from harness.memmount import TOP, World, ctx, errno_of, fields, wanted
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import ROOT
+from superfs.core.ids import ROOT, ROOT_GENERATION
+from superfs.core.namespace.txn import Ref
 from superfs.mount.encode import REUSE_S
 
 
@@ -105,6 +106,30 @@ async def test_rename_over_an_open_file() -> None:
     await w.ops.rename(TOP, b"new", TOP, b"old", 0, ctx())
     assert await w.ops.read(info.fh, 0, 3) == b"old"
     assert (await w.ops.getattr(old, ctx())).st_nlink == 0
+    await w.ops.release(info.fh)
+
+
+async def test_a_name_that_others_moved_meanwhile_buries_nobody() -> None:
+    w = World()
+    root = Ref(ROOT, ROOT_GENERATION)
+    ino = await w.write(b"n", b"x")
+    await w.write(b"o", b"y")
+    await w.meta.rename(root, b"n", root, b"m")  # another client
+    await w.ops.rename(TOP, b"o", TOP, b"n", 0, ctx())
+    assert (await w.ops.getattr(ino, ctx())).st_nlink == 1
+
+
+async def test_what_was_kept_by_mistake_is_let_go() -> None:
+    w = World()
+    root = Ref(ROOT, ROOT_GENERATION)
+    info, _ = await w.ops.create(TOP, b"a", 0o644, os.O_RDWR, ctx())
+    await w.write(b"b", b"")
+    await w.meta.rename(root, b"a", root, b"c")  # another client: "a" is another file now
+    await w.meta.rename(root, b"b", root, b"a")
+    await w.ops.unlink(TOP, b"a", ctx())
+    assert w.meta.store.orphans
+    await w.services.mounted.opens.settle()
+    assert not w.meta.store.orphans
     await w.ops.release(info.fh)
 
 

@@ -142,16 +142,13 @@ class Names:
         keep = target is not None and target.file is not None
         outcome = await m.ask(m.meta.unlink(parent.ref, name, keep=keep, caller=caller))
         m.cache.changed(parent, name)
-        left = outcome.other or outcome.attr
-        self._removed(left, target, keep=keep)
+        self._removed(outcome.other, keep=keep)
 
     async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
-        target = m.cache.last_known(parent, name)
         m.cache.changed(parent, name)
-        outcome = await m.ask(m.meta.rmdir(parent.ref, name, caller=caller))
+        await m.ask(m.meta.rmdir(parent.ref, name, caller=caller))
         m.cache.changed(parent, name)
-        self._removed(outcome.other or outcome.attr, target, keep=False)
 
     async def rename(
         self,
@@ -177,7 +174,7 @@ class Names:
         )  # fmt: skip
         self._renaming(old_parent, old_name, new_parent, new_name)
         if not flags & RENAME_EXCHANGE:
-            self._removed(outcome.other, target, keep=keep)
+            self._removed(outcome.other, keep=keep)
         self._moved(outcome.attr, new_parent)
         if flags & RENAME_EXCHANGE:
             self._moved(outcome.other, old_parent)
@@ -191,18 +188,11 @@ class Names:
         if node is not None:
             node.parent = parent.number
 
-    def _removed(self, left: Attr | None, target: Node | None, *, keep: bool) -> None:
-        """`left`: the inode after it lost a name, when the server still has something of it."""
-        m = self._m
-        node = target if left is None else m.nodes.find(left.ino)
-        if node is None or (left is not None and left.nlink > 0):
+    def _removed(self, left: Attr | None, *, keep: bool) -> None:
+        """`left`: the inode after it lost a name. With `keep` the server holds what had no other
+        name for this mount, also when it was not the inode that we thought."""
+        if left is None or left.nlink > 0 or left.is_dir:
             return
-        if left is None and node.attr is not None and not node.gone:
-            if not node.attr.is_dir and node.attr.nlink > 1:
-                m.cache.drop_attr(node)  # an answer that did not say: ask again
-                return
-            left = node.attr.copy()
-            left.nlink = 0
-            m.cache.bury(node, left)
+        node = self._m.nodes.of(left)
         if keep or node.file is not None:
-            m.opens.kept(node)
+            self._m.opens.kept(node)
