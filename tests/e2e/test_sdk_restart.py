@@ -108,7 +108,8 @@ def test_metad_restarts_under_load(own_cluster: Cluster, kill: bool) -> None:
 
 
 @pytest.mark.slow
-def test_datad_is_killed_under_load(own_cluster: Cluster) -> None:
+@pytest.mark.parametrize("kill", [True, False])
+def test_datad_restarts_under_load(own_cluster: Cluster, kill: bool) -> None:
     """What was written and fsynced is there, and what is still open goes on."""
     with connect(own_cluster) as fs:
         with fs.open_raw("/long", os.O_RDWR | os.O_CREAT) as file:
@@ -125,7 +126,7 @@ def test_datad_is_killed_under_load(own_cluster: Cluster) -> None:
                     for _ in range(5):
                         file.write(os.urandom(1) * MIB)
                         written += MIB
-                    own_cluster.restart("datad-2", kill=True)
+                    own_cluster.restart("datad-2", kill=kill)
                     file.sync()
                 workers.go_on(3)
             file.seek(0)
