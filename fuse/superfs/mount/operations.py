@@ -62,6 +62,8 @@ def served(handler: F) -> F:
             return await handler(self, *args)
         except FsError as error:
             gauge.errors += 1
+            if error.code is Code.STALE:
+                self.disbelieve(args[0])
             raise FUSEError(error.errno) from None
         except FUSEError:
             gauge.errors += 1
@@ -97,6 +99,13 @@ class Operations(pyfuse3.Operations):
 
     def init(self) -> None:
         self.begun.set()
+
+    def disbelieve(self, number: object) -> None:
+        """Of an inode that turned out stale: the kernel looks its name up again, and must not hear
+        the same from our cache."""
+        node = self._m.nodes.table.get(number) if isinstance(number, int) else None
+        if node is not None:
+            self._m.cache.drop_attr(node)
 
     def _caller(self, ctx: RequestContext) -> Caller:
         key = (ctx.uid, ctx.gid, ctx.umask)
