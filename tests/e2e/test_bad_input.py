@@ -72,11 +72,13 @@ def test_key_that_others_can_read(cluster: Cluster, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text(cluster.key_file.read_text())
     key.chmod(0o644)
-    config = cluster.config_file("metad-1")
-    said(run("superfs-metad", "--config", config, "--key-file", key), CONFIG, str(key))
+    config = tmp_path / "metad.toml"
+    text = cluster.config_file("metad-1").read_text()
+    config.write_text(text.replace(str(cluster.key_file), str(key)))
+    said(run("superfs-metad", "--config", config), CONFIG, str(key))
     key.chmod(0o600)
     key.write_text("not hex\n")
-    said(run("superfs-metad", "--config", config, "--key-file", key), CONFIG, str(key))
+    said(run("superfs-metad", "--config", config), CONFIG, str(key))
 
 
 @pytest.mark.parametrize("name", DAEMONS.values())

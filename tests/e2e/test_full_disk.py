@@ -121,7 +121,7 @@ def test_full_metadata_disk(tmp_path: Path) -> None:
         "reserve_bytes": 1 * MIB,
     }  # fmt: skip
     with (
-        small_disk(tmp_path / "disk", 24) as disk,
+        small_disk(tmp_path / "disk", 16) as disk,
         Cluster(settings={"metad": {"meta": meta}}, state_dirs={"metad-1": disk / "s"}) as cluster,
         Mount(cluster) as mount,
     ):
