@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("superfs.rpc")
 
 Answer = TypeVar("Answer")
+USEFUL_S = 1.0
+
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
@@ -75,6 +77,14 @@ class _Link:
         self.call: Any = None
         self.open = False
         self.closed = False
+        self.answered = False
+
+    @property
+    def useful(self) -> bool:
+        """Whether its end is news. One that ends at once, again and again, without an answer
+        (what was asked breaks the daemon) is one long outage: delays grow, and callers get an
+        error in the end."""
+        return self.open and (self.answered or time.monotonic() - self.started > USEFUL_S)
 
 
 class Stream(ABC, Generic[AnyItem, Request, Reply]):
@@ -256,11 +266,11 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
             link = _Link()
             error = self._converse(link)
             with self._lock:
-                lived = link.open
+                lived, useful = link.open, link.useful
                 link.closed = True
                 link.open = False
                 self._link = None
-                if lived:
+                if useful:
                     self._down_since = time.monotonic()
                 self._last_error = error
                 self._restore()
@@ -270,7 +280,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 return
             if lived:
                 self.reconnects += 1
-                delays = self._delays()
+                if useful:
+                    delays = self._delays()
                 log.info("%s: connection lost (%s), connecting again", self.name, error)
             try:
                 self._broken(error)
@@ -290,6 +301,7 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
             for reply in link.call:
                 link.heard = time.monotonic()
                 if link.open:
+                    link.answered = True
                     self._answer(reply)
                     continue
                 with self._changed:
