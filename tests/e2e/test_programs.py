@@ -249,8 +249,8 @@ def test_fio_verify(place: Path, tmp_path: Path, job: str) -> None:
     text = f"[{job}]\ndirectory={place}\nsize={size}\nrandseed=42\ndo_verify=1\nverify_fatal=1\n"
     script = tmp_path / "job.fio"
     script.write_text(text + textwrap.dedent(FIO[job]) + "\n")
-    run("fio", "--output-format=terse", script)
-    run("fio", "--output-format=terse", "--verify_only", script)
+    run("fio", "--output-format=terse", script, cwd=tmp_path)
+    run("fio", "--output-format=terse", "--verify_only", script, cwd=tmp_path)
 
 
 def test_find_du_rm(place: Path, tmp_path: Path) -> None:
