@@ -43,6 +43,7 @@ class TruncatingMeta(MemMeta):
         assert attr is not None
         for ino, generation in self.store.reaped:
             self._data.files.pop((ino, generation), None)
+            self._data.reaped.add((ino, generation))
         self.store.reaped.clear()
         if attr.flags & Flag.TRUNCATING:
             held = self._data.files.setdefault((attr.ino, attr.data_generation), bytearray())
@@ -57,6 +58,7 @@ class MemData:
 
     def __init__(self) -> None:
         self.files: dict[tuple[int, int], bytearray] = {}
+        self.reaped: set[tuple[int, int]] = set()
         self.commits = 0
         self.lose: list[FsError] = []
 
@@ -79,6 +81,8 @@ class MemData:
         if self.lose:
             error = self.lose.pop()
             return [completed(Reply(code=error.code, detail=error.detail))]
+        if (where.ino, where.data_generation) in self.reaped:
+            return [completed(Reply(code=Code.STALE_DATA))]  # a late write brings nothing back
         held = self.files.setdefault((where.ino, where.data_generation), bytearray())
         held.extend(bytes(max(0, offset - len(held))))
         held[offset : offset + len(data)] = data
