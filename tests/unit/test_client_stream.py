@@ -280,6 +280,16 @@ def test_nobody_there_is_an_error_after_the_budget(tmp_path: Path) -> None:
     world.close()
 
 
+def test_what_breaks_the_daemon_every_time_is_an_error_after_the_budget(daemon: FlakyMeta) -> None:
+    """It welcomes, and fails on the batch, for ever: no endless hammering."""
+    world = World(daemon.path, StreamTimes(retry_timeout_s=0.4))
+    daemon.plan = ["before"] * 10_000
+    with pytest.raises(FsError):
+        world.mkdir("poison")
+    assert world.stream.reconnects < 200
+    world.close()
+
+
 def test_the_window_of_replies_is_never_exceeded() -> None:
     session = Session(1, b"", 0)
     taken = [session.take() for _ in range(REPLY_WINDOW_OPS)]
