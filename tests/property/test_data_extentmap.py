@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES
@@ -107,6 +107,7 @@ def test_pieces_are_the_array(operations: list[tuple[str, int, int]]) -> None:
 
 
 @settings(deadline=None)
+@example([(0, 16384)], 1, 0)
 @given(st.lists(st.tuples(places, lengths), max_size=15), places, st.integers(0, SPAN))
 def test_plan_covers_exactly(written: list[tuple[int, int]], start: int, length: int) -> None:
     blobs = Blobs()

@@ -127,8 +127,8 @@ def cut(pieces: Pieces, start: int, version: int) -> Change:
 def plan(pieces: Pieces, start: int, end: int) -> list[Part]:
     """How to read [start, end): parts in order, without gaps, holes included."""
     parts: list[Part] = []
-    low, high = _window(pieces, start, end)
     at = start
+    low, high = _window(pieces, start, end) if start < end else (0, 0)
     for piece in pieces[low:high]:
         if piece.offset > at:
             parts.append(Part(at, piece.offset, None))
