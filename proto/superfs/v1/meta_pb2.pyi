@@ -8,52 +8,62 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SessionRequest(_message.Message):
-    __slots__ = ("hello", "batch", "keep_alive", "goodbye")
+    __slots__ = ("hello", "batch", "keep_alive", "goodbye", "invalidated", "return_leases")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    INVALIDATED_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LEASES_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     batch: Batch
     keep_alive: KeepAlive
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    invalidated: Invalidated
+    return_leases: ReturnLeases
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., invalidated: _Optional[_Union[Invalidated, _Mapping]] = ..., return_leases: _Optional[_Union[ReturnLeases, _Mapping]] = ...) -> None: ...
 
 class SessionReply(_message.Message):
-    __slots__ = ("welcome", "batch", "keep_alive")
+    __slots__ = ("welcome", "batch", "keep_alive", "invalidate")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
+    INVALIDATE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     batch: BatchReply
     keep_alive: KeepAlive
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., batch: _Optional[_Union[BatchReply, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ...) -> None: ...
+    invalidate: Invalidate
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., batch: _Optional[_Union[BatchReply, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., invalidate: _Optional[_Union[Invalidate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "client", "open")
+    __slots__ = ("protocol", "client", "open", "leases")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     client: str
     open: _containers.RepeatedCompositeFieldContainer[_common_pb2.InodeRef]
-    def __init__(self, protocol: _Optional[int] = ..., client: _Optional[str] = ..., open: _Optional[_Iterable[_Union[_common_pb2.InodeRef, _Mapping]]] = ...) -> None: ...
+    leases: bool
+    def __init__(self, protocol: _Optional[int] = ..., client: _Optional[str] = ..., open: _Optional[_Iterable[_Union[_common_pb2.InodeRef, _Mapping]]] = ..., leases: _Optional[bool] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "boot_id", "session_epoch", "capability", "expiry_ms", "commit")
+    __slots__ = ("protocol", "boot_id", "session_epoch", "capability", "expiry_ms", "commit", "lease_ms")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     EXPIRY_MS_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     boot_id: int
     session_epoch: int
     capability: bytes
     expiry_ms: int
     commit: int
-    def __init__(self, protocol: _Optional[int] = ..., boot_id: _Optional[int] = ..., session_epoch: _Optional[int] = ..., capability: _Optional[bytes] = ..., expiry_ms: _Optional[int] = ..., commit: _Optional[int] = ...) -> None: ...
+    lease_ms: int
+    def __init__(self, protocol: _Optional[int] = ..., boot_id: _Optional[int] = ..., session_epoch: _Optional[int] = ..., capability: _Optional[bytes] = ..., expiry_ms: _Optional[int] = ..., commit: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
 class KeepAlive(_message.Message):
     __slots__ = ("number",)
@@ -64,6 +74,40 @@ class KeepAlive(_message.Message):
 class Goodbye(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Invalidate(_message.Message):
+    __slots__ = ("number", "commit", "recalls")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    RECALLS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    commit: int
+    recalls: _containers.RepeatedCompositeFieldContainer[Recall]
+    def __init__(self, number: _Optional[int] = ..., commit: _Optional[int] = ..., recalls: _Optional[_Iterable[_Union[Recall, _Mapping]]] = ...) -> None: ...
+
+class Recall(_message.Message):
+    __slots__ = ("lease", "whole", "names", "inos")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    INOS_FIELD_NUMBER: _ClassVar[int]
+    lease: int
+    whole: bool
+    names: bytes
+    inos: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lease: _Optional[int] = ..., whole: _Optional[bool] = ..., names: _Optional[bytes] = ..., inos: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Invalidated(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class ReturnLeases(_message.Message):
+    __slots__ = ("leases",)
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    leases: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, leases: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("batch", "acked_below", "ops")
@@ -76,14 +120,16 @@ class Batch(_message.Message):
     def __init__(self, batch: _Optional[int] = ..., acked_below: _Optional[int] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
 
 class BatchReply(_message.Message):
-    __slots__ = ("batch", "commit", "results")
+    __slots__ = ("batch", "commit", "results", "leases")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
     batch: int
     commit: int
     results: _containers.RepeatedCompositeFieldContainer[Result]
-    def __init__(self, batch: _Optional[int] = ..., commit: _Optional[int] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
+    leases: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, batch: _Optional[int] = ..., commit: _Optional[int] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., leases: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Op(_message.Message):
     __slots__ = ("seq", "caller", "lookup", "getattr", "read_dir", "read_inline", "getxattr", "listxattr", "statfs", "open", "release", "get_many", "create", "mkdir", "unlink", "rmdir", "rename", "link", "setattr", "publish", "append", "new_data", "setxattr", "removexattr", "reserve", "create_many", "remove_tree")
