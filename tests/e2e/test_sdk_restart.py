@@ -191,3 +191,20 @@ def test_a_daemon_that_sleeps_is_waited_for(own_cluster: Cluster) -> None:
         own_cluster.metad.signal(signal.SIGCONT)
         reader.join(20)
         assert seen == [b"x"]
+
+
+@pytest.mark.slow
+def test_a_restart_of_datad_brings_nothing_back(own_cluster: Cluster) -> None:
+    """What a client has written and not seen committed may be old when the daemon comes back."""
+    with connect(own_cluster) as first, connect(own_cluster) as second:
+        for path in ("/over", "/cut"):
+            first.write_bytes(path, b"a" * MIB)
+        with second.open_raw("/over", os.O_RDWR) as file:
+            file.write(b"b" * MIB)
+            file.sync()
+        second.truncate("/cut", 100_000)
+        own_cluster.restart("datad-2", kill=True)
+        first.write_bytes("/other", b"c" * MIB)  # by now it has met the new daemon
+        second.truncate("/cut", MIB)
+        assert second.read_bytes("/over") == b"b" * MIB
+        assert second.read_bytes("/cut") == b"a" * 100_000 + bytes(MIB - 100_000)

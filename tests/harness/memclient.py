@@ -93,7 +93,7 @@ class MemData:
     ) -> list[Pending[Reply]]:
         return [p for w, o, d in writes for p in await self.start_write(w, o, d)]
 
-    async def commit(self, _chains: Iterable[int] | None = None) -> None:
+    async def commit(self, _chains: Iterable[int] | None = None, _ino: int = 0) -> None:
         self.commits += 1
 
 

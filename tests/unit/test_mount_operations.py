@@ -53,7 +53,7 @@ async def test_a_parent_needs_no_question_after_a_create() -> None:
     assert not w.meta.calls
 
 
-async def test_an_unlinked_open_file_lives_until_its_release() -> None:
+async def test_an_unlinked_open_file_lives_until_it_is_released_and_forgotten() -> None:
     w = World()
     info, entry = await w.ops.create(TOP, b"a", 0o644, os.O_RDWR, ctx())
     await w.ops.write(info.fh, 0, b"data")
@@ -62,6 +62,7 @@ async def test_an_unlinked_open_file_lives_until_its_release() -> None:
     assert await w.ops.read(info.fh, 0, 10) == b"data"
     assert w.meta.store.orphans
     await w.ops.release(info.fh)
+    await w.ops.forget([(entry.st_ino, 1)])
     await w.services.mounted.opens.settle()
     assert not w.meta.store.orphans
     assert not +w.meta.held
@@ -123,11 +124,12 @@ async def test_what_was_kept_by_mistake_is_let_go() -> None:
     w = World()
     root = Ref(ROOT, ROOT_GENERATION)
     info, _ = await w.ops.create(TOP, b"a", 0o644, os.O_RDWR, ctx())
-    await w.write(b"b", b"")
+    other = await w.write(b"b", b"")
     await w.meta.rename(root, b"a", root, b"c")  # another client: "a" is another file now
     await w.meta.rename(root, b"b", root, b"a")
     await w.ops.unlink(TOP, b"a", ctx())
     assert w.meta.store.orphans
+    await w.ops.forget([(other, 1)])
     await w.services.mounted.opens.settle()
     assert not w.meta.store.orphans
     await w.ops.release(info.fh)

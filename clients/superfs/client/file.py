@@ -248,7 +248,7 @@ class OpenInode(Writing):
             with self._state:
                 chains = () if self._attr.is_inline else self._attr.chains
             if chains:
-                await self._data.commit(chains)
+                await self._data.commit(chains, self._attr.ino)
 
     async def _append(self, data: bytes, kill_priv: bool, caller: Caller | None) -> int:
         """Nothing is dirty. The place is metad's to give; the bytes of a file on data daemons

@@ -16,7 +16,7 @@ from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.data.keys import ChunkKey, FileKey
 from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
 from superfs.data.segments import Blob
-from superfs.v1.data_pb2 import DataReply, DataRequest, Read, ReadResult, UsageReply, Write
+from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, Read, ReadResult, UsageReply, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +41,9 @@ class Requests:
         syncer: Syncer,
         metrics: DataMetrics,
         world: World,
-        boot_epoch: int,
         threads: Executor,
     ) -> None:
-        self.boot_epoch = boot_epoch
+        self.boot_epoch = store.boot_epoch
         self._store = store
         self._syncer = syncer
         self._metrics = metrics
@@ -86,6 +85,12 @@ class Requests:
     def _done(self, tag: int) -> DataReply:
         return DataReply(tag=tag, boot_epoch=self.boot_epoch)
 
+    def _written(self, tag: int, size: int) -> DataReply:
+        self._metrics.written_bytes.inc(size)
+        self._syncer.nudge()
+        version = self._store.position.version
+        return DataReply(tag=tag, boot_epoch=self.boot_epoch, version=version)
+
     # ---- writes
 
     def _blob(self, write: Write, access: Access) -> Blob:
@@ -98,9 +103,7 @@ class Requests:
     def _write(self, request: DataRequest, access: Access) -> Begun:
         blob = self._blob(request.write, access)
         self._store.write([blob])
-        self._metrics.written_bytes.inc(len(blob.data))
-        self._syncer.nudge()
-        return self._done(request.tag)
+        return self._written(request.tag, len(blob.data))
 
     def _write_many(self, request: DataRequest, access: Access) -> Begun:
         writes = request.write_many.writes
@@ -108,9 +111,7 @@ class Requests:
             raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} writes in one request")
         blobs = [self._blob(write, access) for write in writes]
         self._store.write(blobs)
-        self._metrics.written_bytes.inc(sum(len(blob.data) for blob in blobs))
-        self._syncer.nudge()
-        return self._done(request.tag)
+        return self._written(request.tag, sum(len(blob.data) for blob in blobs))
 
     # ---- reads
 
@@ -245,5 +246,6 @@ class Requests:
             bytes_live=found.bytes_live,
             segments=found.segments,
             extents=found.extents,
+            boots=[Boot(epoch=b.epoch, survived=b.survived) for b in self._store.boots],
         )
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, usage=usage)

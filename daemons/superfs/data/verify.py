@@ -37,6 +37,7 @@ def verify(directory: Path) -> None:
             _verify_table(index, table)
         index.walk_all_pages()
         index.identity()
+        index.boots()
     except lmdb.Error as error:
         raise FsError(Code.DAMAGED, f"{path}: {error}") from None
 

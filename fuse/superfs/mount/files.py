@@ -58,12 +58,15 @@ class Files:
     def open_cached(self, node: Node, flags: int, caller: Caller) -> FileHandle | None:
         """Without asking, where the attributes are still good and nothing is to be cut."""
         attr = self._m.known_attr(node)
-        if attr is None or flags & os.O_TRUNC:
+        if attr is None or flags & os.O_TRUNC or self._m.opens.is_leaving(node):
             return None
         return self._attach(node, attr, flags, caller)
 
     async def open(self, node: Node, flags: int, caller: Caller) -> FileHandle:
         attr = await self._m.attr(node)
+        while self._m.opens.is_leaving(node):
+            await self._m.opens.left(node)
+            attr = await self._m.attr(node)
         handle = self._attach(node, attr, flags, caller)
         try:
             if flags & os.O_TRUNC:
@@ -84,6 +87,8 @@ class Files:
             raise FsError(Code.IS_DIRECTORY if attr.is_dir else Code.INVALID, "open")
         file = node.file
         if file is None:
+            if node.gone and not self._m.opens.holds(node):
+                raise FsError(Code.STALE, "it was removed before it was opened")
             node.file = file = OpenFile(node)
             self._open[file] = None
             self._m.opens.opened(node)

@@ -140,6 +140,7 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for node in self._m.nodes.forget(inode_list):
             self._m.cache.forget(node)
+            self._m.opens.forgotten(node)
             self._s.inodes.forget(node)
 
     @served

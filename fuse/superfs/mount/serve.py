@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from superfs.mount.options import MountOptions
 
 FINISH_TIMEOUT_S = 60.0
+STRAY_READ_S = 0.2
 
 log = logging.getLogger("superfs.mount")
 
@@ -62,12 +63,22 @@ def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: Mo
             os.close(mountpoint.fd)
         detach(mountpoint)
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
+    interrupt_stray_reads(STRAY_READ_S)
     try:
         trio.run(_main, services, operations.begun, mountpoint, options)
     finally:
         pyfuse3.close(unmount=False)  # and with it the connection to the kernel
         detach(mountpoint)
         stop_metrics()
+
+
+def interrupt_stray_reads(every_s: float) -> None:
+    """pyfuse3 reads a request when the kernel has said that there is one, and holds the
+    interpreter's lock while it does. When the process that asked was killed in between, the read
+    sleeps until somebody else asks, and with it every thread: writing back, staying in touch
+    with the daemons. A signal ends the read; pyfuse3 goes on."""
+    signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, every_s, every_s)
 
 
 def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:
