@@ -30,6 +30,8 @@ from superfs.v1 import meta_pb2, meta_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from superfs.client.leases import LeaseHolder
+
 TOP = Ref(ROOT, 1, ROOT)
 TOKENS = itertools.count(1)
 
@@ -107,6 +109,7 @@ class World:
         self.caller = Caller()
         self.background = Background("test timers")
         self.session = Session(1, str(next(TOKENS)).encode(), 0)
+        self.lease_holder: LeaseHolder | None = None
         self.recovered: list[Code] = []
         self.stream = MetaStream(self, 1, "test", times, self._delays)
         self.meta = MetaClient(self)

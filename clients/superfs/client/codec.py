@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NOT_SENT = 0xFFFFFFFF
 """Inline length of an entry whose contents did not come along."""
+NO_LEASES: frozenset[int] = frozenset()
 _U16 = struct.Struct("<H")
 
 
@@ -32,7 +33,7 @@ def decode_attr(a: common_pb2.Attr) -> Attr:
     )  # fmt: skip
 
 
-def decode_result(result: meta_pb2.Result) -> Outcome:
+def decode_result(result: meta_pb2.Result, leases: frozenset[int] = NO_LEASES) -> Outcome:
     """Raises what the daemon answered, unless it is success."""
     if result.code:
         raise FsError(known_code(result.code), result.detail)
@@ -41,6 +42,7 @@ def decode_result(result: meta_pb2.Result) -> Outcome:
         number=result.number,
         more=result.more,
         capability=result.capability,
+        leases=leases,
     )
     if result.HasField("attr"):
         outcome.attr = decode_attr(result.attr)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from superfs.client.config import ClientConfig
+    from superfs.client.leases import LeaseHolder
     from superfs.core.namespace.txn import Caller, Ref
     from superfs.rpc.pending import Pending
     from superfs.v1 import cluster_pb2, data_pb2, meta_pb2
@@ -56,9 +57,15 @@ _alive: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 class Connection:
-    def __init__(self, config: ClientConfig, first: cluster_pb2.HandshakeReply) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        first: cluster_pb2.HandshakeReply,
+        lease_holder: LeaseHolder | None = None,
+    ) -> None:
         """Use `open`."""
         self.config = config
+        self.lease_holder = lease_holder
         self.retry_timeout_s = config.retry_timeout_s
         self.caller: Caller = own_caller(first.session_token)
         self.background = Background(f"superfs {config.client_name}")
@@ -86,15 +93,16 @@ class Connection:
         _alive.add(self)
 
     @classmethod
-    def open(cls, config: ClientConfig) -> Connection:
+    def open(cls, config: ClientConfig, lease_holder: LeaseHolder | None = None) -> Connection:
         """Blocks until the cluster has answered, at most `retry_timeout_s`. UNAUTHENTICATED,
-        FORBIDDEN and an unreadable token file are errors at once."""
+        FORBIDDEN and an unreadable token file are errors at once. `lease_holder`: who repeats
+        answers of metadata daemons without asking, and must hear when they are not so any more."""
         token = clusterd.read_token(config.token_file)
         tries = attempts(config.retry_timeout_s, random.Random(), first_s=0.02)
         deadline = time.monotonic() + config.retry_timeout_s
         while True:
             try:
-                return cls(config, clusterd.admit(config.cluster, token))
+                return cls(config, clusterd.admit(config.cluster, token), lease_holder)
             except FsError as error:
                 delay = next(tries, None)
                 if not error.retryable or delay is None or time.monotonic() + delay > deadline:

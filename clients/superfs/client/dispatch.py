@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from superfs.client.codec import decode_result
 from superfs.client.session import MUTATIONS, READS, OpItem
 from superfs.core.errors import Code, FsError
+from superfs.core.namespace.outcome import Outcome
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from superfs.client.ops import Call
     from superfs.client.session import MetaStream
-    from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
 
 ASK_AGAIN = frozenset({Code.BUSY, Code.GRACE, Code.WRONG_OWNER, Code.UNAVAILABLE})
@@ -67,9 +67,14 @@ class Dispatch:
         return message
 
     async def run(
-        self, call: Call, caller: Caller | None = None, *, ask_again: frozenset[Code] = ASK_AGAIN
+        self,
+        call: Call,
+        caller: Caller | None = None,
+        *,
+        ask_again: frozenset[Code] = ASK_AGAIN,
+        absent_ok: bool = False,
     ) -> Outcome:
-        """One operation."""
+        """One operation. `absent_ok`: NOT_FOUND is an answer, an outcome with nothing in it."""
         lane = MUTATIONS if call.mutates else READS
         deadline = 0.0
         delays = None
@@ -77,8 +82,10 @@ class Dispatch:
             try:
                 item = self._item(call, caller, lane)
                 self._router.meta_stream(call.key).submit((item,))
-                result, _ = await item.pending
-                return decode_result(result)
+                result, leases = await item.pending
+                if result.code == Code.NOT_FOUND and absent_ok:
+                    return Outcome(leases=leases)
+                return decode_result(result, leases)
             except FsError as error:
                 if error.code not in ask_again:
                     raise
@@ -112,8 +119,8 @@ class Dispatch:
         outcomes: list[Outcome | FsError] = []
         for call, item in zip(calls, items, strict=True):
             try:
-                result, _ = await item.pending
-                outcomes.append(decode_result(result))
+                result, leases = await item.pending
+                outcomes.append(decode_result(result, leases))
             except FsError as error:
                 if error.code in ASK_AGAIN and not self._spent(item, time.monotonic()):
                     outcomes.append(await self._again(call, caller))

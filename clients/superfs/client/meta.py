@@ -41,6 +41,17 @@ class MetaClient(Dispatch):
     ) -> Outcome:
         return await self.run(ops.lookup(dir, name, want_inline=want_inline), caller)
 
+    async def find_name(
+        self,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        *,
+        caller: Caller | None = None,
+    ) -> Outcome:
+        """As `lookup`; a name that is not there is an answer without `attr`, which may be good for
+        some time, too."""
+        return await self.run(ops.lookup(dir, name), caller, absent_ok=True)
+
     async def getattr(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:
         return await self.run(ops.getattr(inode), caller)
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import (
     BATCH_OPS_MAX,
@@ -23,6 +24,7 @@ from superfs.v1 import meta_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from superfs.client.leases import LeaseHolder
     from superfs.core.namespace.txn import Ref
 
 log = logging.getLogger("superfs.client")
@@ -64,8 +66,8 @@ class Session:
             return next(iter(self._open), self._next)
 
 
-class OpItem(Item[tuple[meta_pb2.Result, int]]):
-    """Answered with (result, commit number that it reflects)."""
+class OpItem(Item[tuple[meta_pb2.Result, frozenset[int]]]):
+    """Answered with (result, leases under which it may be repeated)."""
 
     __slots__ = ("mutates", "op", "session", "size")
 
@@ -82,6 +84,9 @@ class Host(Protocol):
 
     @property
     def session(self) -> Session: ...
+
+    @property
+    def lease_holder(self) -> LeaseHolder | None: ...
 
     def open_meta_call(
         self, node_id: int, requests: Iterator[meta_pb2.SessionRequest]
@@ -117,6 +122,9 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
         self._close_channel: Callable[[], None] = _nothing
         self._batch_number = 0
         self._keep_alive_number = 0
+        self._kept_alive: dict[int, float] = {}  # number -> when it was sent
+        self._lease_s = 0.0
+        self.renews = host.lease_holder is not None
         self._turn = READS
         self.ops_sent = 0
 
@@ -132,7 +140,10 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
         self._close_channel = _nothing
 
     def _hello(self) -> meta_pb2.SessionRequest:
-        hello = meta_pb2.Hello(protocol=PROTOCOL_VERSION, client=self._client_name)
+        self._kept_alive = {0: lease_clock()}
+        hello = meta_pb2.Hello(
+            protocol=PROTOCOL_VERSION, client=self._client_name, leases=self.renews
+        )
         for ref in self._host.open_refs():
             hello.open.add(ino=ref.ino, generation=ref.generation, place=ref.place)
         return meta_pb2.SessionRequest(hello=hello)
@@ -140,10 +151,13 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
     def _welcome(self, reply: meta_pb2.SessionReply) -> None:
         if reply.WhichOneof("body") != "welcome":
             raise FsError(Code.BAD_REQUEST, "the daemon did not begin with a welcome")
+        self._lease_s = reply.welcome.lease_ms / 1000
+        self._renewed(0)
         self._host.welcomed(self._node_id, reply.welcome)
 
     def _keep_alive(self) -> meta_pb2.SessionRequest | None:
         self._keep_alive_number += 1
+        self._kept_alive[self._keep_alive_number] = lease_clock()
         return meta_pb2.SessionRequest(
             keep_alive=meta_pb2.KeepAlive(number=self._keep_alive_number)
         )
@@ -151,7 +165,17 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
     def _goodbye(self) -> meta_pb2.SessionRequest | None:
         return meta_pb2.SessionRequest(goodbye=meta_pb2.Goodbye())
 
+    def _renewed(self, number: int) -> None:
+        """The daemon has answered a hello (0) or a keep-alive."""
+        sent = self._kept_alive.pop(number, None)
+        holder = self._host.lease_holder
+        if sent is not None and holder is not None and self._lease_s:
+            holder.extended(sent + self._lease_s)
+
     def _broken(self, error: FsError) -> None:
+        holder = self._host.lease_holder
+        if holder is not None:
+            holder.lapsed()
         self._host.recover(error, self._session)
         if self._host.session is not self._session:
             self._disown()
@@ -217,9 +241,28 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
         )
 
     def _answer(self, reply: meta_pb2.SessionReply) -> None:
-        if reply.WhichOneof("body") != "batch":
-            return
-        answer = reply.batch
+        body = reply.WhichOneof("body")
+        if body == "batch":
+            self._answer_batch(reply.batch)
+        elif body == "keep_alive":
+            self._renewed(reply.keep_alive.number)
+        elif body == "invalidate":
+            self._recalled(reply.invalidate)
+
+    def _recalled(self, message: meta_pb2.Invalidate) -> None:
+        done = meta_pb2.SessionRequest(invalidated=meta_pb2.Invalidated(number=message.number))
+        link = self._link
+        holder = self._host.lease_holder
+        if holder is None:
+            raise FsError(Code.INTERNAL, "an invalidation of leases that nobody has")
+
+        def acknowledge() -> None:
+            if self._link is link:
+                self.say(done)
+
+        holder.recalled(message, acknowledge)
+
+    def _answer_batch(self, answer: meta_pb2.BatchReply) -> None:
         with self._lock:
             items = self._sent.get(answer.batch)
             if items is None or len(items) != len(answer.results):
@@ -233,8 +276,9 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
                     self._session.done(item.op.seq)
             if self._lanes[MUTATIONS]:
                 self._changed.notify()  # the window may have been full
+        leases = frozenset(answer.leases)
         for item, result in zip(items, answer.results, strict=True):
-            item.pending.complete((result, answer.commit))
+            item.pending.complete((result, leases))
 
     def _spare(self, items: list[OpItem]) -> None:
         """An operation of an expired session never runs: one that went out only once may go out

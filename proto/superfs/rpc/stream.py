@@ -73,7 +73,7 @@ class _Link:
     """One life of the stream: from a call to its end."""
 
     def __init__(self) -> None:
-        self.started = self.heard = self.spoke = time.monotonic()
+        self.started = self.heard = self.spoke = self.kept_alive = time.monotonic()
         self.call: Any = None
         self.open = False
         self.closed = False
@@ -90,6 +90,8 @@ class _Link:
 class Stream(ABC, Generic[AnyItem, Request, Reply]):
     keeps_alive: ClassVar[bool] = False
     """Whether the daemon answers keep-alives; else gRPC's own pings find a dead peer."""
+    renews = False
+    """Whether keep-alives are sent although other messages are."""
 
     def __init__(
         self,
@@ -114,6 +116,7 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
         self._down_since = time.monotonic()
         self._last_error = FsError(Code.UNAVAILABLE, "not connected yet")
         self._keep_alive_due = False
+        self._said: deque[Request] = deque()
         self.messages_sent = 0
         self.reconnects = 0
 
@@ -173,6 +176,14 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 self._thread.start()
             self._changed.notify()
 
+    def say(self, request: Request) -> None:
+        """Ahead of what waits, and about this link only: when it breaks it is dropped."""
+        with self._lock:
+            link = self._link
+            if link is not None and link.open:
+                self._said.append(request)
+                self._changed.notify()
+
     @property
     def connected(self) -> bool:
         link = self._link
@@ -185,7 +196,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
         with self._lock:
             link = self._link
             if link is not None and link.open:
-                if self.keeps_alive and now - link.spoke >= self.times.keep_alive_s:
+                since = link.kept_alive if self.renews else link.spoke
+                if self.keeps_alive and now - since >= self.times.keep_alive_s:
                     self._keep_alive_due = True
                 silent = self.keeps_alive and link.spoke > link.heard
                 hang = silent and now - link.heard > self.times.silence_s
@@ -252,9 +264,11 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 return
 
     def _next(self, link: _Link) -> Request | None:
+        if self._said:
+            return self._said.popleft()
         if self._keep_alive_due:
             self._keep_alive_due = False
-            link.spoke = time.monotonic()
+            link.kept_alive = time.monotonic()
             request = self._keep_alive()
             if request is not None:
                 return request
@@ -270,6 +284,7 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 link.closed = True
                 link.open = False
                 self._link = None
+                self._said.clear()
                 if useful:
                     self._down_since = time.monotonic()
                 self._last_error = error

@@ -35,7 +35,8 @@ class FsStat:
 @dataclass(slots=True)
 class Outcome:
     """`attr`: the inode the operation is about, after it; `dirs`: every directory it touched, after
-    it; `other`: the replaced or exchanged inode (rename), what is left of an unlinked one."""
+    it; `other`: the replaced or exchanged inode (rename), what is left of an unlinked one; `leases`:
+    under which a client may repeat it (a rule knows nothing of them)."""
 
     attr: Attr | None = None
     dirs: tuple[Attr, ...] = ()
@@ -46,3 +47,4 @@ class Outcome:
     capability: bytes = b""
     entries: list[Entry] = field(default_factory=list)
     fs_stat: FsStat | None = None
+    leases: frozenset[int] = frozenset()
