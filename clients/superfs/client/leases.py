@@ -1,4 +1,4 @@
-"""Leases, as far as the connection is concerned: who is told about them, and how long they are good.
+"""Leases, as far as the connection is concerned: who is told of them, and how long they are good.
 
 Whoever repeats answers without asking (the mount) is the `LeaseHolder` of its connection, given to
 `Connection.open`. A connection without one never asks for leases. The rules are in

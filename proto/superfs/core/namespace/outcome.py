@@ -35,8 +35,8 @@ class FsStat:
 @dataclass(slots=True)
 class Outcome:
     """`attr`: the inode the operation is about, after it; `dirs`: every directory it touched, after
-    it; `other`: the replaced or exchanged inode (rename), what is left of an unlinked one; `leases`:
-    under which a client may repeat it (a rule knows nothing of them)."""
+    it; `other`: the replaced or exchanged inode (rename), what is left of an unlinked one.
+    `leases`: under which a client may repeat it; rules know nothing of them."""
 
     attr: Attr | None = None
     dirs: tuple[Attr, ...] = ()
