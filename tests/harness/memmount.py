@@ -25,6 +25,7 @@ class Kernel:
     def __init__(self) -> None:
         self.attrs: list[int] = []
         self.pages: list[int] = []
+        self.names: list[tuple[int, bytes]] = []
         self.told = trio.Event()
 
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
@@ -33,7 +34,7 @@ class Kernel:
             trio.from_thread.run_sync(self.told.set)
 
     def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
-        raise AssertionError("not used yet")
+        self.names.append((inode_p, name))
 
 
 class World:
@@ -46,7 +47,7 @@ class World:
         self.services = Services.make(
             self.meta,  # type: ignore[arg-type]
             self.meta.contents_of,
-            MountOptions(**options),
+            MountOptions(**{"attr_timeout_s": 1.0, "entry_timeout_s": 1.0, **options}),
             Ref(ROOT, ROOT_GENERATION, ROOT),
             kernel=self.kernel,
             now=lambda: self.now,

@@ -7,8 +7,9 @@ from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.txn import Ref
 from superfs.mount.atimes import DAY_NS, is_due
 from superfs.mount.attrcache import NAMES_MAX, AttrCache, Listing
+from superfs.mount.leases import NEVER, Lease
 from superfs.mount.meter import Meter
-from superfs.mount.nodes import Nodes
+from superfs.mount.nodes import Node, Nodes
 
 
 def attr(ino: int = 5, *, change: int = 1, size: int = 0, generation: int = 1) -> Attr:
@@ -16,28 +17,33 @@ def attr(ino: int = 5, *, change: int = 1, size: int = 0, generation: int = 1) -
 
 
 def make() -> tuple[AttrCache, Nodes]:
-    return AttrCache(1.0, 1.0), Nodes(Ref(ROOT, ROOT_GENERATION, ROOT))
+    return AttrCache(), Nodes(Ref(ROOT, ROOT_GENERATION, ROOT))
+
+
+def until(moment: float) -> Lease:
+    return Lease(until=moment)
+
+
+def node_of(found: tuple[Node | None, Lease] | None) -> Node | None:
+    assert found is not None, "it is not known"
+    return found[0]
 
 
 def test_an_older_answer_never_replaces_a_newer_one() -> None:
     cache, nodes = make()
     node = nodes.of(attr())
-    cache.store(node, attr(change=9, size=9), 10.0)
-    cache.store(node, attr(change=3, size=3), 11.5)
+    cache.store(node, attr(change=9, size=9), until(11.0))
+    cache.store(node, attr(change=3, size=3), until(12.5))
     assert node.attr is not None
     assert node.attr.size == 9
     assert cache.fresh(node, 10.9) is node.attr
     assert cache.fresh(node, 11.1) is None, "the old answer did not make it fresher"
-    cache.store(node, attr(change=9, size=9), 12.0)
+    cache.store(node, attr(change=9, size=9), until(13.0))
     assert cache.fresh(node, 12.9) is not None
-
-
-def test_time_counts_from_the_question() -> None:
-    cache, nodes = make()
-    node = nodes.of(attr())
-    cache.store(node, attr(), 10.0)
-    cache.drop_attr(node)
-    assert cache.fresh(node, 10.0) is None
+    cache.store(node, attr(change=9, size=9), NEVER)
+    assert cache.fresh(node, 12.9) is not None, "the same again takes nothing away"
+    cache.store(node, attr(change=10, size=9), NEVER)
+    assert cache.fresh(node, 10.0) is None, "a newer one that nothing covers"
 
 
 def test_a_name_is_not_learned_across_an_own_change() -> None:
@@ -45,47 +51,65 @@ def test_a_name_is_not_learned_across_an_own_change() -> None:
     node = nodes.of(attr())
     changes = nodes.root.changes
     cache.changed(nodes.root, b"other")
-    cache.learn(nodes.root, b"a", node, 10.0, changes)
+    cache.learn(nodes.root, b"a", node, until(11.0), changes)
     assert cache.resolve(nodes.root, b"a", 10.1) is None
-    cache.learn(nodes.root, b"a", node, 10.0, nodes.root.changes)
-    assert cache.resolve(nodes.root, b"a", 10.9) is node
+    cache.learn(nodes.root, b"a", node, until(11.0), nodes.root.changes)
+    assert node_of(cache.resolve(nodes.root, b"a", 10.9)) is node
     assert cache.resolve(nodes.root, b"a", 11.0) is None
     assert cache.last_known(nodes.root, b"a") is node
     cache.changed(nodes.root, b"a")
-    assert cache.last_known(nodes.root, b"a") is None
+    assert cache.resolve(nodes.root, b"a", 10.1) is None
+    assert cache.last_known(nodes.root, b"a") is node, "the kernel may believe it still"
+
+
+def test_a_name_that_is_not_there_is_known_too() -> None:
+    cache, nodes = make()
+    cache.learn(nodes.root, b"a", None, until(11.0), 0)
+    assert node_of(cache.resolve(nodes.root, b"a", 10.9)) is None
+    assert cache.resolve(nodes.root, b"a", 11.0) is None
 
 
 def test_names_are_bounded() -> None:
     cache, nodes = make()
-    node = nodes.of(attr())
+    node = nodes.count(nodes.of(attr()))
     for i in range(NAMES_MAX + 10):
-        cache.learn(nodes.root, b"%d" % i, node, 10.0, 0)
+        cache.learn(nodes.root, b"%d" % i, node, until(11.0), 0)
     assert len(cache._names) <= NAMES_MAX
-    assert cache.resolve(nodes.root, b"%d" % (NAMES_MAX + 9), 10.0) is node
+    assert node_of(cache.resolve(nodes.root, b"%d" % (NAMES_MAX + 9), 10.0)) is node
 
 
-def test_a_listing_is_dropped_by_an_own_change() -> None:
+def test_a_directory_that_is_known_whole() -> None:
     cache, nodes = make()
-    listing = Listing([b"a"], [nodes.of(attr())], 1)
-    cache.keep_listing(nodes.root, listing, 10.0, 0)
+    lease, node, other = until(11.0), nodes.of(attr()), nodes.of(attr(6))
+    listing = Listing({b"b": node}, 1, lease)
+    cache.keep_listing(nodes.root, listing, 0)
     assert cache.listing(nodes.root, 10.5) is listing
-    assert cache.listing(nodes.root, 11.0) is None
-    cache.keep_listing(nodes.root, listing, 20.0, 0)
+    assert node_of(cache.resolve(nodes.root, b"b", 10.5)) is node
+    assert node_of(cache.resolve(nodes.root, b"a", 10.5)) is None, "what is not in it is not there"
+    cache.changed(nodes.root, b"a")
+    assert cache.resolve(nodes.root, b"a", 10.5) is None, "unsure"
+    assert listing.in_order() is None
+    cache.learn(nodes.root, b"a", other, lease, nodes.root.changes)
+    assert listing.in_order() == ([b"a", b"b"], [other, node])
     cache.changed(nodes.root, b"b")
-    assert cache.listing(nodes.root, 20.0) is None
-    cache.keep_listing(nodes.root, listing, 20.0, 0)
-    assert cache.listing(nodes.root, 20.0) is None, "it was read before the change"
+    cache.learn(nodes.root, b"b", None, lease, nodes.root.changes)
+    assert listing.in_order() == ([b"a"], [other])
+    assert cache._listed == 1
+    assert cache.listing(nodes.root, 11.0) is None
+    assert cache._listed == 0
+    cache.keep_listing(nodes.root, listing, 0)
+    assert cache.listing(nodes.root, 10.0) is None, "it was read before the change"
 
 
 def test_a_number_that_comes_back_starts_anew() -> None:
     cache, nodes = make()
     node = nodes.count(nodes.of(attr(change=4)))
-    cache.store(node, attr(change=4), 10.0)
+    cache.store(node, attr(change=4), until(11.0))
     cache.bury(node, attr(change=5))
     again = nodes.of(attr(change=8, generation=2))
     assert again is node
     assert (again.generation, again.gone, again.attr) == (2, False, None)
-    cache.store(again, attr(change=8, generation=2), 11.0)
+    cache.store(again, attr(change=8, generation=2), until(12.0))
     assert nodes.of(attr(change=4)).generation == 2, "an answer about the dead one is late"
 
 

@@ -16,16 +16,14 @@ BLOCK_BYTES = 512
 FILE_IO_BYTES = 128 * 1024  # what st_blksize recommends
 STATFS_BLOCK_BYTES = 4096
 NAME_MAX = 255
-REUSE_S = 0.01
+REUSE_S = 0.05
 """A listing repeats an entry as it is for so long, and takes that off its times."""
+GONE_S = 1.0
+"""Of a file without a name, whose attributes change here only."""
 
 
 class Encoder:
-    """The kernel may repeat an answer for what is left of its time, never longer."""
-
-    def __init__(self, attr_timeout_s: float, entry_timeout_s: float) -> None:
-        self._attr_timeout_s = attr_timeout_s
-        self._entry_more_s = entry_timeout_s - attr_timeout_s
+    """The kernel may repeat an answer for what is left of its lease, never longer."""
 
     def entry(self, node: Node, now: float) -> EntryAttributes:
         entry = node.encoded
@@ -34,10 +32,11 @@ class Encoder:
         elif entry is None:
             assert node.attr is not None, "an answer without attributes"
             node.encoded = entry = encode(node, node.attr)
-        left = self._attr_timeout_s if node.gone else node.expires - now - REUSE_S
-        node.encoded_until = now + REUSE_S
+        spent = now + REUSE_S
+        node.encoded_until = spent
+        left = GONE_S if node.gone else node.lease.until - spent
         entry.attr_timeout = left if left > 0 else 0
-        left += self._entry_more_s
+        left = node.named.until - spent
         entry.entry_timeout = left if left > 0 else 0
         return entry
 

@@ -65,9 +65,8 @@ class Inodes:
         contents = None if node.file is None else node.file.contents
         if contents is not None:
             # In order with what is being written: a later publication must not undo it.
-            asked = m.now()
             attr = await m.call(contents.setattr(int(mask), caller=caller, **values))
-            m.cache.store(node, attr, asked)
+            m.cache.store(node, attr, node.lease)  # a recall meanwhile has ended it
         else:
             await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
         node.encoded = None

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
 from superfs.mount.attrcache import Listing
+from superfs.mount.leases import NEVER, Lease
 
 if TYPE_CHECKING:
     from superfs.core.namespace.outcome import Entry
     from superfs.mount.atimes import Atimes
     from superfs.mount.handles import DirHandle
+    from superfs.mount.leases import Grant
     from superfs.mount.mounted import Mounted
     from superfs.mount.names import Names
     from superfs.mount.nodes import Node
@@ -36,7 +38,7 @@ class Snapshot:
     first: int
     complete: bool
     parent: int
-    asked: float = 0.0
+    lease: Lease = NEVER
     changes: int = 0
     changed: set[bytes] = field(default_factory=set)
 
@@ -60,11 +62,12 @@ class Listings:
         m, node = self._m, handle.node
         self.stop(handle)
         kept = m.cache.listing(node, m.now())
-        if kept is not None:
-            snapshot = Snapshot(kept.names, kept.nodes, 0, True, kept.parent)
+        order = None if kept is None else kept.in_order()
+        if kept is not None and order is not None:
+            snapshot = Snapshot(*order, 0, True, kept.parent)
         else:
             parent = node.parent or node.number
-            snapshot = Snapshot([], [], 0, node.gone, parent, m.now(), node.changes)
+            snapshot = Snapshot([], [], 0, node.gone, parent, changes=node.changes)
         handle.snapshot = snapshot
         if node.readers is None:
             node.readers = []
@@ -95,9 +98,9 @@ class Listings:
 
     async def _fetch_more(self, node: Node, snapshot: Snapshot) -> None:
         m = self._m
-        asked, changes = m.now(), node.changes
+        changes = node.changes
         after = snapshot.names[-1] if snapshot.names else b""
-        outcome = await m.ask(m.meta.read_dir(node.ref, after=after, limit=PAGE_ENTRIES))
+        outcome, grant = await m.consult(m.meta.read_dir(node.ref, after=after, limit=PAGE_ENTRIES))
         if after != (snapshot.names[-1] if snapshot.names else b""):
             return  # another reader of the same handle was faster
         if outcome.number:
@@ -108,24 +111,32 @@ class Listings:
             snapshot.first + len(snapshot.nodes) < len(snapshot.names)
         ):
             snapshot.first, snapshot.nodes = len(snapshot.names), []
+        if not snapshot.names:
+            snapshot.lease = grant.names(node.ino)
+        elif snapshot.lease is not grant.names(node.ino):
+            snapshot.lease = NEVER  # one page may know what another does not
         for entry in outcome.entries:
             snapshot.names.append(entry.name)
-            snapshot.nodes.append(self._node_of(node, entry, asked, changes))
+            snapshot.nodes.append(self._node_of(node, entry, grant, changes))
         snapshot.complete = not outcome.more
         self._keep(node, snapshot)
 
     def _keep(self, node: Node, snapshot: Snapshot) -> None:
         whole = snapshot.complete and snapshot.first == 0
         if whole and len(snapshot.names) <= self._m.options.listing_entries_max:
-            listing = Listing(snapshot.names, snapshot.nodes, snapshot.parent)
-            self._m.cache.keep_listing(node, listing, snapshot.asked, snapshot.changes)
+            entries: dict[bytes, Node | None] = dict(
+                zip(snapshot.names, snapshot.nodes, strict=True)
+            )
+            order = snapshot.names, snapshot.nodes
+            listing = Listing(entries, snapshot.parent, snapshot.lease, order=order)
+            self._m.cache.keep_listing(node, listing, snapshot.changes)
 
     async def _fetch_again(self, node: Node, snapshot: Snapshot, index: int) -> None:
         """A reader went back to where inodes are not kept any more."""
         m = self._m
-        asked, changes = m.now(), node.changes
+        changes = node.changes
         names = snapshot.names[index : index + PAGE_ENTRIES]
-        outcome = await m.ask(m.meta.get_many(node.ref, names))
+        outcome, grant = await m.consult(m.meta.get_many(node.ref, names))
         found = {entry.name: entry for entry in outcome.entries if entry.code is Code.OK}
         snapshot.first, snapshot.nodes = index, []
         for name in names:
@@ -134,24 +145,22 @@ class Listings:
                 snapshot.changed.add(name)
                 snapshot.nodes.append(node)  # looked up again before it is answered
             else:
-                snapshot.nodes.append(self._node_of(node, entry, asked, changes))
+                snapshot.nodes.append(self._node_of(node, entry, grant, changes))
 
-    def _node_of(self, parent: Node, entry: Entry, asked: float, changes: int) -> Node:
+    def _node_of(self, parent: Node, entry: Entry, grant: Grant, changes: int) -> Node:
         m = self._m
         assert entry.attr is not None, "a listing with attributes"
         node = m.nodes.of(entry.attr)
-        m.store(node, entry.attr, asked)
-        m.cache.learn(parent, entry.name, node, asked, changes)
+        m.store(node, entry.attr, grant.attr(entry.attr))
+        m.cache.learn(parent, entry.name, node, grant.names(parent.ino), changes)
         node.parent = parent.number
         return node
 
     async def current(self, handle: DirHandle, name: bytes) -> Node | None:
         """What a name that was changed meanwhile stands for now; None: it is gone."""
-        cached = self._names.cached(handle.node, name)
-        if cached is not None:
-            return cached
         try:
-            return await self._names.lookup(handle.node, name)
+            known = self._names.cached(handle.node, name)
+            return known or await self._names.lookup(handle.node, name)
         except FsError as error:
             if error.code in (Code.NOT_FOUND, Code.STALE):
                 return None

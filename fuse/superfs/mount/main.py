@@ -25,6 +25,7 @@ from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.txn import Ref
 from superfs.mount import kernel
 from superfs.mount.options import MountConfig, parse_options, parse_source
+from superfs.mount.recalls import Recalls
 from superfs.mount.serve import serve
 from superfs.rpc.pending import run_sync
 
@@ -101,7 +102,8 @@ def find_root(meta: MetaClient, subdir: str) -> Ref:
 
 def run(order: Order) -> None:
     kernel.prepare(order.mountpoint, recover=order.config.mount.recover)
-    with Connection.open(order.config.client) as connection:
+    recalls = Recalls()
+    with Connection.open(order.config.client, recalls) as connection:
         try:
             root = find_root(connection.meta, order.config.mount.subdir)
         except FsError as error:
@@ -111,7 +113,7 @@ def run(order: Order) -> None:
                 ) from None
             raise
         mountpoint = kernel.mount(order.mountpoint, order.source, order.config.mount)
-        serve(connection, root, mountpoint, order.config.mount)
+        serve(connection, recalls, root, mountpoint, order.config.mount)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
+from superfs.mount.leases import Grant, Leases
 from superfs.mount.notify import Notify
 from superfs.rpc.bridge import drive
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
     from superfs.mount.attrcache import AttrCache
+    from superfs.mount.leases import Lease
     from superfs.mount.nodes import Node, Nodes
     from superfs.mount.opens import Opens
     from superfs.mount.options import MountOptions
@@ -63,6 +66,13 @@ class Contents(Protocol):
         """In order with the writes."""
 
 
+class Asked(NamedTuple):
+    """When a question was sent: by the lease clock, and by the count of recalls."""
+
+    at: float
+    clock: int
+
+
 @dataclass(slots=True)
 class Mounted:
     meta: MetaClient
@@ -72,7 +82,8 @@ class Mounted:
     cache: AttrCache
     opens: Opens
     notify: Notify = field(default_factory=Notify)
-    now: Callable[[], float] = time.monotonic
+    leases: Leases = field(default_factory=Leases)
+    now: Callable[[], float] = lease_clock
     wall_ns: Callable[[], int] = time.time_ns
 
     def node(self, number: int) -> Node:
@@ -81,34 +92,57 @@ class Mounted:
         except KeyError:
             raise FsError(Code.STALE, f"inode {number} is not known here") from None
 
+    def named(self, number: int) -> Node:
+        """Of a request that came by a path. While the kernel may believe a name of the file that it
+        has not any more, it is to look the path up again; who has the file open may go on."""
+        node = self.node(number)
+        if node.doubt and node.file is None and not (node.attr is not None and node.attr.is_dir):
+            raise FsError(Code.STALE, f"a name of inode {number} is being dropped")
+        return node
+
     async def call(self, coro: Coroutine[Any, Any, T]) -> T:
         return await drive(coro)
 
     async def ask(self, coro: Coroutine[Any, Any, Outcome]) -> Outcome:
         """One operation of the server; its attributes are cached from now on."""
-        asked = self.now()
+        return (await self.consult(coro))[0]
+
+    async def consult(self, coro: Coroutine[Any, Any, Outcome]) -> tuple[Outcome, Grant]:
+        """As `ask`; and how long the rest of the answer may be repeated."""
+        asked = self.asking()
         outcome = await drive(coro)
-        self.absorb(outcome, asked)
-        return outcome
-
-    def absorb(self, outcome: Outcome, asked: float) -> None:
+        grant = self.grant(asked, outcome.leases)
         for attr in outcome.dirs:
-            self.absorb_attr(attr, asked)
+            self._absorb(attr, grant)
         if outcome.attr is not None:
-            self.absorb_attr(outcome.attr, asked)
+            self._absorb(outcome.attr, grant)
         if outcome.other is not None:
-            self.absorb_attr(outcome.other, asked)
+            self._absorb(outcome.other, grant)
+        return outcome, grant
 
-    def absorb_attr(self, attr: Attr, asked: float) -> None:
-        node = self.nodes.find(attr.ino)
+    def asking(self) -> Asked:
+        return Asked(self.now(), self.leases.clock)
+
+    def grant(self, asked: Asked, given: frozenset[int]) -> Grant:
+        attr_s, entry_s = self.options.attr_timeout_s, self.options.entry_timeout_s
+        return Grant(
+            self.leases,
+            given,
+            asked.clock,
+            asked.at + attr_s if attr_s else 0.0,
+            asked.at + entry_s if entry_s else 0.0,
+        )
+
+    def _absorb(self, attr: Attr, grant: Grant) -> None:
+        node = self.nodes.alive(attr.ino)
         if node is not None and node.generation == attr.generation:
-            self.store(node, attr, asked)
+            self.store(node, attr, grant.attr(attr))
 
-    def store(self, node: Node, attr: Attr, asked: float) -> None:
+    def store(self, node: Node, attr: Attr, lease: Lease) -> None:
         if attr.nlink == 0:
             self.cache.bury(node, attr)
         else:
-            self.cache.store(node, attr, asked)
+            self.cache.store(node, attr, lease)
         if node.file is not None and node.file.contents is not None:
             node.file.contents.observe(attr)
 
@@ -118,19 +152,17 @@ class Mounted:
         return attr if attr is not None else await self.fetch(node)
 
     def known_attr(self, node: Node) -> Attr | None:
-        if self.now() < node.expires or node.gone:
+        if self.now() < node.lease.until or node.gone:
             return node.attr if node.file is None else node.file.attr
         return None
 
     async def fetch(self, node: Node) -> Attr:
-        asked = self.now()
         try:
-            outcome = await drive(self.meta.getattr(node.ref))
+            outcome = await self.ask(self.meta.getattr(node.ref))
         except FsError as error:
             if error.code in (Code.STALE, Code.NOT_FOUND):
                 self.cache.drop_attr(node)
                 raise FsError(Code.STALE, error.detail) from None
             raise
         assert outcome.attr is not None
-        self.store(node, outcome.attr, asked)
         return outcome.attr if node.file is None else node.file.attr

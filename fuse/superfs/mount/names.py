@@ -10,12 +10,13 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
+from superfs.mount.attrcache import Listing
 from superfs.mount.nodes import Walk
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
-    from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
+    from superfs.mount.leases import Grant
     from superfs.mount.mounted import Mounted
     from superfs.mount.nodes import Node
 
@@ -29,14 +30,17 @@ class Names:
         self._m = mounted
 
     def cached(self, parent: Node, name: bytes) -> Node | None:
-        """Without asking: a name, and attributes, that are still good."""
-        m = self._m
-        now = m.now()
-        node = m.cache.resolve(parent, name, now)
-        if node is None:
+        """Without asking: a name, and attributes, that are still good. NOT_FOUND where it is good
+        to say that there is none."""
+        now = self._m.now()
+        found = self._m.cache.resolve(parent, name, now)
+        if found is None:
             return None
-        node = m.nodes.table.get(node.number, node)
-        return node if now < node.expires else None
+        node, lease = found
+        if node is None:
+            raise FsError(Code.NOT_FOUND)
+        node.named = lease
+        return node if now < node.lease.until else None
 
     async def lookup(self, parent: Node, name: bytes) -> Node:
         walk = parent.walk
@@ -44,32 +48,36 @@ class Names:
             node = await self._lookup_ahead(parent, name, walk)
             if node is not None:
                 return node
-        changes, asked = parent.changes, self._m.now()
-        outcome = await self._m.ask(self._m.meta.lookup(parent.ref, name))
+        changes = parent.changes
+        outcome, grant = await self._m.consult(self._m.meta.find_name(parent.ref, name))
+        if outcome.attr is None:
+            self._m.cache.learn(parent, name, None, grant.names(parent.ino), changes)
+            raise FsError(Code.NOT_FOUND)
         walk = parent.walk
         if walk is None or name <= walk.last:
             parent.walk = Walk(name)
         else:
             walk.last = name
             walk.steps += 1
-        return self._found(parent, name, outcome, asked, changes)
+        return self._found(parent, name, outcome.attr, grant, changes)
 
     async def _lookup_ahead(self, parent: Node, name: bytes, walk: Walk) -> Node | None:
         """Somebody goes through a directory name by name, in the order of its listing: the names
         to come are fetched with this one, more each time. None: ask for the name alone."""
         m = self._m
         walk.width = min(max(WALK_WIDTH_MIN, 2 * walk.width), WALK_WIDTH_MAX)
-        changes, asked = parent.changes, m.now()
+        changes = parent.changes
         try:
-            outcome = await m.ask(m.meta.read_dir(parent.ref, after=walk.last, limit=walk.width))
+            outcome, grant = await m.consult(
+                m.meta.read_dir(parent.ref, after=walk.last, limit=walk.width)
+            )
         except FsError:
             parent.walk = None  # not ours to list, or gone: the look-up itself will tell
             return None
         found = None
         for entry in outcome.entries:
             assert entry.attr is not None, "a listing with attributes"
-            node = self._node_of(parent, entry.attr, asked)
-            m.cache.learn(parent, entry.name, node, asked, changes)
+            node = self._found(parent, entry.name, entry.attr, grant, changes)
             if entry.name == name:
                 found = node
         if found is None:
@@ -79,23 +87,19 @@ class Names:
         return found
 
     def _found(
-        self, parent: Node, name: bytes, outcome: Outcome, asked: float, changes: int
+        self, parent: Node, name: bytes, attr: Attr | None, grant: Grant, changes: int
     ) -> Node:
-        assert outcome.attr is not None
-        node = self._node_of(parent, outcome.attr, asked)
-        self._m.cache.learn(parent, name, node, asked, changes)
-        return node
-
-    def _node_of(self, parent: Node, attr: Attr, asked: float) -> Node:
+        assert attr is not None
         node = self._m.nodes.of(attr)
-        self._m.store(node, attr, asked)
+        self._m.store(node, attr, grant.attr(attr))
         node.parent = parent.number
+        self._m.cache.learn(parent, name, node, grant.names(parent.ino), changes)
         return node
 
-    def _made(self, parent: Node, name: bytes, outcome: Outcome, asked: float) -> Node:
+    def _made(self, parent: Node, name: bytes, attr: Attr | None, grant: Grant) -> Node:
         """A name that this mount has just made."""
         self._m.cache.changed(parent, name)
-        return self._found(parent, name, outcome, asked, parent.changes)
+        return self._found(parent, name, attr, grant, parent.changes)
 
     async def create(
         self,
@@ -111,29 +115,31 @@ class Names:
         """A file of any type but a directory, and True; not `exclusive`: or the file that is
         there, and False."""
         self._m.cache.changed(parent, name)
-        asked = self._m.now()
-        outcome = await self._m.ask(
+        outcome, grant = await self._m.consult(
             self._m.meta.create(
                 parent.ref, name, mode,
                 rdev=rdev, target=target, exclusive=exclusive, caller=caller,
             )
         )  # fmt: skip
-        return self._made(parent, name, outcome, asked), bool(outcome.number)
+        return self._made(parent, name, outcome.attr, grant), bool(outcome.number)
 
     async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Node:
         self._m.cache.changed(parent, name)
-        asked = self._m.now()
         version = self._m.nodes.version_for(parent, name)
-        outcome = await self._m.ask(
+        outcome, grant = await self._m.consult(
             self._m.meta.mkdir(parent.ref, name, mode, version_min=version, caller=caller)
         )
-        return self._made(parent, name, outcome, asked)
+        node = self._made(parent, name, outcome.attr, grant)
+        empty = Listing({}, parent.number, grant.names(node.ino))
+        self._m.cache.keep_listing(node, empty, node.changes)
+        return node
 
     async def link(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Node:
         self._m.cache.changed(parent, name)
-        asked = self._m.now()
-        outcome = await self._m.ask(self._m.meta.link(node.ref, parent.ref, name, caller=caller))
-        return self._made(parent, name, outcome, asked)
+        outcome, grant = await self._m.consult(
+            self._m.meta.link(node.ref, parent.ref, name, caller=caller)
+        )
+        return self._made(parent, name, outcome.attr, grant)
 
     async def unlink(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
@@ -146,15 +152,22 @@ class Names:
             keep = target is None or target.file is not None
             if target is not None and not keep:
                 stack.enter_context(m.opens.leaving(target))
-            outcome = await m.ask(m.meta.unlink(parent.ref, name, keep=keep, caller=caller))
-            m.cache.changed(parent, name)
+            outcome, grant = await m.consult(
+                m.meta.unlink(parent.ref, name, keep=keep, caller=caller)
+            )
+            self._left(parent, name, grant)
             self._removed(outcome.other, keep=keep)
 
     async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
         m.cache.changed(parent, name)
-        await m.ask(m.meta.rmdir(parent.ref, name, caller=caller))
-        m.cache.changed(parent, name)
+        _, grant = await m.consult(m.meta.rmdir(parent.ref, name, caller=caller))
+        self._left(parent, name, grant)
+
+    def _left(self, parent: Node, name: bytes, grant: Grant) -> None:
+        """A name that this mount has just removed."""
+        self._m.cache.changed(parent, name)
+        self._m.cache.learn(parent, name, None, grant.names(parent.ino), parent.changes)
 
     async def rename(
         self,
@@ -172,7 +185,7 @@ class Names:
         # stays until the kernel has forgotten it.
         keep = not flags & RENAME_EXCHANGE
         self._renaming(old_parent, old_name, new_parent, new_name)
-        outcome = await m.ask(
+        outcome, grant = await m.consult(
             m.meta.rename(
                 old_parent.ref, old_name, new_parent.ref, new_name,
                 flags=flags, keep=keep, caller=caller,
@@ -181,18 +194,19 @@ class Names:
         self._renaming(old_parent, old_name, new_parent, new_name)
         if keep:
             self._removed(outcome.other, keep=True)
-        self._moved(outcome.attr, new_parent)
+        self._moved(new_parent, new_name, outcome.attr, grant)
         if flags & RENAME_EXCHANGE:
-            self._moved(outcome.other, old_parent)
+            self._moved(old_parent, old_name, outcome.other, grant)
+        elif _is_gone(outcome.attr) and (old_parent, old_name) != (new_parent, new_name):
+            self._left(old_parent, old_name, grant)
 
     def _renaming(self, old_parent: Node, old: bytes, new_parent: Node, new: bytes) -> None:
         self._m.cache.changed(old_parent, old)
         self._m.cache.changed(new_parent, new)
 
-    def _moved(self, attr: Attr | None, parent: Node) -> None:
-        node = None if attr is None else self._m.nodes.find(attr.ino)
-        if node is not None:
-            node.parent = parent.number
+    def _moved(self, parent: Node, name: bytes, attr: Attr | None, grant: Grant) -> None:
+        if attr is not None:
+            self._found(parent, name, attr, grant, parent.changes)
 
     def _removed(self, left: Attr | None, *, keep: bool) -> None:
         """`left`: the inode after it lost a name. With `keep` the server holds what had no other
@@ -202,3 +216,9 @@ class Names:
         node = self._m.nodes.of(left)
         if keep or node.file is not None:
             self._m.opens.kept(node)
+
+
+def _is_gone(renamed: Attr | None) -> bool:
+    """Whether the old name is surely none any more: nothing is done when both are names of one
+    file."""
+    return renamed is not None and (renamed.is_dir or renamed.nlink == 1)

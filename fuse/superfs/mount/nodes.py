@@ -4,19 +4,22 @@ The kernel calls the root of a mount 1; every other inode goes by its own number
 number 1 exists too, the two numbers are exchanged: kernel's 1 is the root, and the root's own
 number stands for inode 1.
 
-A node lives as long as the kernel counts look-ups of it. A directory number that comes back while
-the kernel still knows it (another client removed the directory and made it again) keeps its node
-under the new generation; the kernel tells the two apart by generation itself, and the look-up
-count is theirs together, as its forgets are.
+A node is in the table as long as the kernel counts look-ups of it; others that a listing has
+brought live as long as that is remembered. There is never more than one of an inode. A directory
+number that comes back while the kernel still knows it (another client removed the directory and
+made it again) keeps its node under the new generation; the kernel tells the two apart by generation
+itself, and the look-up count is theirs together, as its forgets are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from superfs.core.ids import directory_id
 from superfs.core.namespace.txn import Ref
+from superfs.mount.leases import NEVER, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,7 +42,7 @@ class Walk:
     width: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Node:
     number: int  # what the kernel calls it
     ino: int
@@ -47,7 +50,9 @@ class Node:
     place: int
     nlookup: int = 0
     attr: Attr | None = None
-    expires: float = 0.0  # until when `attr` may be answered
+    lease: Lease = NEVER  # how long `attr` may be answered
+    named: Lease = NEVER  # how long the name it was last found under may be
+    doubt: int = 0  # names of it that the kernel may still believe and is being told to drop
     encoded: EntryAttributes | None = None  # the adapter's form of `attr`, None when `attr` changed
     encoded_until: float = 0.0  # the times in it need no change before
     file: OpenFile | None = None  # while somebody has it open here
@@ -70,6 +75,7 @@ class Nodes:
         node = Node(KERNEL_ROOT, root.ino, root.generation, root.place or root.ino, nlookup=1)
         node.parent = KERNEL_ROOT
         self.table: dict[int, Node] = {KERNEL_ROOT: node}
+        self._alive: WeakValueDictionary[int, Node] = WeakValueDictionary(self.table)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -90,13 +96,21 @@ class Nodes:
         """By the inode's own number."""
         return self.table.get(self.number_of(ino))
 
+    def alive(self, ino: int) -> Node | None:
+        """Whether or not the kernel knows it."""
+        return self._alive.get(self.number_of(ino))
+
+    def all_alive(self) -> list[Node]:
+        return list(self._alive.values())
+
     def of(self, attr: Attr) -> Node:
-        """The node of an inode, made when the kernel does not know it. It is in the table only
-        once it is counted (`count`)."""
+        """The node of an inode, made when there is none. It is in the table only once it is
+        counted (`count`)."""
         number = self.number_of(attr.ino)
-        node = self.table.get(number)
+        node = self._alive.get(number)
         if node is None:
-            return Node(number, attr.ino, attr.generation, attr.place)
+            node = self._alive[number] = Node(number, attr.ino, attr.generation, attr.place)
+            return node
         if node.generation != attr.generation:
             self._born_again(node, attr)
         return node
@@ -107,6 +121,7 @@ class Nodes:
         node.generation = attr.generation
         node.place = attr.place
         node.attr = None
+        node.lease = NEVER
         node.encoded = None
         node.gone = False
         node.pages_of = None

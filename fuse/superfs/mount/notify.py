@@ -8,10 +8,13 @@ own, never from inside the handler of a request.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 QUEUE_MAX = 10_000
 
@@ -30,16 +33,18 @@ class Pages:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    parent: int
-    name: bytes
+@dataclass(frozen=True, slots=True, eq=False)
+class Names:
+    """(directory, name) each; the event is set when the kernel has dropped them."""
+
+    names: Sequence[tuple[int, bytes]]
+    done: trio.Event = field(default_factory=trio.Event)
 
 
 class Notify:
     def __init__(self, kernel: Kernel | None = None) -> None:
         self._kernel = kernel
-        self._send, self._receive = trio.open_memory_channel[Pages | Name](QUEUE_MAX)
+        self._send, self._receive = trio.open_memory_channel[Pages | Names](QUEUE_MAX)
 
     def drop_attr(self, number: int) -> None:
         if self._kernel is not None:
@@ -48,14 +53,17 @@ class Notify:
     def drop_pages(self, number: int) -> None:
         self._queue(Pages(number))
 
-    def drop_name(self, parent: int, name: bytes) -> None:
-        self._queue(Name(parent, name))
+    def drop_names(self, names: Sequence[tuple[int, bytes]]) -> trio.Event:
+        """Set when it is done."""
+        what = Names(names)
+        self._queue(what)
+        return what.done
 
-    def _queue(self, what: Pages | Name) -> None:
+    def _queue(self, what: Pages | Names) -> None:
         try:
             self._send.send_nowait(what)
         except trio.WouldBlock:
-            # The timeouts end what we do not get to say.
+            # The leases end what we do not get to say.
             log.warning("the kernel is slow to drop what it has cached; %d wait", QUEUE_MAX)
 
     async def run(self) -> None:
@@ -63,15 +71,22 @@ class Notify:
         limiter = trio.CapacityLimiter(1)
         async for what in self._receive:
             await trio.to_thread.run_sync(self._tell, what, abandon_on_cancel=True, limiter=limiter)
+            if isinstance(what, Names):
+                what.done.set()
 
-    def _tell(self, what: Pages | Name) -> None:
+    def _tell(self, what: Pages | Names) -> None:
         kernel = self._kernel
         if kernel is None:
             return
         if isinstance(what, Pages):
             _quietly(lambda kernel: kernel.invalidate_inode(what.number), kernel)
         else:
-            _quietly(lambda kernel: kernel.invalidate_entry(what.parent, what.name), kernel)
+            for parent, name in what.names:
+                _drop_name(kernel, parent, name)
+
+
+def _drop_name(kernel: Kernel, parent: int, name: bytes) -> None:
+    _quietly(lambda kernel: kernel.invalidate_entry(parent, name), kernel)
 
 
 def _quietly(tell: object, kernel: Kernel) -> None:

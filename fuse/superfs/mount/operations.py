@@ -89,7 +89,7 @@ class Operations(pyfuse3.Operations):
         self._now = services.mounted.now
         self.enable_acl = s.mounted.options.acl
         self._negative_s = s.mounted.options.negative_timeout_s
-        self._encoder = Encoder(s.mounted.cache.attr_timeout_s, s.mounted.cache.entry_timeout_s)
+        self._encoder = Encoder()
         self._files: Handles[FileHandle] = Handles()
         self._dirs: Handles[DirHandle] = Handles()
         self._callers: dict[tuple[int, int, int], Caller] = {}
@@ -128,8 +128,8 @@ class Operations(pyfuse3.Operations):
     @served
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         parent = self._m.node(parent_inode)
-        node = self._s.names.cached(parent, name)
         try:
+            node = self._s.names.cached(parent, name)
             return self._counted(node or await self._s.names.lookup(parent, name))
         except FsError as error:
             if error.code is Code.NOT_FOUND and self._negative_s > 0:
@@ -180,7 +180,7 @@ class Operations(pyfuse3.Operations):
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        node, parent = self._m.node(inode), self._m.node(new_parent_inode)
+        node, parent = self._m.named(inode), self._m.node(new_parent_inode)
         return self._counted(await self._s.names.link(node, parent, new_name, self._caller(ctx)))
 
     @served
@@ -208,7 +208,7 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        node = self._m.node(inode)
+        node = self._m.named(inode)
         if self._m.known_attr(node) is None:
             await self._m.fetch(node)
         return self._entry(node)
@@ -222,7 +222,7 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        node = self._m.node(inode)
+        node = self._m.named(inode)
         await self._s.inodes.setattr(
             node, mask_of(fields), self._caller(ctx), mode=attr.st_mode, uid=attr.st_uid,
             gid=attr.st_gid, size=attr.st_size, atime_ns=attr.st_atime_ns,
@@ -232,7 +232,7 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
-        return await self._s.inodes.readlink(self._m.node(inode))
+        return await self._s.inodes.readlink(self._m.named(inode))
 
     @served
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -242,28 +242,28 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        return await self._s.xattrs.get(self._m.node(inode), name)
+        return await self._s.xattrs.get(self._m.named(inode), name)
 
     @served
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return await self._s.xattrs.names(self._m.node(inode))
+        return await self._s.xattrs.names(self._m.named(inode))
 
     @served
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         caller = self._caller(ctx)
         if name == ACL_ACCESS:
             caller = Caller(ctx.uid, ctx.gid, groups_of(ctx.pid), ctx.umask)
-        await self._s.xattrs.set(self._m.node(inode), name, value, caller)
+        await self._s.xattrs.set(self._m.named(inode), name, value, caller)
 
     @served
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        await self._s.xattrs.remove(self._m.node(inode), name, self._caller(ctx))
+        await self._s.xattrs.remove(self._m.named(inode), name, self._caller(ctx))
 
     # ---- files
 
     @served
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        node, caller = self._m.node(inode), self._caller(ctx)
+        node, caller = self._m.named(inode), self._caller(ctx)
         files = self._s.files
         handle = files.open_cached(node, flags, caller) or await files.open(node, flags, caller)
         return FileInfo(self._files.add(handle), keep_cache=files.may_keep_pages(node))

@@ -44,8 +44,8 @@ class MountOptions:
     sync: bool = False
     recover: bool = False
     atime: str = "relatime"
-    attr_timeout_s: float = 1.0
-    entry_timeout_s: float = 1.0
+    attr_timeout_s: float = 0.0  # of what no lease covers, as are the next two
+    entry_timeout_s: float = 0.0
     negative_timeout_s: float = 0.0
     release_delay_s: float = 5.0  # how late the server may hear that a file was closed
     listing_entries_max: int = 20_000  # bigger directories are not kept whole

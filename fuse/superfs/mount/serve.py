@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from superfs.core.namespace.txn import Ref
     from superfs.mount.kernel import Mountpoint
     from superfs.mount.options import MountOptions
+    from superfs.mount.recalls import Recalls
 
 FINISH_TIMEOUT_S = 60.0
 STRAY_READ_S = 0.2
@@ -44,7 +45,13 @@ STRAY_READ_S = 0.2
 log = logging.getLogger("superfs.mount")
 
 
-def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: MountOptions) -> None:
+def serve(
+    connection: Connection,
+    recalls: Recalls,
+    root: Ref,
+    mountpoint: Mountpoint,
+    options: MountOptions,
+) -> None:
     """Returns when the file system is not mounted any more."""
     services = Services.make(
         connection.meta, lambda attr: OpenInode(connection, attr), options, root, kernel=pyfuse3
@@ -52,6 +59,8 @@ def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: Mo
     meter = Meter()
     mounted = services.mounted
     meter.figures["inodes"] = ("Inodes the kernel knows", lambda: len(mounted.nodes))
+    meter.figures["leases"] = ("Leases held", lambda: len(mounted.leases))
+    meter.figures["recalls"] = ("Invalidations received", lambda: recalls.received)
     meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
@@ -65,7 +74,7 @@ def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: Mo
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
     interrupt_stray_reads(STRAY_READ_S)
     try:
-        trio.run(_main, services, operations.begun, mountpoint, options)
+        trio.run(_main, services, recalls, operations.begun, mountpoint, options)
     finally:
         pyfuse3.close(unmount=False)  # and with it the connection to the kernel
         detach(mountpoint)
@@ -105,10 +114,15 @@ def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:
 
 
 async def _main(
-    services: Services, begun: trio.Event, mountpoint: Mountpoint, options: MountOptions
+    services: Services,
+    recalls: Recalls,
+    begun: trio.Event,
+    mountpoint: Mountpoint,
+    options: MountOptions,
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.run)
+        nursery.start_soon(recalls.run, services.mounted)
         nursery.start_soon(_watch_signals, services, mountpoint)
         nursery.start_soon(_announce, begun, mountpoint, options)
         await pyfuse3.main(min_tasks=options.tasks, max_tasks=options.tasks)

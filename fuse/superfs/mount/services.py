@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
 from superfs.mount.atimes import Atimes
 from superfs.mount.attrcache import AttrCache
 from superfs.mount.files import Files
 from superfs.mount.inodes import Inodes
+from superfs.mount.leases import Leases
 from superfs.mount.listings import Listings
 from superfs.mount.mounted import Mounted
 from superfs.mount.names import Names
@@ -55,7 +57,7 @@ class Services:
         root: Ref,
         *,
         kernel: Kernel | None = None,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = lease_clock,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> Services:
         mounted = Mounted(
@@ -63,9 +65,10 @@ class Services:
             contents_of,
             options,
             Nodes(root),
-            AttrCache(options.attr_timeout_s, options.entry_timeout_s),
+            AttrCache(),
             Opens(meta, options.release_delay_s, now),
             Notify(kernel),
+            Leases(),
             now,
             wall_ns,
         )

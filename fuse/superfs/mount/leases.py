@@ -1,0 +1,130 @@
+"""How long an answer of a metadata daemon may be repeated: under a lease, or for a time.
+
+Pure. The rules are in docs/decisions/0012-shared-leases.md; `clock` counts what was recalled. An
+answer comes under a lease only when nothing of that lease was recalled since it was asked for.
+
+What is remembered points to a `Lease` and is good while that is: one that is recalled whole takes
+everything along that was ever remembered under it. What is recalled singly is pointed to `NEVER`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from superfs.core.attrs import Attr
+
+TABLE_MAX = 2 * 65_536
+"""Twice what a daemon grants."""
+
+
+class Lease:
+    """`until`: by the lease clock, 0 once it is over. `recalled`: when something of it last was."""
+
+    __slots__ = ("id", "recalled", "until")
+
+    def __init__(self, id: int = 0, until: float = 0.0, recalled: int = 0) -> None:  # noqa: A002
+        self.id = id
+        self.until = until
+        self.recalled = recalled
+
+
+NEVER = Lease()
+
+
+class Leases:
+    def __init__(self) -> None:
+        self.clock = 0
+        self.until = 0.0
+        self._table: dict[int, Lease] = {}
+        self._floor = 0
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def get(self, lease_id: int) -> Lease | None:
+        return self._table.get(lease_id)
+
+    def extend(self, until: float) -> None:
+        """The daemon has heard of us."""
+        self.until = max(self.until, until)
+        for lease in self._table.values():
+            if lease.until:
+                lease.until = self.until
+
+    def granted(self, lease_id: int, asked: int) -> Lease | None:
+        """By an answer to what was asked when the clock stood at `asked`; None: too late."""
+        if asked < self._floor or not self.until:
+            return None
+        lease = self._table.get(lease_id)
+        if lease is None:
+            if len(self._table) >= TABLE_MAX:
+                self._prune()
+            lease = self._table[lease_id] = Lease(lease_id)
+        elif lease.recalled > asked:
+            return None
+        lease.until = self.until
+        return lease
+
+    def recall(self, lease_id: int, *, whole: bool) -> None:
+        self.clock += 1
+        lease = self._table.get(lease_id)
+        if lease is None:
+            self._table[lease_id] = Lease(lease_id, 0.0, self.clock)
+        elif whole:
+            lease.until = 0.0
+            self._table[lease_id] = Lease(lease_id, 0.0, self.clock)
+        else:
+            lease.recalled = self.clock
+
+    def lapse(self) -> None:
+        """All are over, and what was asked before comes under none."""
+        for lease in self._table.values():
+            lease.until = 0.0
+        self._table.clear()
+        self.clock += 1
+        self._floor = self.clock
+        self.until = 0.0
+
+    def _prune(self) -> None:
+        """What is not held is remembered for questions that are under way; those come too late."""
+        self._table = {key: lease for key, lease in self._table.items() if lease.until}
+        self.clock += 1
+        self._floor = self.clock
+
+
+class Grant:
+    """What one answer may be repeated under. `attr_until` and `entry_until`: what no lease covers
+    may be repeated for a time."""
+
+    __slots__ = ("_asked", "_attr", "_entry", "_given", "_last", "_leases")
+
+    def __init__(
+        self,
+        leases: Leases,
+        given: frozenset[int],
+        asked: int,
+        attr_until: float,
+        entry_until: float,
+    ) -> None:
+        self._leases = leases
+        self._given = given
+        self._asked = asked
+        self._attr = Lease(until=attr_until) if attr_until else NEVER
+        self._entry = Lease(until=entry_until) if entry_until else NEVER
+        self._last: tuple[int, Lease | None] = (0, None)
+
+    def attr(self, attr: Attr) -> Lease:
+        """For the attributes of an inode."""
+        return self._under(attr.place) or self._attr
+
+    def names(self, directory: int) -> Lease:
+        """For names of a directory, there or not."""
+        return self._under(directory) or self._entry
+
+    def _under(self, lease_id: int) -> Lease | None:
+        if self._last[0] != lease_id:
+            given = lease_id in self._given
+            lease = self._leases.granted(lease_id, self._asked) if given else None
+            self._last = (lease_id, lease)
+        return self._last[1]

@@ -1,0 +1,215 @@
+"""What this mount repeats without asking ends: other clients changed it, or the connection broke.
+
+The connection calls from its threads (superfs.client.leases.LeaseHolder); everything is done in the
+loop of the mount, in the order it came. The rules and their reasons are in
+docs/decisions/0012-shared-leases.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import trio
+
+from superfs.client.codec import unpack_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from superfs.mount.mounted import Mounted
+    from superfs.mount.nodes import Node
+    from superfs.v1 import meta_pb2
+
+DROP_WAIT_S = 0.1
+"""How long an acknowledgement waits for the kernel to drop the name of a directory."""
+LAPSE_WAIT_S = 1.0
+"""How long a new hello waits for the kernel to drop everything."""
+
+log = logging.getLogger("superfs.mount.recalls")
+
+
+class Recalls:
+    """Made before the connection, serving from `run` on."""
+
+    def __init__(self) -> None:
+        self._mounted: Mounted | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
+        self._until = 0.0
+        self.received = 0
+
+    # ---- from the threads of the connection
+
+    def extended(self, until: float) -> None:
+        self._until = until
+        self._soon(self._extend)
+
+    def recalled(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
+        if not self._soon(self._recall, message, acknowledge):
+            acknowledge()  # nothing is repeated yet, or any more
+
+    def lapsed(self) -> None:
+        done = threading.Event()
+        if self._soon(self._lapse, done):
+            done.wait(LAPSE_WAIT_S)
+
+    def _soon(self, function: Callable[..., None], *arguments: object) -> bool:
+        if self._token is None:
+            return False
+        try:
+            self._token.run_sync_soon(function, *arguments)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    # ---- in the loop
+
+    async def run(self, mounted: Mounted) -> None:
+        """Until cancelled. Before, nothing comes under a lease."""
+        async with trio.open_nursery() as self._nursery:
+            self._mounted = mounted
+            self._token = trio.lowlevel.current_trio_token()
+            self._extend()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._token = None
+
+    def _extend(self) -> None:
+        if self._until and self._mounted is not None:
+            self._mounted.leases.extend(self._until)
+
+    def _recall(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
+        if self._token is None:
+            acknowledge()
+            return
+        self.received += 1
+        try:
+            slow = [event for recall in message.recalls for event in self._one(recall)]
+        except Exception:
+            log.exception("a bug in the mount: everything is forgotten instead")
+            self._lapse(threading.Event())
+            slow = []
+        if not slow:
+            acknowledge()
+            return
+        assert self._nursery is not None
+        self._nursery.start_soon(self._acknowledge_later, slow, acknowledge)
+
+    async def _acknowledge_later(
+        self, slow: list[trio.Event], acknowledge: Callable[[], None]
+    ) -> None:
+        with trio.move_on_after(DROP_WAIT_S):
+            for event in slow:
+                await event.wait()
+        acknowledge()
+
+    def _one(self, recall: meta_pb2.Recall) -> list[trio.Event]:
+        """What the acknowledgement has to wait for."""
+        m = self._mounted
+        assert m is not None
+        m.leases.recall(recall.lease, whole=recall.whole)
+        directory = m.nodes.alive(recall.lease)
+        if directory is None:
+            self._forget_inodes(recall.inos)
+            return []
+        if recall.whole:
+            self._forget_inodes({node.ino for node in self._under(recall.lease)})
+            directory.changes += 1
+            return self._drop_names(directory, list(m.cache.names_of(directory)))
+        found: list[tuple[bytes, Node | None]] = []
+        # Where we have forgotten what we told it, or told it what does not exist.
+        unsure_of_kernel = m.cache.has_forgotten(directory) or m.options.negative_timeout_s > 0
+        for name in unpack_names(recall.names):
+            node = m.cache.last_known(directory, name)
+            if node is not None or unsure_of_kernel:
+                found.append((name, node))
+            m.cache.changed(directory, name)
+        self._forget_inodes(recall.inos)
+        return self._drop_names(directory, found)
+
+    def _under(self, lease_id: int) -> list[Node]:
+        m = self._mounted
+        assert m is not None
+        return [node for node in m.nodes.all_alive() if node.place == lease_id]
+
+    def _forget_inodes(self, inos: Iterable[int]) -> None:
+        m = self._mounted
+        assert m is not None
+        for ino in inos:
+            node = m.nodes.alive(ino)
+            if node is None:
+                continue
+            m.cache.drop_attr(node)
+            if node.nlookup > 0:
+                m.notify.drop_attr(node.number)
+                if node.file is not None:
+                    m.notify.drop_pages(node.number)
+
+    def _drop_names(
+        self, directory: Node, names: list[tuple[bytes, Node | None]]
+    ) -> list[trio.Event]:
+        """Names that the kernel may hold. Of directories, and of what we do not know, the
+        acknowledgement waits for it; files are in doubt meanwhile."""
+        m = self._mounted
+        assert m is not None
+        if directory.nlookup <= 0 or not names:
+            return []
+        files: list[tuple[bytes, Node]] = []
+        others: list[bytes] = []
+        for name, node in names:
+            if node is not None and node.attr is not None and not node.attr.is_dir:
+                files.append((name, node))
+            else:
+                others.append(name)
+        number, slow = directory.number, []
+        if others:
+            slow.append(m.notify.drop_names([(number, name) for name in others]))
+        if files:
+            for _, node in files:
+                node.doubt += 1
+            event = m.notify.drop_names([(number, name) for name, _ in files])
+            assert self._nursery is not None
+            self._nursery.start_soon(_believe_again, [node for _, node in files], event)
+        return slow
+
+    # ---- all of them
+
+    def _lapse(self, done: threading.Event) -> None:
+        m = self._mounted
+        assert m is not None
+        had = len(m.leases)
+        m.leases.lapse()
+        if not had or self._token is None:
+            done.set()
+            return
+        log.info("%d leases have ended", had)
+        for node in m.nodes.all_alive():
+            m.cache.drop_attr(node)
+        names: dict[int, list[tuple[bytes, Node | None]]] = {}
+        for number, name, node in m.cache.all_names():
+            names.setdefault(number, []).append((name, node))
+        for node in m.nodes:
+            m.notify.drop_attr(node.number)
+        slow: list[trio.Event] = []
+        for number, found in names.items():
+            directory = m.nodes.table.get(number)
+            if directory is not None:
+                directory.changes += 1
+                slow += self._drop_names(directory, found)
+        assert self._nursery is not None
+        self._nursery.start_soon(_wait_for_all, slow, done)
+
+
+async def _believe_again(nodes: list[Node], event: trio.Event) -> None:
+    await event.wait()
+    for node in nodes:
+        node.doubt -= 1
+
+
+async def _wait_for_all(slow: list[trio.Event], done: threading.Event) -> None:
+    for event in slow:
+        await event.wait()
+    done.set()

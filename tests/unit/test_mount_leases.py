@@ -1,0 +1,324 @@
+"""What a mount repeats under leases, and how it stops (docs/decisions/0012-shared-leases.md)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import wait_all_tasks_blocked
+
+from harness.memmount import TOP, World, ctx, errno_of
+from superfs.client.codec import pack_names
+from superfs.core.ids import ROOT
+from superfs.mount.leases import NEVER, Leases
+from superfs.mount.recalls import Recalls
+from superfs.v1 import meta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Acks:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+@asynccontextmanager
+async def leased() -> AsyncIterator[tuple[World, Recalls]]:
+    w = World(attr_timeout_s=0.0, entry_timeout_s=0.0)
+    w.meta.grants = True
+    recalls = Recalls()
+    recalls.extended(w.now + 20)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(w.services.run)
+        nursery.start_soon(recalls.run, w.services.mounted)
+        await settled()
+        await w.write(b"first", b"")  # its number is the one that the kernel's root has
+        yield w, recalls
+        nursery.cancel_scope.cancel()
+
+
+async def settled() -> None:
+    """What the connection has said so far is dealt with."""
+    heard = trio.Event()
+    trio.lowlevel.current_trio_token().run_sync_soon(heard.set)
+    await heard.wait()
+    await wait_all_tasks_blocked()
+
+
+def message(
+    *names: bytes, lease: int = ROOT, inos: tuple[int, ...] = (), whole: bool = False
+) -> meta_pb2.Invalidate:
+    recall = meta_pb2.Recall(lease=lease, names=pack_names(names), inos=inos, whole=whole)
+    return meta_pb2.Invalidate(number=1, recalls=[recall])
+
+
+# ---- the table
+
+
+def test_an_answer_that_was_asked_before_a_recall_comes_under_nothing() -> None:
+    leases = Leases()
+    assert leases.granted(7, leases.clock) is None, "no word from the daemon yet"
+    leases.extend(20.0)
+    asked = leases.clock
+    lease = leases.granted(7, asked)
+    assert lease is not None
+    assert lease.until == 20.0
+    leases.recall(7, whole=False)
+    assert leases.granted(7, asked) is None
+    assert lease.until == 20.0, "what was not recalled stands"
+    assert leases.granted(7, leases.clock) is lease
+    assert leases.granted(8, asked) is not None, "another lease"
+
+
+def test_a_recall_of_what_is_not_held_yet_counts() -> None:
+    leases = Leases()
+    leases.extend(20.0)
+    asked = leases.clock
+    leases.recall(7, whole=False)
+    assert leases.granted(7, asked) is None
+
+
+def test_what_a_whole_recall_ended_never_comes_back() -> None:
+    leases = Leases()
+    leases.extend(20.0)
+    old = leases.granted(7, leases.clock)
+    assert old is not None
+    leases.recall(7, whole=True)
+    new = leases.granted(7, leases.clock)
+    leases.extend(30.0)
+    assert old.until == 0.0
+    assert new is not None
+    assert new.until == 30.0
+
+
+def test_a_lapse_ends_all_and_what_was_asked_before() -> None:
+    leases = Leases()
+    leases.extend(20.0)
+    asked = leases.clock
+    old = leases.granted(7, asked)
+    assert old is not None
+    leases.lapse()
+    leases.extend(50.0)
+    assert old.until == 0.0
+    assert leases.granted(7, asked) is None
+    assert leases.granted(9, asked) is None
+    assert leases.granted(7, leases.clock) is not None
+    assert NEVER.until == 0.0
+
+
+# ---- the mount
+
+
+async def test_repeats_without_asking_until_the_lease_ends() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        await w.ops.lookup(TOP, b"a", ctx())
+        with pytest.raises(pyfuse3.FUSEError):
+            await w.ops.lookup(TOP, b"b", ctx())
+        w.meta.calls.clear()
+        entry = await w.ops.lookup(TOP, b"a", ctx())
+        assert entry.entry_timeout == pytest.approx(20, abs=0.1)
+        assert entry.attr_timeout == pytest.approx(20, abs=0.1)
+        await w.ops.getattr(ino, ctx())
+        with pytest.raises(pyfuse3.FUSEError):
+            await w.ops.lookup(TOP, b"b", ctx())
+        assert not w.meta.calls
+        recalls.extended(w.now + 40)
+        await settled()
+        w.now += 39
+        assert (await w.ops.lookup(TOP, b"a", ctx())).entry_timeout <= 1
+        assert not w.meta.calls
+        w.now += 2
+        assert (await w.ops.lookup(TOP, b"a", ctx())).entry_timeout == 0
+        assert w.meta.calls == {"lookup": 1}
+
+
+async def test_a_recalled_name_is_asked_for_again() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        await w.write(b"b", b"")
+        acks = Acks()
+        recalls.recalled(message(b"a", b"new"), acks)
+        await settled()
+        assert acks.count == 1
+        while (TOP, b"a") not in w.kernel.names:
+            await trio.lowlevel.checkpoint()
+        w.meta.calls.clear()
+        await w.ops.lookup(TOP, b"b", ctx())
+        assert not w.meta.calls, "the rest stands"
+        await w.ops.lookup(TOP, b"a", ctx())
+        assert w.meta.calls == {"lookup": 1}
+        await w.ops.getattr(ino, ctx())
+
+
+async def test_a_recalled_inode_is_asked_for_again_and_the_kernel_too() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        acks = Acks()
+        recalls.recalled(message(inos=(ino,)), acks)
+        await settled()
+        assert acks.count == 1
+        assert w.kernel.attrs == [ino]
+        assert not w.kernel.pages, "nobody has it open"
+        w.meta.calls.clear()
+        assert (await w.ops.getattr(ino, ctx())).attr_timeout > 0
+        assert w.meta.calls == {"getattr": 1}
+
+
+async def test_an_inode_that_only_a_listing_has_brought_is_found_too() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        await w.ops.forget([(ino, 1)])
+        w.services.mounted.cache._names.clear()
+        fh = await w.ops.opendir(TOP, ctx())
+        await w.list(fh, limit=2)
+        recalls.recalled(message(inos=(ino,)), Acks())
+        await settled()
+        w.meta.calls.clear()
+        await w.ops.lookup(TOP, b"a", ctx())
+        assert w.meta.calls == {"lookup": 1}
+
+
+async def test_a_file_is_in_doubt_until_the_kernel_has_dropped_its_name() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        hold = trio.Event()
+
+        def wait(_parent: int, _name: bytes, _deleted: int = 0) -> None:
+            trio.from_thread.run(hold.wait)
+
+        w.kernel.invalidate_entry = wait  # type: ignore[method-assign]
+        acks = Acks()
+        recalls.recalled(message(b"a"), acks)
+        await settled()
+        assert acks.count == 1, "the acknowledgement does not wait for it"
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await w.ops.getattr(ino, ctx())
+        assert errno_of(caught) == errno.ESTALE
+        hold.set()
+        while w.table[ino].doubt:
+            await trio.lowlevel.checkpoint()
+        await w.ops.getattr(ino, ctx())
+
+
+async def test_who_has_it_open_goes_on() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        info = await w.ops.open(ino, os.O_RDONLY, ctx())
+        w.table[ino].doubt = 1
+        await w.ops.getattr(ino, ctx())
+        recalls.recalled(message(inos=(ino,)), Acks())
+        while w.kernel.pages != [ino]:
+            await trio.lowlevel.checkpoint()
+        await w.ops.release(info.fh)
+
+
+async def test_the_name_of_a_directory_is_dropped_before_the_acknowledgement() -> None:
+    async with leased() as (w, recalls):
+        await w.ops.mkdir(TOP, b"d", 0o755, ctx())
+        hold = trio.Event()
+
+        def wait(_parent: int, _name: bytes, _deleted: int = 0) -> None:
+            trio.from_thread.run(hold.wait)
+
+        w.kernel.invalidate_entry = wait  # type: ignore[method-assign]
+        acks = Acks()
+        recalls.recalled(message(b"d"), acks)
+        await settled()
+        assert acks.count == 0
+        hold.set()
+        while not acks.count:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_new_directory_is_known_to_be_empty() -> None:
+    async with leased() as (w, _):
+        made = await w.ops.mkdir(TOP, b"d", 0o755, ctx())
+        w.meta.calls.clear()
+        with pytest.raises(pyfuse3.FUSEError):
+            await w.ops.lookup(made.st_ino, b"x", ctx())
+        ino = await w.write(b"x", b"1", parent=made.st_ino)
+        assert (await w.ops.lookup(made.st_ino, b"x", ctx())).st_ino == ino
+        assert [n for n, _ in await w.list(await w.ops.opendir(made.st_ino, ctx()))] == [
+            b".", b"..", b"x",
+        ]  # fmt: skip
+        await w.ops.unlink(made.st_ino, b"x", ctx())
+        with pytest.raises(pyfuse3.FUSEError):
+            await w.ops.lookup(made.st_ino, b"x", ctx())
+        assert w.meta.calls["lookup"] == w.meta.calls["read_dir"] == 0
+
+
+async def test_a_recall_while_a_question_is_under_way() -> None:
+    """The answer is given, and not kept."""
+    async with leased() as (w, recalls):
+        await w.write(b"a", b"")
+        w.services.mounted.cache.unsure(w.services.mounted.nodes.root, b"a")
+        find = w.meta.find_name
+
+        async def slow(*args: object, **options: object) -> object:
+            outcome = await find(*args, **options)
+            recalls._recall(message(b"a", inos=(outcome.attr.ino,)), Acks())  # type: ignore[union-attr]
+            return outcome
+
+        w.meta.find_name = slow  # type: ignore[method-assign,assignment]
+        entry = await w.ops.lookup(TOP, b"a", ctx())
+        assert (entry.entry_timeout, entry.attr_timeout) == (0, 0)
+        w.meta.calls.clear()
+        await w.ops.lookup(TOP, b"a", ctx())
+        assert w.meta.calls == {"lookup": 1}
+
+
+async def test_a_whole_recall_takes_all_of_one_directory() -> None:
+    async with leased() as (w, recalls):
+        made = await w.ops.mkdir(TOP, b"d", 0o755, ctx())
+        inside = await w.write(b"x", b"1", parent=made.st_ino)
+        outside = await w.write(b"y", b"1")
+        recalls.recalled(message(lease=made.st_ino, whole=True), Acks())
+        await settled()
+        w.meta.calls.clear()
+        await w.ops.getattr(outside, ctx())
+        await w.ops.lookup(TOP, b"y", ctx())
+        assert not w.meta.calls
+        while w.table[inside].doubt:
+            await trio.lowlevel.checkpoint()
+        await w.ops.getattr(inside, ctx())
+        assert w.meta.calls == {"getattr": 1}
+
+
+async def test_a_broken_connection_ends_everything_before_the_next_hello() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        await w.ops.mkdir(TOP, b"d", 0o755, ctx())
+        await trio.to_thread.run_sync(recalls.lapsed)
+        assert ino in w.kernel.attrs
+        assert {(TOP, b"a"), (TOP, b"d")} <= set(w.kernel.names)
+        w.meta.calls.clear()
+        assert (await w.ops.lookup(TOP, b"a", ctx())).entry_timeout == 0, "nothing is granted yet"
+        recalls.extended(w.now + 20)
+        await settled()
+        await w.ops.lookup(TOP, b"a", ctx())
+        assert w.meta.calls == {"lookup": 2}
+        await w.ops.lookup(TOP, b"a", ctx())
+        assert w.meta.calls == {"lookup": 2}
+
+
+async def test_before_and_after_its_life_everything_is_acknowledged() -> None:
+    recalls, acks = Recalls(), Acks()
+    recalls.recalled(message(b"a"), acks)
+    assert acks.count == 1
+    recalls.lapsed()
+    async with leased() as (_, recalls):
+        pass
+    recalls.recalled(message(b"a"), acks)
+    await settled()
+    assert acks.count == 2
