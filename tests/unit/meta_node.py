@@ -31,6 +31,7 @@ KIB = 1024
 IDENTITY = Identity("cluster", "metad", 1, 1)
 CHAINS = (1, 2)
 ROOT = {"ino": int(ids.ROOT), "generation": 1}
+BRIEF = {"session_timeout_s": 0.4, "lease_timeout_s": 0.4, "lease_s": 0.2}
 
 
 class Fatal(Exception):
@@ -113,11 +114,14 @@ class TestClient:
         return op
 
     async def send(self, *ops: meta_pb2.Op) -> list[meta_pb2.Result]:
+        return list((await asyncio.wait_for(self.ask(*ops), 20)).results)
+
+    async def ask(self, *ops: meta_pb2.Op) -> meta_pb2.BatchReply:
         batch = meta_pb2.Batch(batch=7, acked_below=self.acked_below, ops=ops)
-        reply = await asyncio.wait_for(self.node.execute(self.grant, batch), 20)
+        reply = await self.node.execute(self.grant, batch)
         assert reply.batch == 7
         assert len(reply.results) == len(ops)
-        return list(reply.results)
+        return reply
 
     async def do(self, **verb: Any) -> meta_pb2.Result:  # noqa: ANN401
         return (await self.send(self.op(**verb)))[0]

@@ -13,7 +13,7 @@ from superfs.core.limits import REPLY_WINDOW_OPS
 from superfs.daemon.clock import ManualClock
 from superfs.meta.keys import Table
 from superfs.v1 import meta_pb2
-from unit.meta_node import ROOT, FakeDataDaemons, TestClient, make, ref, running, world
+from unit.meta_node import BRIEF, ROOT, FakeDataDaemons, TestClient, make, ref, running, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ def test_the_window_of_sequence_numbers(tmp_path: Path) -> None:
 
 
 def test_an_ended_session_never_runs_again(tmp_path: Path) -> None:
-    made = make(tmp_path, session_timeout_s=0.4)
+    made = make(tmp_path, **BRIEF)
     clock = ManualClock()
 
     async def run() -> None:
@@ -168,7 +168,7 @@ def test_nobody_expires_for_a_pause_of_the_daemon_itself(tmp_path: Path) -> None
     clock = ManualClock()
 
     async def run() -> None:
-        async with running(make(tmp_path, session_timeout_s=0.4), given=world(clock)) as node:
+        async with running(make(tmp_path, **BRIEF), given=world(clock)) as node:
             client = TestClient(node)
             await client.hello()
             entered = node.sessions.get(1)

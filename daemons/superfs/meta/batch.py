@@ -24,6 +24,7 @@ from superfs.meta.columns import encode_outcome
 from superfs.meta.commit import Job, Spoiled
 from superfs.meta.dispatch import VERBS, Verb, caller_of
 from superfs.meta.keys import Table, Work
+from superfs.meta.told import Telling, note
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from superfs.meta.opens import Opens
     from superfs.meta.sessions import Client, Sessions
     from superfs.meta.store import LmdbTxn
+    from superfs.meta.told import Listener
 
 ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 4
 """Of the reads of one batch. The answers to mutations are about as long as their requests."""
@@ -78,14 +80,17 @@ class Operations:
         grant: Grant,
         txn: LmdbTxn,
         fresh: set[int],
+        telling: Telling | None,
         room: int | None = None,
     ) -> None:
         """`fresh`: what was registered as open for this batch and is not if its open fails.
+        `telling`: where it notes of which leases it tells; None: nobody asks.
         `room`: what is left of ANSWER_BYTES_MAX, where a batch goes on."""
         self._parts = parts
         self._grant = grant
         self._txn = txn
         self._fresh = fresh
+        self._telling = telling
         self.room = ANSWER_BYTES_MAX if room is None else room
         self.waits: list[bytes] = []
         """Truncations that the last operation has to wait for, by the key of their debt."""
@@ -93,6 +98,7 @@ class Operations:
     def read(self, op: meta_pb2.Op) -> meta_pb2.Result:
         """Everything but a mutation."""
         name = op.WhichOneof("verb") or ""
+        outcome: Outcome | None = None
         try:
             if self.room <= 0:
                 raise FsError(Code.BUSY, "the answer is full: ask again")
@@ -112,6 +118,7 @@ class Operations:
             raise
         except Exception:
             result = self._unexpected(name)
+        self._note(name, op, outcome)
         self.room -= result.ByteSize()
         self._count(name, result.code)
         return result
@@ -123,6 +130,7 @@ class Operations:
         before = txn.changes
         store = False
         slot = 0
+        outcome: Outcome | None = None
         try:
             verb, body = VERBS[name], getattr(op, name)
             if not op.seq:
@@ -145,6 +153,7 @@ class Operations:
         except Exception:
             store = False
             result = self._unexpected(name)
+        self._note(name, op, outcome)
         self._count(name, result.code)
         if result.code and txn.changes != before:
             self._parts.world.log.error("an operation failed half-way", verb=name, code=result.code)
@@ -186,9 +195,12 @@ class Operations:
 
     def _mutate(self, name: str, verb: Verb, body: Any, caller: Caller) -> Outcome:  # noqa: ANN401
         txn = self._txn
+        touched = len(txn.touched)
         outcome = verb.rule(txn, caller, body)
         attr = outcome.attr
-        if name == "create":
+        if name == "publish" and body.atime_only:
+            del txn.touched[touched:]  # a matter of minutes, and due at every first read
+        elif name == "create":
             assert attr is not None
             if body.open:
                 self._parts.opens.open(self._grant.session_id, attr.ino)
@@ -202,6 +214,8 @@ class Operations:
     def _again(self, name: str, op: meta_pb2.Op, stored: bytes) -> meta_pb2.Result:
         """The first answer. What of it lives in memory only is done again."""
         self._parts.metrics.replayed.inc()
+        if self._telling is not None:
+            self._telling.replayed = True
         result = meta_pb2.Result.FromString(stored)
         if result.code:
             return result
@@ -220,6 +234,10 @@ class Operations:
         self._parts.world.log.exception("an operation failed unexpectedly", verb=name)
         return meta_pb2.Result(code=Code.INTERNAL, detail="internal error; see the daemon's log")
 
+    def _note(self, name: str, op: meta_pb2.Op, outcome: Outcome | None) -> None:
+        if self._telling is not None and name:
+            note(self._telling.leases, name, getattr(op, name), outcome)
+
     def _count(self, name: str, code: int) -> None:
         self._parts.metrics.count(name, code)
 
@@ -227,7 +245,15 @@ class Operations:
 class BatchJob(Job):
     """A batch that has mutations, or something else that must not pass the writer by."""
 
-    def __init__(self, parts: Parts, grant: Grant, batch: meta_pb2.Batch, fresh: set[int]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        grant: Grant,
+        batch: meta_pb2.Batch,
+        fresh: set[int],
+        listener: Listener | None,
+    ) -> None:
+        self.telling = Telling(grant.session_id, listener)
         self.weight = max(1, len(batch.ops))
         self.size_bytes = batch.ByteSize()
         self.future: asyncio.Future[meta_pb2.BatchReply] = (
@@ -245,6 +271,8 @@ class BatchJob(Job):
         sessions, ops = self._parts.sessions, self._batch.ops
         self._results = []
         self.waits = {}
+        self.telling.leases.clear()
+        self.telling.replayed = False
         txn.next_operation()
         try:
             client = sessions.enter(txn, self._grant)
@@ -252,7 +280,7 @@ class BatchJob(Job):
             self._results = [failure(error)] * len(ops)
             return
         sessions.acknowledge(txn, client, self._batch.acked_below)
-        run = Operations(self._parts, self._grant, txn, self._fresh)
+        run = Operations(self._parts, self._grant, txn, self._fresh, self.telling)
         for index, op in enumerate(ops):
             result = self._spoilers.get(index)
             if result is None:
@@ -266,7 +294,12 @@ class BatchJob(Job):
             self._results.append(result)
 
     def committed(self, commit: int) -> None:
-        reply = meta_pb2.BatchReply(batch=self._batch.batch, commit=commit, results=self._results)
+        reply = meta_pb2.BatchReply(
+            batch=self._batch.batch,
+            commit=commit,
+            results=self._results,
+            leases=self.telling.granted,
+        )
         if not self.future.done():
             self.future.set_result(reply)
 

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
     from superfs.daemon.world import World
     from superfs.meta.environment import Environment
+    from superfs.meta.lessor import Lessor
     from superfs.meta.metrics import MetaMetrics
     from superfs.meta.records import Debt
+    from superfs.meta.store import Touched
     from superfs.meta.table import Records
+    from superfs.meta.told import Telling
 
 T = TypeVar("T")
 
@@ -54,6 +57,8 @@ class Job(Protocol):
 
     weight: int
     size_bytes: int
+    telling: Telling | None
+    """What its answer tells a client; None: there is no client."""
 
     def apply(self, txn: LmdbTxn) -> None: ...
     def committed(self, commit: int) -> None: ...
@@ -66,6 +71,7 @@ class Call(Job):
     def __init__(self, function: Callable[[LmdbTxn], Any], weight: int) -> None:
         self.weight = weight
         self.size_bytes = 0
+        self.telling = None
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._function = function
         self._result: Any = None
@@ -112,6 +118,7 @@ class Committer:
         room: Room,
         world: World,
         metrics: MetaMetrics,
+        lessor: Lessor,
         owe: Callable[[dict[bytes, Debt]], None],
     ) -> None:
         """`owe` gets, in the event loop, the new debts to data daemons of every commit."""
@@ -120,6 +127,7 @@ class Committer:
         self._room = room
         self._world = world
         self._metrics = metrics
+        self._lessor = lessor
         self._owe = owe
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -137,6 +145,7 @@ class Committer:
     def start(self) -> None:
         with self._environment.reading() as rows:
             self._room_of(rows)
+            self._lessor.announced = rows.state.commit
         self._thread.start()
 
     def stop(self) -> None:
@@ -212,7 +221,7 @@ class Committer:
         while True:
             try:
                 with self._metrics.commit_seconds.time():
-                    done = self._transaction(jobs, full)
+                    txn, touched = self._transaction(jobs, full)
                 break
             except Spoiled:
                 self.respoiled += 1
@@ -232,9 +241,11 @@ class Committer:
         self.busy = False
         self._world.failpoints.hit("metad.commit.after")
         self._metrics.commit_operations.observe(sum(job.weight for job in jobs))
-        self._call(self._committed, jobs, done)
+        self._call(self._committed, jobs, txn, touched)
 
-    def _transaction(self, jobs: Sequence[Job], full: bool) -> LmdbTxn:
+    def _transaction(self, jobs: Sequence[Job], full: bool) -> tuple[LmdbTxn, list[Touched]]:
+        """And what each job touched."""
+        touched: list[Touched] = []
         with self._environment.begin() as writing:
             txn = LmdbTxn(
                 writing.rows, self._outside, writable=True, room_bytes=self._room_of(writing.rows)
@@ -242,15 +253,17 @@ class Committer:
             if full:
                 txn.close_room()
             for job in jobs:
+                txn.touched = []
                 job.apply(txn)
+                touched.append(txn.touched)
             if txn.untouched:
-                return txn
+                return txn, touched
             txn.finish()
             self._world.failpoints.hit("metad.commit.before")
             writing.commit()
         for act in txn.after_commit:
             act()
-        return txn
+        return txn, touched
 
     def _room_of(self, rows: Records) -> int:
         """What rules may still write, by half: B-tree pages are far from full on average."""
@@ -282,11 +295,12 @@ class Committer:
         except RuntimeError:
             assert self._loop.is_closed()  # nobody is left to be told
 
-    def _committed(self, jobs: Sequence[Job], txn: LmdbTxn) -> None:
+    def _committed(self, jobs: Sequence[Job], txn: LmdbTxn, touched: Sequence[Touched]) -> None:
         self._world.failpoints.hit("metad.reply.before")
         if txn.debts:
             self._owe(txn.debts)
         commit = txn.commit if not txn.untouched else txn.commit - 1
+        self._lessor.announce(commit, jobs, touched)
         for job in jobs:
             job.committed(commit)
 

@@ -25,6 +25,8 @@ class MetaConfig:
     grow_below_bytes: int = 24 * MIB  # grow when less than this is free
     reserve_bytes: int = 8 * MIB  # for removals and truncations only
     session_timeout_s: float = 60.0  # silence that ends a session
+    lease_s: float = 20.0  # how long clients trust what they hold without a keep-alive
+    lease_timeout_s: float = 30.0  # silence after which nobody waits for a client's leases
     chains_per_file: int = 4  # how many chains a big file is dealt over
     usage_refresh_s: float = 5.0  # age of what statfs says about the data daemons
     data_deadline_s: float = 10.0  # of one call to a data daemon
@@ -41,6 +43,11 @@ class MetaConfig:
             raise ValueError("grow_below_bytes must exceed reserve_bytes")
         if not 1 <= self.chains_per_file <= CHAINS_PER_FILE_MAX:
             raise ValueError(f"chains_per_file must be from 1 to {CHAINS_PER_FILE_MAX}")
+        if not 0.05 <= self.lease_s < self.lease_timeout_s <= self.session_timeout_s:
+            raise ValueError(
+                "lease_s must be at least 0.05 and less than lease_timeout_s, "
+                "and that at most session_timeout_s"
+            )
         for name in ("session_timeout_s", "usage_refresh_s", "data_deadline_s"):
             if not 0.1 <= getattr(self, name) <= 3600:
                 raise ValueError(f"{name} must be from 0.1 to 3600")

@@ -37,6 +37,20 @@ class MetaMetrics:
         self.spoiled = Counter(
             "superfs_meta_spoiled", "Transactions run again for one operation", registry=registry
         )
+        self.invalidations = Counter(
+            "superfs_meta_invalidations", "Messages to holders of leases", registry=registry
+        )
+        self.acknowledged_seconds = Histogram(
+            "superfs_meta_acknowledged_seconds",
+            "From an invalidation until its acknowledgement",
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self.lease_refusals = Counter(
+            "superfs_meta_lease_refusals",
+            "Leases recalled from everybody for too many invalidations",
+            registry=registry,
+        )
         self.replayed = Counter(
             "superfs_meta_replayed", "Mutations answered from their record", registry=registry
         )

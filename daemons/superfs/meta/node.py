@@ -24,12 +24,15 @@ from superfs.meta.columns import encode_attr
 from superfs.meta.commit import Committer, Room
 from superfs.meta.datads import DataDaemons
 from superfs.meta.environment import make_store, open_checked
+from superfs.meta.grace import Grace
 from superfs.meta.keys import Table
+from superfs.meta.lessor import Lessor
 from superfs.meta.metrics import MetaMetrics
 from superfs.meta.opens import Opens
 from superfs.meta.reaper import Reaper
 from superfs.meta.sessions import Sessions
 from superfs.meta.store import LmdbTxn
+from superfs.meta.told import Telling
 from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from superfs.meta.config import MetadConfig
     from superfs.meta.records import Debt
     from superfs.meta.table import Records
+    from superfs.meta.told import Listener
 
 READ_SLICE_S = 0.005
 """How long a batch of reads may keep the event loop."""
@@ -61,6 +65,10 @@ class MetaNode:
         self.metrics = MetaMetrics(world.metrics)
         self.opens = Opens()
         self.sessions = Sessions(self.opens, world.clock.monotonic)
+        self.lessor = Lessor(world, self.metrics, config.meta.lease_timeout_s)
+        self.grace = Grace(
+            world, config.meta.lease_timeout_s, lambda job: self.committer.submit(job)
+        )
         self.datads = DataDaemons(config, world, lambda: self.layout)
         self._parts = Parts(
             self.sessions, self.opens, self.metrics, world, self._fs_stat, self.capability
@@ -80,13 +88,14 @@ class MetaNode:
             meta.grow_below_bytes, meta.map_step_bytes, meta.reserve_bytes, meta.map_max_bytes
         )
         self.committer = Committer(
-            self.environment, self, room, self._world, self.metrics, self._owe
+            self.environment, self, room, self._world, self.metrics, self.lessor, self._owe
         )
         self.reaper = Reaper(self.datads, self.committer, self._world)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         with self.environment.reading() as rows:
             self.sessions.load(rows)
+        self.grace.start(self.sessions.leased)
         self.committer.start()
         with self.environment.reading() as rows:
             self.reaper.start(group, rows)
@@ -101,9 +110,15 @@ class MetaNode:
         watch("orphans", "Inodes without a name", lambda: self._count(Table.ORPHAN))
         watch("map_bytes", "Size of the store", lambda: self.environment.map_bytes)
         watch("free_bytes", "Free in the store", lambda: self.committer.free_bytes)
+        lessor, now = self.lessor, self._world.clock.monotonic
+        watch("leases", "Leases held", lambda: len(lessor.leases))
+        watch("lease_holders", "Sessions that hold leases", lambda: lessor.leases.sessions)
+        watch("leases_refused", "Leases not granted at present", lambda: lessor.heat.refused(now()))
+        watch("grace_seconds", "Wait for clients after the start", lambda: self.grace.seconds)
 
     async def stop(self) -> None:
         """Everything submitted is committed, and answered or forgotten by its client."""
+        self.grace.stop()
         await self.background.stop()
         await self.reaper.stop()
         await asyncio.to_thread(self.committer.stop)
@@ -134,7 +149,10 @@ class MetaNode:
 
     # ---- sessions
 
-    async def hello(self, grant: Grant, hello: meta_pb2.Hello) -> meta_pb2.Welcome:
+    async def hello(
+        self, grant: Grant, hello: meta_pb2.Hello, listener: Listener | None = None
+    ) -> meta_pb2.Welcome:
+        """`listener`: the stream it came on, from now on the one that counts for the session."""
         if hello.protocol != PROTOCOL_VERSION:
             raise FsError(
                 Code.BAD_FORMAT,
@@ -143,14 +161,19 @@ class MetaNode:
             )
         check_session(grant)
         inos = [inode.ino for inode in hello.open]
+        session, leases = grant.session_id, hello.leases and listener is not None
 
         def enter(txn: LmdbTxn) -> int:
             client = self.sessions.enter(txn, grant, hello.client)
             self.sessions.claim(txn, client, inos)
+            self.sessions.lease(txn, client, leases)
             return txn.commit
 
+        self.lessor.begin(session, listener)
         commit = await self.committer.run(enter)
-        self.sessions.heard(grant.session_id)
+        self.sessions.heard(session)
+        self.grace.back(session)
+        self.lessor.welcome(session, listener, leases)
         return meta_pb2.Welcome(
             protocol=PROTOCOL_VERSION,
             boot_id=self.boot_id,
@@ -158,7 +181,12 @@ class MetaNode:
             capability=self.capability(grant, 0),
             expiry_ms=int(self._config.meta.session_timeout_s * 1000),
             commit=commit,
+            lease_ms=int(self._config.meta.lease_s * 1000) if leases else 0,
         )
+
+    def keep_alive(self, grant: Grant, listener: Listener) -> None:
+        self.sessions.heard(grant.session_id)
+        self.lessor.keep_alive(grant.session_id, listener)
 
     async def goodbye(self, grant: Grant) -> None:
         await self._end_session(grant.session_id, None)
@@ -195,6 +223,9 @@ class MetaNode:
             return epoch + 1 if self.sessions.end(txn, session) else 0
 
         epoch = await self.committer.run(end, weight=64)
+        if self.sessions.get(session) is None:
+            self.lessor.end(session)
+            self.grace.back(session)
         if epoch:
             self._world.log.info(
                 "session ended", session=f"{session:#x}", expired=silent_since is not None
@@ -205,31 +236,41 @@ class MetaNode:
         """Silence counts while this daemon was there to listen: after a pause of its own (it was
         stopped, or the machine slept) nobody has been silent for longer than before."""
         timeout_s = self._config.meta.session_timeout_s
-        pause_s = min(1.0, timeout_s / 4)
+        lease_timeout_s = self._config.meta.lease_timeout_s
+        pause_s = min(1.0, lease_timeout_s / 4)
         now = self._world.clock.monotonic()
         await self.committer.run(self.sessions.forget_ended)
         while True:
             await asyncio.sleep(pause_s)
             before, now = now, self._world.clock.monotonic()
-            if now - before > pause_s + timeout_s / 4:
+            if now - before > pause_s + lease_timeout_s / 4:
                 self._world.log.warning("did not run for a while", seconds=round(now - before, 1))
                 self.sessions.excuse(now - before)
+                self.lessor.excuse(now - before)
+            self.lessor.tick(now)
+            self.grace.tick(now)
             for session in self.sessions.silent_since(now - timeout_s):
                 await self._end_session(session, now - timeout_s)
 
     # ---- operations
 
-    def submit(self, grant: Grant, batch: meta_pb2.Batch) -> asyncio.Future[meta_pb2.BatchReply]:
+    def submit(
+        self, grant: Grant, batch: meta_pb2.Batch, listener: Listener | None = None
+    ) -> asyncio.Future[meta_pb2.BatchReply]:
         """Takes its place in the order of things at once; the answer comes as a future."""
         check_batch(batch)
         self.sessions.heard(grant.session_id)
         fresh = self._register(grant, batch)
-        if self._needs_writer(grant, batch):
-            check_session(grant)
-            job = BatchJob(self._parts, grant, batch, fresh)
+        changes, registers = _changes(batch)
+        if not changes and not (registers and self._overtakes(grant)):
+            return asyncio.ensure_future(self._read(grant, batch, fresh, listener))
+        check_session(grant)
+        job = BatchJob(self._parts, grant, batch, fresh, listener)
+        if changes and self.grace.active:
+            self.grace.hold(job)
+        else:
             self.committer.submit(job)
-            return asyncio.ensure_future(self._finish(job))
-        return asyncio.ensure_future(self._read(grant, batch, fresh))
+        return asyncio.ensure_future(self._finish(job))
 
     async def execute(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
         return await self.submit(grant, batch)
@@ -248,32 +289,32 @@ class MetaNode:
                     fresh.add(ino)
         return fresh
 
-    def _needs_writer(self, grant: Grant, batch: meta_pb2.Batch) -> bool:
-        """Reads may overtake the writer. Opening and closing may too, but not a transaction that
-        runs right now and may have asked already who has the inode open."""
-        registers = False
-        for op in batch.ops:
-            verb = op.WhichOneof("verb")
-            if verb == "release" or mutates(op):
-                return True
-            registers = registers or verb == "open"
-        return registers and (self.committer.busy or self.sessions.get(grant.session_id) is None)
+    def _overtakes(self, grant: Grant) -> bool:
+        """Reads may overtake the writer. Opening may too, but not a transaction that runs right
+        now and may have asked already who has the inode open."""
+        return self.committer.busy or self.sessions.get(grant.session_id) is None
 
     async def _finish(self, job: BatchJob) -> meta_pb2.BatchReply:
         reply = await job.future
+        if job.telling.pending is not None:
+            await job.telling.pending
+        if not job.waits:
+            return reply
         for index, debts in job.waits.items():
             for debt in debts:
                 attr = await self.reaper.settled(debt)
                 if attr is not None:
                     reply.results[index].attr.CopyFrom(encode_attr(attr))
+        await self.lessor.ready(job.telling, reply.commit)
         return reply
 
     async def _read(
-        self, grant: Grant, batch: meta_pb2.Batch, fresh: set[int]
+        self, grant: Grant, batch: meta_pb2.Batch, fresh: set[int], listener: Listener | None
     ) -> meta_pb2.BatchReply:
         """In slices, each on a transaction of its own, so that others get their turn."""
         reply = meta_pb2.BatchReply(batch=batch.batch)
         ops, done = batch.ops, 0
+        telling = Telling(grant.session_id, listener)
         room: int | None = None
         while True:
             until = time.monotonic() + READ_SLICE_S
@@ -285,7 +326,8 @@ class MetaNode:
                         error = FsError(Code.SESSION_EXPIRED, "the session has ended")
                         reply.results.extend(failure(error) for _ in ops[done:])
                         return reply
-                    run = Operations(self._parts, grant, txn, fresh, room)
+                    tell = telling if self.lessor.needs(telling, reply.commit) else None
+                    run = Operations(self._parts, grant, txn, fresh, tell, room)
                     while done < len(ops):
                         reply.results.append(run.read(ops[done]))
                         done += 1
@@ -294,7 +336,10 @@ class MetaNode:
                     room = run.room
             except lmdb.Error as error:
                 self._world.fatal(f"the store cannot be read: {error}")
+            self.lessor.grant(telling)
             if done == len(ops):
+                await self.lessor.ready(telling, reply.commit)
+                reply.leases.extend(telling.granted)
                 return reply
             await asyncio.sleep(0)
 
@@ -314,6 +359,17 @@ class MetaNode:
     def _count(self, table: Table) -> int:
         with self.environment.reading() as rows:
             return rows.state.counts[table]
+
+
+def _changes(batch: meta_pb2.Batch) -> tuple[bool, bool]:
+    """Whether it needs the writer for what it changes, and whether it opens anything."""
+    registers = False
+    for op in batch.ops:
+        verb = op.WhichOneof("verb")
+        if verb == "release" or mutates(op):
+            return True, registers
+        registers = registers or verb == "open"
+    return False, registers
 
 
 def check_session(grant: Grant) -> None:

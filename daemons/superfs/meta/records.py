@@ -11,7 +11,7 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
     Counter    next ino counter u64, next generation u32, next data generation u32
     Run        first ino u64, session u64
     Session    epoch u64, acked_below u64, ended_ns i64 (0: alive), uid u32, gid u32, kind u8,
-               name of the client in UTF-8
+               leases u8 (1: has some), name of the client in UTF-8
     Debt       size u64 (truncate: what is left; reap: 0), place u64, chain u16 each
     State      commit u64, last time i64, size of the file u64,
                then (records u64, sum of checksums u64) for each table
@@ -41,7 +41,7 @@ _ID = struct.Struct("<Q")
 _COUNTER = struct.Struct("<QII")
 _DEBT = struct.Struct("<QQ")
 _RUN = struct.Struct("<QQ")
-_SESSION = struct.Struct("<QQqIIB")
+_SESSION = struct.Struct("<QQqIIBB")
 _STATE = struct.Struct("<QqQ")
 _TALLY = struct.Struct("<QQ")
 _IDENTITY = struct.Struct("<II")
@@ -166,17 +166,18 @@ class Session:
     gid: int = 0
     kind: int = 0
     client: str = ""
+    leases: bool = False
 
 
 def pack_session(s: Session) -> bytes:
-    head = _SESSION.pack(s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind)
+    head = _SESSION.pack(s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind, s.leases)
     return head + s.client.encode()
 
 
 def unpack_session(record: bytes) -> Session:
-    epoch, acked_below, ended_ns, uid, gid, kind = _SESSION.unpack_from(record)
+    epoch, acked_below, ended_ns, uid, gid, kind, leases = _SESSION.unpack_from(record)
     client = record[_SESSION.size :].decode()
-    return Session(epoch, acked_below, ended_ns, uid, gid, kind, client)
+    return Session(epoch, acked_below, ended_ns, uid, gid, kind, client, bool(leases))
 
 
 @dataclass(frozen=True, slots=True)

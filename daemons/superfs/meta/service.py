@@ -10,6 +10,7 @@ from superfs.core.attrs import unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.meta import fsck
 from superfs.meta.keys import Table
+from superfs.meta.sessionstream import SessionStream
 from superfs.rpc.server import grant_of
 from superfs.v1 import common_pb2, meta_pb2, meta_pb2_grpc
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from superfs.core.tokens import Grant
     from superfs.meta.node import MetaNode
 
-BATCHES_AT_A_TIME = 64
-"""Of one stream; its client's next message waits."""
 LIST_ENTRIES = 8192
 
 
@@ -46,12 +45,13 @@ class MetaService(meta_pb2_grpc.MetaServicer):
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("body") != "hello":
             raise FsError(Code.BAD_REQUEST, "a session stream begins with a hello")
-        welcome = await self._node.hello(grant, first.hello)
-        await context.write(meta_pb2.SessionReply(welcome=welcome))
-        stream = _Stream(self._node, grant, context)
         try:
             async with asyncio.TaskGroup() as group:
-                await stream.serve(requests, group)
+                stream = SessionStream(self._node, grant, context.write, group)
+                try:
+                    await stream.serve(first.hello, requests)
+                finally:
+                    self._node.lessor.hung_up(grant.session_id, stream)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
@@ -101,45 +101,6 @@ class MetaService(meta_pb2_grpc.MetaServicer):
             generations=struct.pack(f"<{count}I", *(f[1] for f in found)),
             sizes=struct.pack(f"<{count}Q", *(f[2] for f in found)),
         ), after
-
-
-class _Stream:
-    """One Session stream: requests in order, answers as they come."""
-
-    def __init__(self, node: MetaNode, grant: Grant, context: Any) -> None:  # noqa: ANN401
-        self._node = node
-        self._grant = grant
-        self._context = context
-        self._writing = asyncio.Lock()
-        self._slots = asyncio.Semaphore(BATCHES_AT_A_TIME)
-
-    async def serve(
-        self, requests: AsyncIterator[meta_pb2.SessionRequest], group: asyncio.TaskGroup
-    ) -> None:
-        async for request in requests:
-            body = request.WhichOneof("body")
-            if body == "batch":
-                await self._slots.acquire()
-                answer = self._node.submit(self._grant, request.batch)
-                group.create_task(self._answer(answer))
-            elif body == "keep_alive":
-                self._node.sessions.heard(self._grant.session_id)
-                await self._write(meta_pb2.SessionReply(keep_alive=request.keep_alive))
-            elif body == "goodbye":
-                await self._node.goodbye(self._grant)
-                return
-            else:
-                raise FsError(Code.BAD_REQUEST, f"not expected on a session stream: {body}")
-
-    async def _answer(self, answer: asyncio.Future[meta_pb2.BatchReply]) -> None:
-        try:
-            await self._write(meta_pb2.SessionReply(batch=await answer))
-        finally:
-            self._slots.release()
-
-    async def _write(self, reply: meta_pb2.SessionReply) -> None:
-        async with self._writing:
-            await self._context.write(reply)
 
 
 def _only_trusted(grant: Grant) -> None:

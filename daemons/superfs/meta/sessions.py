@@ -52,6 +52,8 @@ class Sessions:
         self._opens = opens
         self._monotonic = monotonic
         self._clients: dict[int, Client] = {}
+        self.leased: set[int] = set()
+        """Who had leases when this daemon started."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -64,6 +66,8 @@ class Sessions:
             if not found.ended_ns:
                 session = keys.parse_id(key)
                 self._clients[session] = Client(session, found.epoch, now, found.acked_below)
+                if found.leases:
+                    self.leased.add(session)
         for key in rows.keys(Table.REPLY, b""):
             slot, session, seq = keys.parse_reply(key)
             if session in self._clients:
@@ -120,6 +124,18 @@ class Sessions:
         self._opens.claim(client.session, held)
         self._release_orphans(txn, client.session, held)
 
+    def lease(self, txn: LmdbTxn, client: Client, wants: bool) -> None:
+        """On record before the first grant: the next start waits for those who have any."""
+        found = self._record(txn, client.session)
+        if found.leases != wants:
+            found.leases = wants
+            txn.rows.put(Table.SESSION, keys.pack_id(client.session), records.pack_session(found))
+
+    def _record(self, txn: LmdbTxn, session: int) -> Session:
+        record = txn.rows.get(Table.SESSION, keys.pack_id(session))
+        assert record is not None, session
+        return records.unpack_session(record)
+
     def recall(self, txn: LmdbTxn, client: Client, seq: int) -> bytes | None:
         """The stored reply of a mutation; None: run it. BAD_REQUEST outside of the window."""
         slot = client.written.get(seq)
@@ -152,12 +168,9 @@ class Sessions:
             key = keys.pack_reply(client.written[seq], session, seq)
             if rows.exists(Table.REPLY, key):
                 rows.delete(Table.REPLY, key)
-        key = keys.pack_id(session)
-        record = rows.get(Table.SESSION, key)
-        assert record is not None, session
-        found = records.unpack_session(record)
+        found = self._record(txn, session)
         found.acked_below = client.acked_below
-        rows.put(Table.SESSION, key, records.pack_session(found))
+        rows.put(Table.SESSION, keys.pack_id(session), records.pack_session(found))
 
         def forget() -> None:
             for seq in done:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 GENERATION_MAX = (1 << 32) - 1
 
+Touched = list[tuple[int, "bytes | int"]]
+"""(lease, name or inode number): what a change makes untrue of what others were told."""
+
 
 class Outside(Protocol):
     """What a transaction asks of the rest of the daemon. Called in the transaction's thread."""
@@ -67,6 +70,8 @@ class LmdbTxn:
         """Work for the data daemons that this transaction asks for, by key."""
         self.after_commit: list[Callable[[], None]] = []
         """What becomes true in memory only when the transaction has become durable."""
+        self.touched: Touched = []
+        """By the job that runs."""
         self.next_operation()
 
     # ---- the transaction
@@ -143,9 +148,11 @@ class LmdbTxn:
     def put_dentry(self, directory: int, name: bytes, dentry: Dentry) -> None:
         key = keys.pack_dentry(directory, name)
         self._put(Table.DENTRY, directory, key, records.pack_dentry(dentry))
+        self.touched.append((directory, name))
 
     def delete_dentry(self, directory: int, name: bytes) -> None:
         self._delete(Table.DENTRY, directory, keys.pack_dentry(directory, name))
+        self.touched.append((directory, name))
 
     def list_dentries(
         self, directory: int, after: bytes, limit: int
@@ -170,9 +177,11 @@ class LmdbTxn:
 
     def put_inode(self, attr: Attr) -> None:
         self._put(Table.INODE, attr.place, keys.pack_inode(attr.place, attr.ino), pack_attr(attr))
+        self.touched.append((attr.place, attr.ino))
 
     def delete_inode(self, place: int, ino: int) -> None:
         self._delete(Table.INODE, place, keys.pack_inode(place, ino))
+        self.touched.append((place, ino))
 
     # ---- directories
 
@@ -193,6 +202,7 @@ class LmdbTxn:
         self._directories[ino] = directory.copy()
         self._dirty.add(ino)
         self.rows.changes += 1
+        self.touched.append((ino, ino))
 
     def delete_directory(self, ino: int) -> None:
         assert self._writable
@@ -200,6 +210,7 @@ class LmdbTxn:
         self._directories[ino] = None
         self._dirty.add(ino)
         self.rows.changes += 1
+        self.touched.append((ino, ino))
 
     # ---- xattrs and inline contents
 
@@ -208,9 +219,11 @@ class LmdbTxn:
 
     def put_xattr(self, place: int, ino: int, name: bytes, value: bytes) -> None:
         self._put(Table.XATTR, place, keys.pack_xattr(place, ino, name), value)
+        self.touched.append((place, ino))
 
     def delete_xattr(self, place: int, ino: int, name: bytes) -> None:
         self._delete(Table.XATTR, place, keys.pack_xattr(place, ino, name))
+        self.touched.append((place, ino))
 
     def list_xattrs(self, place: int, ino: int) -> Sequence[bytes]:
         self._own(place)
@@ -222,9 +235,11 @@ class LmdbTxn:
 
     def put_inline(self, place: int, ino: int, data: bytes) -> None:
         self._put(Table.INLINE, place, keys.pack_inode(place, ino), data)
+        self.touched.append((place, ino))
 
     def delete_inline(self, place: int, ino: int) -> None:
         self._delete(Table.INLINE, place, keys.pack_inode(place, ino))
+        self.touched.append((place, ino))
 
     # ---- where single-link files went
 

@@ -1,0 +1,236 @@
+"""Grants leases, tells their holders what has changed, and says how long an answer has to wait.
+
+All of it runs in the event loop, and the order in `announce` is the whole of the argument: who
+reads after it sees the commit, who was granted before it is told of it (docs/decisions/0012).
+
+A session's leases live as long as its stream is kept alive: its client counts from when it sent
+the last keep-alive that was answered, this daemon from when it came, and it waits longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from superfs.core.errors import Code, FsError
+from superfs.meta.heat import Heat
+from superfs.meta.leases import Leases
+from superfs.meta.recalls import THINGS_MAX, Recalls, Thing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from superfs.daemon.world import World
+    from superfs.meta.commit import Job
+    from superfs.meta.metrics import MetaMetrics
+    from superfs.meta.store import Touched
+    from superfs.meta.told import Listener, Telling
+
+News = dict[int, set[Thing] | None]
+"""For one session: what it may not repeat, by lease; None: nothing of it."""
+
+
+@dataclass(slots=True)
+class _Tenant:
+    """A session on the stream that it spoke on last."""
+
+    listener: Listener | None
+    wants: bool = False
+    kept: float = 0.0  # when its leases were prolonged
+
+
+class Lessor:
+    def __init__(self, world: World, metrics: MetaMetrics, timeout_s: float) -> None:
+        self._world = world
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._now = world.clock.monotonic
+        self._tenants: dict[int, _Tenant] = {}
+        self.leases = Leases()
+        self.heat = Heat()
+        self.recalls = Recalls(self._now, metrics.acknowledged_seconds.observe)
+        self.announced = 0
+        """The last commit whose holders were told. Nobody is answered from a later one."""
+        self._unannounced: list[asyncio.Future[None]] = []
+
+    # ---- streams
+
+    def begin(self, session: int, listener: Listener | None) -> None:
+        """A hello has come: the client has forgotten everything. Grants nothing yet."""
+        before = self._tenants.get(session)
+        if before is not None and before.listener is not None:
+            before.listener.close("the session has another stream by now")
+        self._drop(session)
+        self._tenants[session] = _Tenant(listener)
+
+    def welcome(self, session: int, listener: Listener | None, wants: bool) -> None:
+        """What it wants is on record. UNAVAILABLE if a newer stream has come meanwhile."""
+        tenant = self._tenants.get(session)
+        if tenant is None or tenant.listener is not listener:
+            raise FsError(Code.UNAVAILABLE, "the session has another stream by now")
+        tenant.wants = wants
+        tenant.kept = self._now()
+        if listener is None:
+            del self._tenants[session]
+
+    def hung_up(self, session: int, listener: Listener) -> None:
+        """The leases stand until the next hello: the client may not have noticed."""
+        tenant = self._tenants.get(session)
+        if tenant is not None and tenant.listener is listener:
+            tenant.listener = None
+            if not tenant.wants:
+                del self._tenants[session]
+
+    def keep_alive(self, session: int, listener: Listener) -> None:
+        """Comes before the answer to it. UNAVAILABLE on a stream that counts no more."""
+        tenant = self._tenants.get(session)
+        if tenant is None or tenant.listener is not listener:
+            raise FsError(Code.UNAVAILABLE, "this stream is over: say hello")
+        tenant.kept = self._now()
+
+    def acknowledged(self, session: int, listener: Listener, number: int) -> None:
+        tenant = self._tenants.get(session)
+        if tenant is not None and tenant.listener is listener:
+            self.recalls.acknowledged(session, number)
+
+    def returned(self, session: int, listener: Listener, leases: Iterable[int]) -> None:
+        tenant = self._tenants.get(session)
+        if tenant is not None and tenant.listener is listener:
+            for lease in leases:
+                self.leases.give_up(session, lease)
+
+    def end(self, session: int) -> None:
+        """The session is over."""
+        self._tenants.pop(session, None)
+        self.leases.forget(session)
+        self.recalls.forget(session)
+
+    def _drop(self, session: int) -> None:
+        self.leases.forget(session)
+        self.recalls.drop(session)
+
+    # ---- silence
+
+    def excuse(self, seconds: float) -> None:
+        """So long nobody could be heard."""
+        for tenant in self._tenants.values():
+            tenant.kept += seconds
+
+    def tick(self, now: float) -> None:
+        self.heat.cool(now)
+        limit = now - self._timeout_s
+        for session, tenant in list(self._tenants.items()):
+            if tenant.wants and tenant.kept < limit:
+                self._world.log.warning("leases ran out", session=f"{session:#x}")
+                self._close(tenant, "the leases ran out: say hello")
+                del self._tenants[session]
+                self._drop(session)
+        for session in self.recalls.unanswered_since(limit):
+            # It lives, and does not do its part. Without a stream it cannot keep its leases.
+            late = self._tenants.get(session)
+            if late is not None and late.listener is not None:
+                self._world.log.warning("no acknowledgement", session=f"{session:#x}")
+                self._close(late, "an invalidation was not acknowledged: say hello")
+
+    def _close(self, tenant: _Tenant, reason: str) -> None:
+        if tenant.listener is not None:
+            tenant.listener.close(reason)
+            tenant.listener = None
+
+    # ---- answers
+
+    def needs(self, telling: Telling, commit: int) -> bool:
+        """Whether it matters what an answer from this commit tells."""
+        return telling.listener is not None or commit > self.announced or bool(self.recalls)
+
+    def grant(self, telling: Telling) -> None:
+        """In the same turn of the loop as what it tells was read."""
+        tenant = self._tenants.get(telling.session)
+        if telling.listener is None or tenant is None or not tenant.wants:
+            return
+        if tenant.listener is not telling.listener:
+            return
+        new = telling.leases - telling.granted
+        if self.heat:
+            now = self._now()
+            new = {lease for lease in new if not self.heat.refuses(lease, now)}
+        lost = self.leases.grant(telling.session, new)
+        telling.granted |= new
+        if lost:
+            self._push(telling.session, dict.fromkeys(lost))
+
+    async def ready(self, telling: Telling, commit: int) -> None:
+        """An answer may not show what another client may still deny."""
+        while commit > self.announced:
+            future = asyncio.get_running_loop().create_future()
+            self._unannounced.append(future)
+            await future
+        pending = self.recalls.settled(
+            None if telling.replayed else telling.leases, telling.session
+        )
+        if pending is not None:
+            await pending
+
+    # ---- commits
+
+    def announce(self, commit: int, jobs: Sequence[Job], touched: Sequence[Touched]) -> None:
+        """A transaction has become durable. `touched`: by each job."""
+        assert commit >= self.announced, (commit, self.announced)
+        self.announced = commit
+        for job in jobs:
+            if job.telling is not None and job.telling.listener is not None:
+                self.grant(job.telling)
+        if self.leases:
+            for session, news in self._news(jobs, touched).items():
+                self._push(session, news)
+        if self.recalls:
+            for job, things in zip(jobs, touched, strict=True):
+                if job.telling is not None:
+                    self._hold(job.telling, things)
+        waiting, self._unannounced = self._unannounced, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _hold(self, telling: Telling, things: Touched) -> None:
+        """Until everybody else has let go of what the job changed or tells about."""
+        telling.leases.update(lease for lease, _ in things)
+        telling.pending = self.recalls.settled(
+            None if telling.replayed else telling.leases, telling.session
+        )
+
+    def _news(self, jobs: Sequence[Job], touched: Sequence[Touched]) -> dict[int, News]:
+        """By session. What a session did itself is no news to it, unless it is too hot."""
+        by_lease: dict[int, dict[int, set[Thing]]] = {}
+        for job, things in zip(jobs, touched, strict=True):
+            session = job.telling.session if job.telling is not None else 0
+            for lease, thing in things:
+                if lease in self.leases:
+                    by_lease.setdefault(lease, {}).setdefault(session, set()).add(thing)
+        found: dict[int, News] = {}
+        now = self._now()
+        for lease, by_session in by_lease.items():
+            holders = self.leases.holders(lease)
+            others = [h for h in holders if len(by_session) > 1 or h not in by_session]
+            hot = bool(others) and self.heat.count(lease, len(others), now)
+            if hot:
+                self._metrics.lease_refusals.inc()
+            for holder in holders if hot else others:
+                news: set[Thing] | None = None
+                if not hot:
+                    news = set().union(*(t for s, t in by_session.items() if s != holder))
+                found.setdefault(holder, {})[lease] = news
+        return found
+
+    def _push(self, session: int, news: News) -> None:
+        slow = self.recalls.is_slow(session)
+        for lease, things in news.items():
+            if things is None or len(things) > THINGS_MAX or slow:
+                news[lease] = None
+                self.leases.give_up(session, lease)
+        invalidate = self.recalls.add(session, self.announced, news)
+        tenant = self._tenants.get(session)
+        if tenant is not None and tenant.listener is not None:
+            tenant.listener.push(invalidate)
+            self._metrics.invalidations.inc()

@@ -1,0 +1,140 @@
+"""Who is granted what, who is told of a change, and whose answer waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from superfs.core.errors import Code
+from unit.meta_leases import LeaseClient, is_waiting
+from unit.meta_node import ROOT, TestClient, make, ref, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOP = int(ROOT["ino"])
+A = {"dir": ROOT, "name": b"a"}
+NEW = {**A, "mode": 0o100644, "exclusive": True}
+
+
+def test_a_holder_is_told_before_the_change_is_answered(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1), LeaseClient(node, 2)
+            assert (await reader.hello()).lease_ms == 20_000
+            await writer.hello()
+            assert await reader.granted(lookup=A) == {TOP}  # it is not there, and may say so
+            made = writer.asking(create=NEW)
+            assert await is_waiting(made)
+            (told,) = reader.told
+            assert told.number == 1
+            reader.acknowledge()
+            reply = await made
+            attr = reply.results[0].attr
+            assert told.commit == reply.commit
+            assert reader.heard() == {TOP: {b"a", TOP, attr.ino}}
+            assert set(reply.leases) == {TOP}
+            assert not writer.told
+
+    asyncio.run(run())
+
+
+def test_who_wants_no_leases_gets_none_and_waits_all_the_same(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, plain = LeaseClient(node, 1), TestClient(node, 2)
+            await reader.hello()
+            assert (await plain.hello()).lease_ms == 0
+            await reader.granted(lookup=A)
+            made = asyncio.ensure_future(plain.ask(plain.op(create=NEW)))
+            assert await is_waiting(made)
+            look = asyncio.ensure_future(plain.ask(plain.op(lookup=A)))
+            assert await is_waiting(look)
+            again = asyncio.ensure_future(plain.ask(plain.op(create=NEW)))
+            assert await is_waiting(again)  # EXISTS tells as much
+            reader.acknowledge()
+            assert not (await made).leases
+            assert (await look).results[0].attr.ino
+            assert (await again).results[0].code == Code.EXISTS
+
+    asyncio.run(run())
+
+
+def test_the_reader_that_has_to_forget_waits_for_nobody(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            await reader.granted(lookup=A)
+            made = writer.asking(create=NEW)
+            assert await is_waiting(made)
+            assert await reader.granted(lookup=A) == {TOP}
+            assert not made.done()
+            reader.acknowledge()
+            await made
+
+    asyncio.run(run())
+
+
+def test_two_who_change_one_directory_wait_for_each_other_and_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            one, two = LeaseClient(node, 1), LeaseClient(node, 2)
+            await one.hello()
+            await two.hello()
+            await one.granted(read_dir={"dir": ROOT})
+            await two.granted(read_dir={"dir": ROOT})
+            first = one.asking(create=NEW)
+            second = two.asking(create={**NEW, "name": b"b"})
+            assert await is_waiting(first)
+            assert await is_waiting(second)
+            assert b"a" in (two.heard()[TOP] or ())
+            assert b"b" in (one.heard()[TOP] or ())
+            assert b"a" not in (one.heard()[TOP] or ())
+            one.acknowledge()
+            await second
+            two.acknowledge()
+            await first
+
+    asyncio.run(run())
+
+
+def test_a_file_that_gets_a_second_name_leaves_the_lease_of_its_directory(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1, acks=True), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            attr = (await writer.create(b"a")).attr
+            assert await reader.granted(getattr={"inode": ref(attr)}) == {TOP}
+            linked = await writer.good(link={"inode": ref(attr), "dir": ROOT, "name": b"b"})
+            assert attr.ino in (reader.heard()[TOP] or ())
+            assert await reader.granted(lookup=A) == {TOP, attr.ino}
+            reader.told.clear()
+            await writer.good(setattr={"inode": ref(linked.attr), "mask": 1, "mode": 0o600})
+            assert reader.heard() == {attr.ino: {attr.ino}}
+
+    asyncio.run(run())
+
+
+def test_a_hello_gives_up_everything_and_a_newer_stream_wins(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            await reader.granted(lookup=A)
+            made = writer.asking(create=NEW)
+            assert await is_waiting(made)
+            second = LeaseClient(node, 1)
+            await second.hello()
+            await made
+            assert reader.closed
+            assert not second.held
+            assert not await reader.granted(lookup=A)  # on the old stream
+            assert await second.granted(lookup=A) == {TOP}
+            second.node.lessor.returned(1, second, [TOP])
+            assert not second.held
+
+    asyncio.run(run())
