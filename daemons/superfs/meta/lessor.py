@@ -74,7 +74,7 @@ class Lessor:
         if listener is None:
             del self._tenants[session]
 
-    def hung_up(self, session: int, listener: Listener) -> None:
+    def hung_up(self, session: int, listener: Listener | None) -> None:
         """The leases stand until the next hello: the client may not have noticed."""
         tenant = self._tenants.get(session)
         if tenant is not None and tenant.listener is listener:
@@ -116,13 +116,14 @@ class Lessor:
         """So long nobody could be heard."""
         for tenant in self._tenants.values():
             tenant.kept += seconds
+        self.recalls.excuse(seconds)
 
     def tick(self, now: float) -> None:
         self.heat.cool(now)
         limit = now - self._timeout_s
         for session, tenant in list(self._tenants.items()):
             if tenant.wants and tenant.kept < limit:
-                self._world.log.warning("leases ran out", session=f"{session:#x}")
+                self._world.log.info("leases ran out", session=f"{session:#x}")
                 self._close(tenant, "the leases ran out: say hello")
                 del self._tenants[session]
                 self._drop(session)
