@@ -10,6 +10,8 @@ from superfs.v1 import meta_pb2
 from unit.meta_node import TestClient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from superfs.meta.node import MetaNode
 
 
@@ -33,7 +35,7 @@ class LeaseClient(TestClient):
 
     async def ask(self, *ops: meta_pb2.Op) -> meta_pb2.BatchReply:
         batch = meta_pb2.Batch(batch=7, acked_below=self.acked_below, ops=ops)
-        return await self.node.submit(self.grant, batch, self)
+        return await asyncio.wait_for(self.node.submit(self.grant, batch, self), 20)
 
     def asking(self, **verb: Any) -> asyncio.Task[meta_pb2.BatchReply]:  # noqa: ANN401
         return asyncio.ensure_future(self.ask(self.op(**verb)))
@@ -80,3 +82,17 @@ async def is_waiting(task: asyncio.Future[Any]) -> bool:
     """Not done, although everything had its turn."""
     done, _ = await asyncio.wait([task], timeout=0.05)
     return not done
+
+
+def announcement(node: MetaNode) -> asyncio.Future[Callable[[], None]]:
+    """Holds back the next commit, durable but told to nobody: call what comes, to go on."""
+    committer: Any = node.committer
+    loop, call = asyncio.get_running_loop(), committer._call
+    held: asyncio.Future[Callable[[], None]] = loop.create_future()
+
+    def hold(*what: Any) -> None:  # noqa: ANN401
+        committer._call = call
+        loop.call_soon_threadsafe(held.set_result, lambda: call(*what))
+
+    committer._call = hold
+    return held

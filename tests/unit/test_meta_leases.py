@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code
-from unit.meta_leases import LeaseClient, is_waiting
+from unit.meta_leases import LeaseClient, announcement, is_waiting
 from unit.meta_node import ROOT, TestClient, make, ref, running
 
 if TYPE_CHECKING:
@@ -136,5 +136,111 @@ def test_a_hello_gives_up_everything_and_a_newer_stream_wins(tmp_path: Path) -> 
             assert await second.granted(lookup=A) == {TOP}
             second.node.lessor.returned(1, second, [TOP])
             assert not second.held
+
+    asyncio.run(run())
+
+
+def test_a_reader_that_sees_an_unannounced_commit_waits_for_its_holders(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            holder, writer = LeaseClient(node, 1), LeaseClient(node, 3)
+            reader = LeaseClient(node, 2, acks=True)
+            for client in (holder, reader, writer):
+                await client.hello()
+            await holder.granted(lookup=A)
+            late = announcement(node)
+            made = writer.asking(create=NEW)
+            announce = await late
+            look = reader.asking(lookup=A)
+            assert await is_waiting(look)  # durable, and nobody was told
+            announce()
+            assert await is_waiting(look)
+            assert await is_waiting(made)
+            holder.acknowledge()
+            reply = await look
+            assert reply.results[0].attr.ino
+            assert reply.commit == (await made).commit
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_was_read_before_a_commit_is_a_grant_the_commit_finds(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            late = announcement(node)
+            made = writer.asking(create=NEW)
+            announce = await late
+            # Read after the commit; what counts is that it is a holder when it is announced.
+            look = reader.asking(lookup=A)
+            await asyncio.sleep(0.01)
+            assert reader.held == {TOP}
+            announce()
+            assert await is_waiting(made)
+            assert set((await look).leases) == {TOP}
+            reader.acknowledge()
+            await made
+
+    asyncio.run(run())
+
+
+def test_a_mutation_answered_from_its_record_waits_for_all_that_is_pending(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            await reader.granted(lookup=A)
+            op = writer.op(create=NEW)
+            made = asyncio.ensure_future(writer.ask(op))
+            assert await is_waiting(made)
+            again = asyncio.ensure_future(writer.ask(op))
+            assert await is_waiting(again)
+            reader.acknowledge()
+            assert not (await again).leases
+            assert (await made).leases
+
+    asyncio.run(run())
+
+
+def test_much_under_one_lease_recalls_the_whole_of_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1, acks=True), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            await reader.granted(read_dir={"dir": ROOT})
+            new = {**NEW, "exclusive": True}
+            few = [writer.op(create={**new, "name": b"%d" % i}) for i in range(31)]
+            await writer.ask(*few)
+            assert len(reader.heard()[TOP] or ()) == 63
+            assert reader.held == {TOP}
+            many = [writer.op(create={**new, "name": b"m%d" % i}) for i in range(32)]
+            await writer.ask(*many)
+            assert reader.heard() == {TOP: None}
+            assert not reader.held
+            await writer.ask(writer.op(create=NEW))
+            assert len(reader.told) == 2
+
+    asyncio.run(run())
+
+
+def test_an_access_time_is_no_news(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            attr = (await writer.create(b"a")).attr
+            await reader.granted(lookup=A)
+            later = attr.atime_ns + 1
+            await writer.good(publish={"inode": ref(attr), "atime_ns": later, "atime_only": True})
+            assert not reader.told
 
     asyncio.run(run())

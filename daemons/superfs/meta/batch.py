@@ -67,6 +67,17 @@ def mutates(op: meta_pb2.Op) -> bool:
     return verb is not None and verb.mutates
 
 
+def what_it_does(batch: meta_pb2.Batch) -> tuple[bool, bool]:
+    """Whether it needs the writer for what it changes, and whether it opens anything."""
+    opens = False
+    for op in batch.ops:
+        verb = op.WhichOneof("verb")
+        if verb == "release" or mutates(op):
+            return True, opens
+        opens = opens or verb == "open"
+    return False, opens
+
+
 def failure(error: FsError) -> meta_pb2.Result:
     return meta_pb2.Result(code=error.code, detail=error.detail)
 

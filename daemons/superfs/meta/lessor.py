@@ -53,6 +53,11 @@ class Lessor:
         self.announced = 0
         """The last commit whose holders were told. Nobody is answered from a later one."""
         self._unannounced: list[asyncio.Future[None]] = []
+        metrics.watch("leases", "Leases held", lambda: len(self.leases))
+        metrics.watch("lease_holders", "Sessions that hold any", lambda: self.leases.sessions)
+        metrics.watch(
+            "leases_refused", "Leases not granted now", lambda: self.heat.refused(self._now())
+        )
 
     # ---- streams
 

@@ -18,7 +18,7 @@ from superfs.core.limits import PROTOCOL_VERSION
 from superfs.core.namespace.make_root import make_root
 from superfs.core.tokens import Grant, Purpose
 from superfs.meta.background import Background
-from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, mutates
+from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, what_it_does
 from superfs.meta.chains import Layout
 from superfs.meta.columns import encode_attr
 from superfs.meta.commit import Committer, Room
@@ -110,10 +110,6 @@ class MetaNode:
         watch("orphans", "Inodes without a name", lambda: self._count(Table.ORPHAN))
         watch("map_bytes", "Size of the store", lambda: self.environment.map_bytes)
         watch("free_bytes", "Free in the store", lambda: self.committer.free_bytes)
-        lessor, now = self.lessor, self._world.clock.monotonic
-        watch("leases", "Leases held", lambda: len(lessor.leases))
-        watch("lease_holders", "Sessions that hold leases", lambda: lessor.leases.sessions)
-        watch("leases_refused", "Leases not granted at present", lambda: lessor.heat.refused(now()))
         watch("grace_seconds", "Wait for clients after the start", lambda: self.grace.seconds)
 
     async def stop(self) -> None:
@@ -170,7 +166,11 @@ class MetaNode:
             return txn.commit
 
         self.lessor.begin(session, listener)
-        commit = await self.committer.run(enter)
+        try:
+            commit = await self.committer.run(enter)
+        except FsError:
+            self.lessor.hung_up(session, listener)
+            raise
         self.sessions.heard(session)
         self.grace.back(session)
         self.lessor.welcome(session, listener, leases)
@@ -261,8 +261,11 @@ class MetaNode:
         check_batch(batch)
         self.sessions.heard(grant.session_id)
         fresh = self._register(grant, batch)
-        changes, registers = _changes(batch)
-        if not changes and not (registers and self._overtakes(grant)):
+        changes, opens = what_it_does(batch)
+        # Opening may not overtake a transaction that runs right now, and may have asked already
+        # who has the inode open.
+        known = self.sessions.get(grant.session_id) is not None
+        if not changes and (not opens or (known and not self.committer.busy)):
             return asyncio.ensure_future(self._read(grant, batch, fresh, listener))
         check_session(grant)
         job = BatchJob(self._parts, grant, batch, fresh, listener)
@@ -288,11 +291,6 @@ class MetaNode:
                         continue  # too many: the operation will be told
                     fresh.add(ino)
         return fresh
-
-    def _overtakes(self, grant: Grant) -> bool:
-        """Reads may overtake the writer. Opening may too, but not a transaction that runs right
-        now and may have asked already who has the inode open."""
-        return self.committer.busy or self.sessions.get(grant.session_id) is None
 
     async def _finish(self, job: BatchJob) -> meta_pb2.BatchReply:
         reply = await job.future
@@ -359,17 +357,6 @@ class MetaNode:
     def _count(self, table: Table) -> int:
         with self.environment.reading() as rows:
             return rows.state.counts[table]
-
-
-def _changes(batch: meta_pb2.Batch) -> tuple[bool, bool]:
-    """Whether it needs the writer for what it changes, and whether it opens anything."""
-    registers = False
-    for op in batch.ops:
-        verb = op.WhichOneof("verb")
-        if verb == "release" or mutates(op):
-            return True, registers
-        registers = registers or verb == "open"
-    return False, registers
 
 
 def check_session(grant: Grant) -> None:

@@ -114,6 +114,12 @@ class Recalls:
             pending.waiters.append(waiter)
         return waiter.future
 
+    def excuse(self, seconds: float) -> None:
+        """So long nobody could be heard."""
+        for mine in self._by_session.values():
+            for pending in mine.values():
+                pending.since += seconds
+
     def unanswered_since(self, moment: float) -> list[int]:
         """Sessions that have owed an acknowledgement for so long."""
         return [
