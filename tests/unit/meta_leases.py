@@ -10,8 +10,6 @@ from superfs.v1 import meta_pb2
 from unit.meta_node import TestClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from superfs.meta.node import MetaNode
 
 
@@ -84,15 +82,26 @@ async def is_waiting(task: asyncio.Future[Any]) -> bool:
     return not done
 
 
-def announcement(node: MetaNode) -> asyncio.Future[Callable[[], None]]:
-    """Holds back the next commit, durable but told to nobody: call what comes, to go on."""
-    committer: Any = node.committer
-    loop, call = asyncio.get_running_loop(), committer._call
-    held: asyncio.Future[Callable[[], None]] = loop.create_future()
+class Late:
+    """Holds commits back from now on, durable but told to nobody, until `release`."""
 
-    def hold(*what: Any) -> None:  # noqa: ANN401
-        committer._call = call
-        loop.call_soon_threadsafe(held.set_result, lambda: call(*what))
+    def __init__(self, node: MetaNode) -> None:
+        committer: Any = node.committer
+        self._committer, self._call = committer, committer._call
+        self._held: list[tuple[Any, ...]] = []
+        self._over = False
+        self.first = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        committer._call = lambda *what: loop.call_soon_threadsafe(self._note, what)
 
-    committer._call = hold
-    return held
+    def _note(self, what: tuple[Any, ...]) -> None:
+        if self._over:
+            what[0](*what[1:])
+        self._held.append(what)
+        self.first.set()
+
+    def release(self) -> None:
+        self._over = True
+        self._committer._call = self._call
+        for function, *arguments in self._held:
+            function(*arguments)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code
-from unit.meta_leases import LeaseClient, announcement, is_waiting
+from unit.meta_leases import Late, LeaseClient, is_waiting
 from unit.meta_node import ROOT, TestClient, make, ref, running
 
 if TYPE_CHECKING:
@@ -148,12 +148,12 @@ def test_a_reader_that_sees_an_unannounced_commit_waits_for_its_holders(tmp_path
             for client in (holder, reader, writer):
                 await client.hello()
             await holder.granted(lookup=A)
-            late = announcement(node)
+            late = Late(node)
             made = writer.asking(create=NEW)
-            announce = await late
+            await late.first.wait()
             look = reader.asking(lookup=A)
             assert await is_waiting(look)  # durable, and nobody was told
-            announce()
+            late.release()
             assert await is_waiting(look)
             assert await is_waiting(made)
             holder.acknowledge()
@@ -172,14 +172,14 @@ def test_an_answer_that_was_read_before_a_commit_is_a_grant_the_commit_finds(
             reader, writer = LeaseClient(node, 1), LeaseClient(node, 2)
             await reader.hello()
             await writer.hello()
-            late = announcement(node)
+            late = Late(node)
             made = writer.asking(create=NEW)
-            announce = await late
+            await late.first.wait()
             # Read after the commit; what counts is that it is a holder when it is announced.
             look = reader.asking(lookup=A)
             await asyncio.sleep(0.01)
             assert reader.held == {TOP}
-            announce()
+            late.release()
             assert await is_waiting(made)
             assert set((await look).leases) == {TOP}
             reader.acknowledge()
