@@ -293,6 +293,9 @@ class Writing:
             inline_change=prepared.attr.change,
             caller=self._caller,
         )
+        if prepared.data:
+            # They are on metad's disk, which forgets them with the spill.
+            await self._data.commit(where.chains, where.ino)
         with self._state:
             self._inline = None
             self._readahead.drop()
