@@ -191,9 +191,9 @@ class Export:
             os.symlink(await self._paths.readlink(path) if target is None else target, local)
         elif kind != stat.S_IFREG:
             os.mknod(local, attr.mode, attr.rdev)
-        elif isinstance(contents, FsError):
+        elif isinstance(contents, FsError) and contents.code is not Code.STALE_DATA:
             raise contents
-        elif contents is not None:
+        elif isinstance(contents, bytes):
             _write_small(local, contents)
         elif entry.inline is not None and attr.is_inline and attr.size <= LARGE_BYTES:
             _write_small(local, entry.inline.ljust(attr.size, b"\0"))

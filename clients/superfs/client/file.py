@@ -28,12 +28,14 @@ from superfs.client.dirty import covers, overlay
 from superfs.client.writing import LOST_RACE, Writing
 from superfs.core.attrs import Attr, Set
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import FILE_DATA_BYTES_MAX
+from superfs.core.limits import FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from superfs.client.connection import Connection
     from superfs.core.namespace.txn import Caller
 
+WRITE_BYTES_MAX = 8 * MESSAGE_DATA_BYTES_MAX
+"""A larger write is taken in such parts: it is copied before it is sent."""
 ATTR_AGE_S = 1.0
 """How long attributes are believed by a reader. Until leases exist."""
 
@@ -137,8 +139,17 @@ class OpenInode(Writing):
         """Up to `length` bytes; fewer only at the end of the file."""
         if offset < 0 or length < 0:
             raise FsError(Code.INVALID, f"read of {length} at {offset}")
+    async def _look_if_old(self) -> None:
         if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
             await self.refresh()
+
+    async def end(self) -> int:
+        """The size that a read of now goes by."""
+        await self._look_if_old()
+        return self.size
+
+        wanted = length
+        await self._look_if_old()
         while True:
             with self._state:
                 attr, size = self._attr, self._size()
@@ -150,8 +161,16 @@ class OpenInode(Writing):
             if covers(extents, offset, length):
                 return overlay(bytes(length), offset, extents)
             if not attr.is_inline:
-                where = Where.of(attr, self._capability)
-                base = await self._readahead.read(where, size, offset, length)
+                try:
+                    where = Where.of(attr, self._capability)
+                    base = await self._readahead.read(where, size, offset, length)
+                except FsError as error:
+                    if error.code is not Code.STALE_DATA:
+                        raise
+                    await self._look_again()  # somebody else has truncated it to nothing
+                    if self._attr.data_generation == attr.data_generation:
+                        raise
+                    continue
                 return overlay(base, offset, extents)
             if inline is None:
                 inline = await self._read_inline()
@@ -196,15 +215,16 @@ class OpenInode(Writing):
         if offset + len(data) > FILE_DATA_BYTES_MAX:
             raise FsError(Code.FILE_TOO_BIG, f"{len(data)} bytes at {offset}")
         self._raise_failure()
-        if not len(data):
-            return 0
-        with self._state:
-            self._dirty.write(offset, data)
-            self._readahead.drop(offset, offset + len(data))
-            self._note_write(kill_priv, caller)
-            full = self._is_full()
-        if full:
-            await self._push()
+        whole = memoryview(data)
+        for at in range(0, len(whole), WRITE_BYTES_MAX):
+            part = whole[at : at + WRITE_BYTES_MAX]
+            with self._state:
+                self._dirty.write(offset + at, part)
+                self._readahead.drop(offset + at, offset + at + len(part))
+                self._note_write(kill_priv, caller)
+                full = self._is_full()
+            if full:
+                await self._push()
         return len(data)
 
     async def append(

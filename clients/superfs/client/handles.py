@@ -38,6 +38,7 @@ class OpenFiles:
         self._lock = threading.Lock()
         self._open: dict[tuple[int, int], _Shared] = {}
         self._released: list[Ref] = []
+        self._unfinished: list[_Shared] = []  # closed, but something is still to be written
         self._armed = False
 
     def view(self, attr: Attr) -> Attr:
@@ -86,18 +87,32 @@ class OpenFiles:
     def _let_go(self, inode: OpenInode) -> None:
         ref = inode.ref
         with self._lock:
-            key = (ref.ino, ref.generation)
-            shared = self._open[key]
+            shared = self._open[_key(inode)]
             shared.handles -= 1
             if not shared.handles:
-                del self._open[key]
-            self._released.append(ref)
+                self._open.pop(_key(shared.inode), None)
+            self._released.append(shared.inode.ref)
+        self._unfinished = left
+
+    def _arm(self) -> None:
+        with self._lock:
             arm, self._armed = not self._armed, True
         if arm:
             with contextlib.suppress(FsError):  # closing: the end of the session releases all
                 self._connection.background.call_later(RELEASE_S, self._release_soon)
 
     def _release_soon(self) -> None:
+            self._unfinished.append(shared)
+            self._finish()
+        self._arm()
+
+    def _finish(self) -> None:
+        """Forgets what nobody has open and nothing has to be written to. Called with the lock."""
+        left = []
+        for shared in self._unfinished:
+            if not shared.handles and shared.inode.is_dirty:
+                left.append(shared)
+                continue
         with contextlib.suppress(FsError):
             self._connection.background.spawn(self.release())
 
@@ -112,8 +127,12 @@ class OpenFiles:
                 log.info("open files could not be released: %s", error)
 
     async def flush_all(self) -> None:
+            self._finish()
         """Before the end. Raises the first error when all have been tried."""
         failed: FsError | None = None
+            left = bool(self._unfinished)
+        if left:
+            self._arm()
         for shared in list(self._open.values()):
             try:
                 await shared.inode.flush()
@@ -121,3 +140,8 @@ class OpenFiles:
                 failed = failed or error
         if failed is not None:
             raise failed
+
+
+def _key(inode: OpenInode) -> tuple[int, int]:
+    ref = inode.ref
+    return ref.ino, ref.generation

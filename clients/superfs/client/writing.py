@@ -69,6 +69,8 @@ class Writing:
         self._kill_priv = False
         self._caller: Caller | None = None
         self._failure: FsError | None = None
+        self._last_loss = FsError(Code.IO)
+        self.losses = 0  # how often written bytes had to be dropped
         self._rewrites = 0
 
     @property
@@ -132,6 +134,12 @@ class Writing:
             log.warning("inode %x: written bytes have to wait: %s", self._attr.ino, error)
         else:
             self._failure = error
+
+    def raise_losses(self, seen: int) -> None:
+        """When bytes were dropped since: whoever wrote them may not have been the one who was
+        told."""
+        if self.losses != seen:
+            raise FsError(self._last_loss.code, self._last_loss.detail)
 
     async def flush_aged(self) -> None:
         """In the background: what is older than `DIRTY_AGE_S`. Keeps its error for a caller."""
@@ -233,6 +241,8 @@ class Writing:
             if error.code not in LOST_RACE | TRY_LATER:
                 log.error("inode %x: written bytes are lost: %s", self._attr.ino, error)
                 self._drop_writes()
+                self._last_loss = error
+                self.losses += 1
             raise
         except BaseException:
             # Cancelled: nothing is known about what was on its way.
@@ -283,6 +293,9 @@ class Writing:
             answers += await self._data.start_write(where, offset, data)
         for answer in answers:
             check(await answer)
+        if prepared.data:
+            # They are on metad's disk, which forgets them with the spill.
+            await self._data.commit(where.chains, where.ino)
         outcome = await self._meta.publish(
             self.ref,
             prepared.number,
@@ -293,9 +306,6 @@ class Writing:
             inline_change=prepared.attr.change,
             caller=self._caller,
         )
-        if prepared.data:
-            # They are on metad's disk, which forgets them with the spill.
-            await self._data.commit(where.chains, where.ino)
         with self._state:
             self._inline = None
             self._readahead.drop()
