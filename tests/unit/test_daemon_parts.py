@@ -119,12 +119,15 @@ def test_metrics_over_http() -> None:
     observe = RpcMetrics(registry)
     observe("/superfs.v1.Meta/Execute", Code.OK, 0.01)
     observe("/made/up", Code.UNAUTHENTICATED, 0.0)
+    for _ in range(3):
+        observe.received("/superfs.v1.Meta/Session")
     server = MetricsServer("127.0.0.1:0", registry)
     with urllib.request.urlopen(f"http://{server.address}/metrics") as reply:
         text = reply.read().decode()
     server.close()
     assert 'superfs_rpc_calls_total{code="OK",method="/superfs.v1.Meta/Execute"} 1.0' in text
     assert 'code="UNAUTHENTICATED",method="refused"' in text
+    assert 'superfs_rpc_requests_total{method="/superfs.v1.Meta/Session"} 3.0' in text
     assert "/made/up" not in text
     assert "process_resident_memory_bytes" in text
 

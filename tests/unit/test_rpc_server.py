@@ -25,7 +25,7 @@ from superfs.rpc.server import GrpcServer, check_target, grant_of
 from superfs.v1 import common_pb2, meta_pb2, meta_pb2_grpc
 
 if TYPE_CHECKING:
-    from superfs.rpc.guard import Observer
+    from superfs.rpc.guard import Observer, Received
 
 AUTHORITY = Authority(bytes(32))
 TOKEN = token_metadata(AUTHORITY.issue(Purpose.SESSION, Grant("host", "toy")))
@@ -92,11 +92,18 @@ Body = Callable[[Running], Awaitable[None]]
 
 
 def serve(
-    directory: Path, body: Body, *, observe: Observer | None = None, big: bool = False
+    directory: Path,
+    body: Body,
+    *,
+    observe: Observer | None = None,
+    received: Received | None = None,
+    big: bool = False,
 ) -> None:
     async def run() -> None:
         toy = Toy()
-        server = GrpcServer([f"unix:{directory}/a.sock"], AUTHORITY, time.time_ns, observe)
+        server = GrpcServer(
+            [f"unix:{directory}/a.sock"], AUTHORITY, time.time_ns, observe, received
+        )
         meta_pb2_grpc.add_MetaServicer_to_server(toy, server.grpc)
         await server.start()
         channel = open_aio_channel(server.addresses)
@@ -192,6 +199,23 @@ def test_no_method_without_a_token(directory: Path, metadata: Metadata | None) -
         assert await health(b"") == b"\x08\x01"  # SERVING
 
     serve(directory, body)
+
+
+def test_every_message_of_a_stream_is_counted(directory: Path) -> None:
+    received: list[str] = []
+    message = meta_pb2.SessionRequest(batch=meta_pb2.Batch(batch=1)).SerializeToString()
+
+    async def body(at: Running) -> None:
+        async def messages() -> AsyncIterator[bytes]:
+            for _ in range(5):
+                yield message
+
+        await at.stub.Execute(meta_pb2.Batch(batch=9), metadata=TOKEN)
+        stream: Any = at.channel.stream_stream("/superfs.v1.Meta/Session")
+        assert await status(stream(messages(), metadata=TOKEN)) is grpc.StatusCode.OK
+
+    serve(directory, body, received=received.append)
+    assert received == ["/superfs.v1.Meta/Execute", *["/superfs.v1.Meta/Session"] * 5]
 
 
 def test_an_unknown_method(directory: Path) -> None:

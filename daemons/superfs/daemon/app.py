@@ -232,9 +232,8 @@ class _Run:
         common, world = self._common, self._world
         await self._service.start(group)
         self._started = True
-        server = GrpcServer(
-            common.listen, world.authority, world.clock.now_ns, RpcMetrics(world.metrics)
-        )
+        rpcs = RpcMetrics(world.metrics)
+        server = GrpcServer(common.listen, world.authority, world.clock.now_ns, rpcs, rpcs.received)
         self._service.register(server)
         metrics = MetricsServer(common.metrics, world.metrics) if common.metrics else None
         try:

@@ -34,6 +34,8 @@ log = logging.getLogger("superfs.rpc")
 _grant: contextvars.ContextVar[Grant] = contextvars.ContextVar("superfs-grant")
 
 Rpc = Callable[[Any, Any], Any]
+Received = Callable[[str], None]
+"""Told the method of every request that comes in: of a stream, of each of its messages."""
 
 
 class Observer(Protocol):
@@ -55,11 +57,16 @@ def grant_of(context: Any) -> Grant:  # noqa: ANN401 - grpc's context, or a stan
 
 class Guard(grpc.aio.ServerInterceptor):
     def __init__(
-        self, authority: Authority, now_ns: Callable[[], int], observe: Observer | None = None
+        self,
+        authority: Authority,
+        now_ns: Callable[[], int],
+        observe: Observer | None = None,
+        received: Received | None = None,
     ) -> None:
         self._authority = authority
         self._now_ns = now_ns
         self._observe = observe
+        self._received = received
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -95,7 +102,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _guarded(self, method: str, handler: Any) -> Any:  # noqa: ANN401
         serialize = handler.response_serializer
-        parse = _parser(handler.request_deserializer)
+        parse = _parser(handler.request_deserializer, method, self._received)
         streams_in, streams_out = handler.request_streaming, handler.response_streaming
         inner: Rpc = (
             (handler.stream_stream if streams_out else handler.stream_unary)
@@ -162,8 +169,12 @@ class Guard(grpc.aio.ServerInterceptor):
             self._observe(method, code, seconds)
 
 
-def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _parser(
+    parse: Callable[[bytes], Any], method: str, received: Received | None
+) -> Callable[[bytes], Any]:
     def checked(raw: bytes) -> Any:  # noqa: ANN401
+        if received is not None:
+            received(method)
         try:
             return parse(raw)
         except Exception:

@@ -21,7 +21,7 @@ from grpc_health.v1.health import aio as health_aio
 
 from superfs.core.errors import Code, FsError
 from superfs.rpc.channel import Options, common_options
-from superfs.rpc.guard import Guard, Observer, grant_of
+from superfs.rpc.guard import Guard, Observer, Received, grant_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,9 +55,10 @@ class GrpcServer:
         authority: Authority,
         now_ns: Callable[[], int],
         observe: Observer | None = None,
+        received: Received | None = None,
     ) -> None:
         self._listen = tuple(listen)
-        self._guard = Guard(authority, now_ns, observe)
+        self._guard = Guard(authority, now_ns, observe, received)
         self._health = health_aio.HealthServicer()
         self.grpc = grpc.aio.server(interceptors=[self._guard], options=server_options())
         """What `add_…Servicer_to_server` takes."""
