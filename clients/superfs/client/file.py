@@ -135,10 +135,6 @@ class OpenInode(Writing):
 
     # ---- reading
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes; fewer only at the end of the file."""
-        if offset < 0 or length < 0:
-            raise FsError(Code.INVALID, f"read of {length} at {offset}")
     async def _look_if_old(self) -> None:
         if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
             await self.refresh()
@@ -148,12 +144,16 @@ class OpenInode(Writing):
         await self._look_if_old()
         return self.size
 
+    async def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes; fewer only at the end of the file."""
+        if offset < 0 or length < 0:
+            raise FsError(Code.INVALID, f"read of {length} at {offset}")
         wanted = length
         await self._look_if_old()
         while True:
             with self._state:
                 attr, size = self._attr, self._size()
-                length = min(length, size - offset)
+                length = min(wanted, size - offset)
                 if length <= 0:
                     return b""
                 extents = self._overlapping(offset, length)

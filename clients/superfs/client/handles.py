@@ -78,17 +78,29 @@ class OpenFiles:
         return shared.inode
 
     async def close(self, inode: OpenInode) -> None:
-        """Flushes; the handle is gone even where that fails."""
+        """Flushes; the handle is gone even where that fails. What could not be written, or not
+        yet, is kept under the same `OpenInode`: whoever opens the file meanwhile writes over it
+        and not beside it."""
         try:
             await inode.flush()
         finally:
             self._let_go(inode)
 
     def _let_go(self, inode: OpenInode) -> None:
-        ref = inode.ref
         with self._lock:
             shared = self._open[_key(inode)]
             shared.handles -= 1
+            self._unfinished.append(shared)
+            self._finish()
+        self._arm()
+
+    def _finish(self) -> None:
+        """Forgets what nobody has open and nothing has to be written to. Called with the lock."""
+        left = []
+        for shared in self._unfinished:
+            if not shared.handles and shared.inode.is_dirty:
+                left.append(shared)
+                continue
             if not shared.handles:
                 self._open.pop(_key(shared.inode), None)
             self._released.append(shared.inode.ref)
@@ -102,24 +114,17 @@ class OpenFiles:
                 self._connection.background.call_later(RELEASE_S, self._release_soon)
 
     def _release_soon(self) -> None:
-            self._unfinished.append(shared)
-            self._finish()
-        self._arm()
-
-    def _finish(self) -> None:
-        """Forgets what nobody has open and nothing has to be written to. Called with the lock."""
-        left = []
-        for shared in self._unfinished:
-            if not shared.handles and shared.inode.is_dirty:
-                left.append(shared)
-                continue
         with contextlib.suppress(FsError):
             self._connection.background.spawn(self.release())
 
     async def release(self) -> None:
         with self._lock:
+            self._finish()
             refs, self._released = self._released, []
             self._armed = False
+            left = bool(self._unfinished)
+        if left:
+            self._arm()
         if refs:
             try:
                 await self._connection.meta.release(refs)
@@ -127,12 +132,8 @@ class OpenFiles:
                 log.info("open files could not be released: %s", error)
 
     async def flush_all(self) -> None:
-            self._finish()
         """Before the end. Raises the first error when all have been tried."""
         failed: FsError | None = None
-            left = bool(self._unfinished)
-        if left:
-            self._arm()
         for shared in list(self._open.values()):
             try:
                 await shared.inode.flush()
