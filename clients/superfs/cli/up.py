@@ -82,15 +82,16 @@ def _run(
     on_ready: Callable[[], None],
 ) -> int:
     home.make_dirs()
-    with supervisor.lock(home) as ours:
-        if not ours:
-            _await_other(home, point, data, tell)
+    while True:
+        with supervisor.lock(home) as ours:
+            if ours:
+                _refuse_running_elsewhere(home, point)
+                prepare(home, data)
+                programs = of_home(home, point, tell)
+                boss = supervisor.Supervisor(home, programs, mount_point=point, tell=tell)
+                return boss.run(on_ready)
+        if _await_other(home, point, data, tell):
             return 0
-        _refuse_running_elsewhere(home, point)
-        prepare(home, data)
-        programs = of_home(home, point, tell)
-        boss = supervisor.Supervisor(home, programs, mount_point=point, tell=tell)
-        return boss.run(on_ready)
 
 
 def _running(home: Home, point: Path | None) -> str:
@@ -128,18 +129,21 @@ def _refuse_running_elsewhere(home: Home, point: Path | None) -> None:
 
 def _await_other(
     home: Home, point: Path | None, data: int | None, tell: Callable[[str], None]
-) -> None:
-    """Another supervisor has the lock: wait until everything runs, or say what does not."""
+) -> bool:
+    """Another supervisor has the lock: wait until everything runs, or say what does not. False: it
+    was stopped meanwhile, or did not start, and the lock is free."""
     woken = False
     deadline = time.monotonic() + OTHER_READY_TIMEOUT_S
     while time.monotonic() < deadline:
         status = supervisor.read_status(home)
+        if status is None and not supervisor.is_locked(home):
+            return False
         if status is not None and status["phase"] == "ready":
             _check_same(home, point, data, status)
             resting = [n for n, c in status["children"].items() if c["state"] != "ready"]
             if not resting:
                 tell(f"Already running (pid {status['pid']}).")
-                return
+                return True
             if not woken:
                 woken = True
                 tell(f"Already running (pid {status['pid']}); starting {', '.join(resting)} again.")
@@ -261,7 +265,8 @@ def down(
         _stop_supervisor(home, _identity(status), force=force)
     stopped = _stop_orphans(home)
     if status is None and not stopped:
-        say("Nothing is running.")
+        where = "" if home.exists else f" {home.root} holds no cluster."
+        say(f"Nothing is running.{where}")
     else:
         say("Stopped.")
 
