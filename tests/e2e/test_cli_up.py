@@ -244,6 +244,19 @@ def test_mount_and_umount(place: Place) -> None:
     assert not place.running() or all("superfs-mount" not in line for line in place.running())
 
 
+def test_a_cluster_and_a_mount_point_named_in_any_way(place: Place) -> None:
+    """A directory relative to where one stands, a link to the mount point."""
+    place.superfs("up", "--dir", place.dir, "--detach")
+    place.mnt.mkdir()
+    (place.top / "link").symlink_to("mnt")
+    place.superfs("mount", "--source", "c", "link")
+    assert os.path.ismount(place.mnt)
+    assert "is busy" in place.superfs("mount", "--source", "./c", place.mnt, status=1)
+    place.superfs("umount", place.top / "link")
+    place.superfs("mount", "--source", "./c", "mnt")
+    assert f"{place.mnt}: unmounted" in place.down()
+
+
 def test_down_takes_every_mount_off(place: Place) -> None:
     place.up()
     place.superfs("mount", "--dir", place.dir, place.top / "second", "-o", "ro")

@@ -76,9 +76,11 @@ def parse(argv: Sequence[str]) -> Order:
 
 
 def _resolved(mountpoint: str) -> Path:
-    """Without touching the last component: it may be a dead mount."""
+    """As the kernel's table will have it. Without touching a mount: it may be dead."""
     path = Path(os.path.abspath(mountpoint))
-    return path.parent.resolve() / path.name
+    path = path.parent.resolve() / path.name
+    is_link = not kernel.is_mounted(path) and os.path.islink(path)
+    return path.resolve() if is_link else path
 
 
 def _named(config: MountConfig, mountpoint: str) -> MountConfig:
