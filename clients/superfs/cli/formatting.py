@@ -30,7 +30,7 @@ def prepare(home: Home, data: int | None) -> None:
     are, at least one."""
     home.make_dirs()
     _refuse_lost_key(home)
-    have = len(home.data_names())
+    have = max(len(home.data_names()), _formatted_data(home))
     want = max(have, 1) if data is None else data
     if want < have:
         raise CliError(
@@ -91,6 +91,11 @@ def _read_formatted(home: Home) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return dict(line.rsplit(" ", 1) for line in lines if " " in line)
+
+
+def _formatted_data(home: Home) -> int:
+    """Whatever has become of their configuration."""
+    return sum(name.startswith("datad-") for name in _read_formatted(home))
 
 
 def _note(home: Home, name: str, state: str) -> None:

@@ -40,7 +40,7 @@ def collect(target: Target) -> dict[str, Any]:
     found: dict[str, Any] = {"cluster": list(target.cluster), "error": None, "daemons": []}
     running = supervisor.read_status(target.home) if target.home is not None else None
     found["supervisor"] = running
-    found["mounts"] = [str(m.path) for m in mounts.mount_table() if m.is_superfs]
+    found["mounts"] = [str(m.path) for m in mounts.mount_table() if may_be_of(m, target)]
     clusterd = {"name": "clusterd", "addresses": list(target.cluster)}
     found["daemons"].append(clusterd | {"serving": any(is_serving(a) for a in target.cluster)})
     if isinstance(reached, Admin):
@@ -61,6 +61,15 @@ def collect(target: Target) -> dict[str, Any]:
         and all(child["state"] == "ready" for child in children)
     )
     return found
+
+
+def may_be_of(mounted: mounts.Mounted, target: Target) -> bool:
+    """What names an address or a directory of this machine names one cluster. Of a name in the
+    network, or of a mount made by fusermount3, nobody can tell."""
+    if not mounted.is_superfs or not mounted.source.startswith(("unix:", "/")):
+        return mounted.is_superfs
+    ours = {*target.cluster, *([str(target.home.root)] if target.home else [])}
+    return not ours.isdisjoint(mounted.source.split(","))
 
 
 def _space(admin: Admin) -> dict[str, int] | None:
