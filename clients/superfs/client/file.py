@@ -53,6 +53,10 @@ class OpenInode(Writing):
         `capability`: from `open`, of a user session."""
         super().__init__(connection, attr, inline=inline, capability=capability)
 
+    def show(self, capability: bytes) -> None:
+        """From now on this right to the data: one for writing, of a later `open`."""
+        self._capability = capability
+
     def __repr__(self) -> str:
         return f"OpenInode({self._attr.ino:x}.{self._attr.generation})"
 

@@ -62,17 +62,25 @@ class OpenFiles:
         )
         assert outcome.attr is not None
         inline = outcome.data if outcome.attr.is_inline else None
-        return self.adopt(outcome.attr, inline=inline, capability=outcome.capability)
+        return self.adopt(outcome.attr, inline=inline, capability=outcome.capability, write=write)
 
     def adopt(
-        self, attr: Attr, *, inline: bytes | None = None, capability: bytes = b""
+        self,
+        attr: Attr,
+        *,
+        inline: bytes | None = None,
+        capability: bytes = b"",
+        write: bool = True,
     ) -> OpenInode:
+        """`capability` is of a user session; `write`: it is good for writing too."""
         key = (attr.ino, attr.generation)
         with self._lock:
             shared = self._open.get(key)
             if shared is None:
                 inode = OpenInode(self._connection, attr, inline=inline, capability=capability)
                 shared = self._open[key] = _Shared(inode)
+            elif write:
+                shared.inode.show(capability)
             shared.handles += 1
         shared.inode.observe(attr)
         return shared.inode

@@ -8,7 +8,7 @@ to come back later (a retryable code) is not.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -169,10 +169,18 @@ class Operations:
         except FsError:
             if not was_open:
                 opens.release(session, ino)
+                self._fresh.discard(ino)
             raise
         self._fresh.discard(ino)
-        outcome.capability = self._parts.capability(self._grant, ino)
+        outcome.capability = self._right(ino, write=body.write)
         return outcome
+
+    def _right(self, ino: int, *, write: bool) -> bytes:
+        """To the data of an inode, for a user session that has just been let open it."""
+        grant = self._grant
+        if grant.kind != "user":
+            return b""
+        return self._parts.capability(grant if write else replace(grant, read_only=True), ino)
 
     def _release(self, m: meta_pb2.Release) -> Outcome:
         session = self._grant.session_id
@@ -192,7 +200,8 @@ class Operations:
             assert attr is not None
             if body.open:
                 self._parts.opens.open(self._grant.session_id, attr.ino)
-                outcome.capability = self._parts.capability(self._grant, attr.ino)
+                if outcome.number:  # new, and so the caller's own; one that was there is opened
+                    outcome.capability = self._right(attr.ino, write=True)
         elif attr is not None and attr.flags & Flag.TRUNCATING:
             key = keys.pack_reap(attr.ino, attr.data_generation, Work.TRUNCATE)
             if name == "setattr" and key in txn.debts:
