@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
+from array import array
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from harness.memclient import MemConnection
+from superfs.client import file as file_module
+from superfs.client.aio import AsyncFile
 from superfs.client.file import WRITE_BYTES_MAX, OpenInode
+from superfs.client.fileobj import RawFile
 from superfs.client.handles import OpenFiles
 from superfs.client.opening import Handle
 from superfs.core.errors import Code, FsError
@@ -207,3 +212,40 @@ def test_every_handle_is_told_of_lost_bytes_once(world: MemConnection) -> None:
     late = Handle(paths, run_sync(paths.files.open(attr, write=True)), os.O_WRONLY)
     for handle in (one, two, late):
         run_sync(handle.close())
+
+
+async def test_async_file_refuses_what_it_was_not_opened_for(world: MemConnection) -> None:
+    paths = cast("Paths", _Paths(world))
+    attr = run_sync(world.new_file())
+
+    def opened_for(flags: int) -> AsyncFile:
+        return AsyncFile(Handle(paths, run_sync(paths.files.open(attr)), flags), "/file")
+
+    reader, writer = opened_for(os.O_RDONLY), opened_for(os.O_WRONLY)
+    assert await writer.write(memoryview(array("H", [1, 2]))) == 4
+    for refused in (reader.write(b"x"), reader.truncate(0), writer.read(), writer.pread(1, 0)):
+        with pytest.raises(io.UnsupportedOperation):
+            await refused
+    await writer.close()
+    for late in (writer.write(b"x"), writer.flush(), writer.fsync()):
+        with pytest.raises(ValueError, match="closed"):
+            await late
+    with pytest.raises(ValueError, match="whence"):
+        reader.seek(0, 7)
+    assert len(await reader.read()) == 4
+    await reader.close()
+
+
+def test_reading_to_the_end_asks_where_it_is(
+    world: MemConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = cast("Paths", _Paths(world))
+    attr = run_sync(world.new_file())
+    raw = RawFile(Handle(paths, run_sync(paths.files.open(attr)), os.O_RDONLY), "/file", id)
+    other = OpenInode(cast("Connection", world), attr, inline=b"")
+    run_sync(other.write(0, b"of another client"))
+    run_sync(other.flush())
+    monkeypatch.setattr(file_module, "ATTR_AGE_S", -1.0)
+    assert raw.readall() == b"of another client"
+    assert raw.seek(0, os.SEEK_END) == len(b"of another client")
+    raw.close()
