@@ -275,11 +275,13 @@ class BatchJob(Job):
             self._results.append(result)
 
     def committed(self, commit: int) -> None:
+        self._parts.opens.take_back(self._grant.session_id, self._fresh)
         reply = meta_pb2.BatchReply(batch=self._batch.batch, commit=commit, results=self._results)
         if not self.future.done():
             self.future.set_result(reply)
 
     def failed(self, error: FsError) -> None:
+        self._parts.opens.take_back(self._grant.session_id, self._fresh)
         results = [failure(error)] * len(self._batch.ops)
         reply = meta_pb2.BatchReply(batch=self._batch.batch, results=results)
         if not self.future.done():

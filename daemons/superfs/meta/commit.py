@@ -15,6 +15,7 @@ what reaches this file is one of three things:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from superfs.meta.environment import PAGE_BYTES
 from superfs.meta.store import LmdbTxn, Outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from superfs.daemon.world import World
     from superfs.meta.environment import Environment
@@ -45,6 +46,17 @@ GROW_RETRY_S = 1.0
 
 class Spoiled(Exception):
     """An operation failed after a change."""
+
+
+@contextlib.contextmanager
+def full_store_is_no_end() -> Iterator[None]:
+    """Around what a task of the daemon itself does from time to time: without a page left for it
+    (the writer has said so) it is done another time."""
+    try:
+        yield
+    except FsError as error:
+        if error.code is not Code.NO_SPACE:
+            raise
 
 
 class Job(Protocol):

@@ -87,6 +87,10 @@ def check_bookkeeping(rows: Records) -> Iterator[Finding]:
         if run.session not in alive:
             last = keys.parse_id(key)
             yield Finding("reserved-without-session", f"inodes {run.first:#x} to {last:#x}")
+    for key, record in rows.scan(Table.ORPHAN, b""):
+        for session in sorted(records.unpack_orphan(record).holders - alive):
+            ino = keys.parse_id(key)
+            yield Finding("orphan-without-session", f"inode {ino:#x}", f"session {session:#x}")
     yield from _check_truncations(rows)
 
 

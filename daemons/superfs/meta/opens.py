@@ -48,6 +48,12 @@ class Opens:
             self._by_session.get(session, set()).discard(ino)
             self._drop(session, ino)
 
+    def take_back(self, session: int, fresh: set[int]) -> None:
+        """What was registered for opens that were never run."""
+        for ino in fresh:
+            self.release(session, ino)
+        fresh.clear()
+
     def claim(self, session: int, inos: Iterable[int]) -> None:
         """What the session says it has open replaces what was known."""
         with self._lock:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 KINDS = ("host", "user", "daemon")
 CLIENT_NAME_CHARS_MAX = 128
 PRUNE_REPLIES_MIN = 256
+FORGET_PART = 4096
 ENDED_KEPT_NS = 30 * 86_400 * 1_000_000_000
 
 
@@ -191,18 +192,30 @@ class Sessions:
 
     def _forget(self, session: int) -> None:
         self._clients.pop(session, None)
+        self._opens.end(session)  # what it has opened since
 
-    def forget_ended(self, txn: LmdbTxn) -> int:
-        """Records of sessions that ended so long ago that no token of theirs can be about."""
+    def forget_ended(self, txn: LmdbTxn, start: bytes) -> bytes:
+        """Records of sessions that ended so long ago that no token of theirs can be about, among
+        the next ones from `start`; where to go on, b"" at the end."""
         limit = txn.now_ns - ENDED_KEPT_NS
-        old = [
-            key
-            for key, record in txn.rows.scan(Table.SESSION, b"")
-            if 0 < records.unpack_session(record).ended_ns < limit
-        ]
+        old: list[bytes] = []
+        after = b""
+        for seen, (key, record) in enumerate(txn.rows.scan(Table.SESSION, start)):
+            if seen == FORGET_PART:
+                after = key
+                break
+            if 0 < records.unpack_session(record).ended_ns < limit:
+                old.append(key)
         for key in old:
             txn.rows.delete(Table.SESSION, key)
-        return len(old)
+        return after
+
+    def release_dead(self, txn: LmdbTxn) -> None:
+        """Orphans of sessions that are no more. `end` leaves none; a store that was cut off from
+        its daemon by a bug, or was made by an earlier version, may have some."""
+        for key, record in list(txn.rows.scan(Table.ORPHAN, b"")):
+            for session in records.unpack_orphan(record).holders - self._clients.keys():
+                release_orphan(txn, keys.parse_id(key), session)
 
     def _release_orphans(self, txn: LmdbTxn, session: int, but: set[int]) -> None:
         rows = txn.rows

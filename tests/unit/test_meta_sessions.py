@@ -1,0 +1,121 @@
+"""What sessions leave when they end, and what the daemon does by itself on a full store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from superfs.core.errors import Code, FsError
+from superfs.daemon.clock import ManualClock
+from superfs.meta import node as nodes
+from superfs.meta import reaper, sessions
+from superfs.meta.keys import Table
+from unit.meta_node import ROOT, TestClient, make, ref, running, world
+from unit.test_meta_node import big_file, count, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_ended_session_holds_nothing_open(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            gone, other = TestClient(node, 1), TestClient(node, 2)
+            await gone.hello()
+            await other.hello()
+            attr = (await other.create(b"a")).attr
+            await node.goodbye(gone.grant)
+            wants = gone.op(open={"inode": ref(attr)})
+            assert (await gone.send(wants))[0].code == Code.SESSION_EXPIRED
+            changes = gone.op(mkdir={"dir": ROOT, "name": b"d", "mode": 0o755})
+            assert {r.code for r in await gone.send(wants, changes)} == {Code.SESSION_EXPIRED}
+            assert not node.opens.sessions(attr.ino)
+            await other.good(unlink={"dir": ROOT, "name": b"a"})
+            assert count(node, Table.ORPHAN) == 0
+
+    asyncio.run(run())
+
+
+def test_orphans_of_nobody_go_at_the_next_start(tmp_path: Path) -> None:
+    made = make(tmp_path)
+
+    async def first() -> None:
+        async with running(made) as node:
+            one, two = TestClient(node, 1), TestClient(node, 2)
+            await one.hello()
+            await two.hello()
+            for name, holders in ((b"a", {1, 2, 99}), (b"b", {99})):
+                attr = (await one.create(name)).attr
+                for holder in holders:
+                    node.opens.open(holder, attr.ino)
+                await one.good(unlink={"dir": ROOT, "name": name})
+            assert count(node, Table.ORPHAN) == 2
+
+    async def second() -> None:
+        async with running(made) as node:
+            await until(lambda: count(node, Table.ORPHAN) == 1)
+
+    with pytest.raises(AssertionError, match="orphan-without-session"):  # says fsck at its end
+        asyncio.run(first())
+    asyncio.run(second())
+
+
+def test_records_of_ended_sessions_go_while_the_daemon_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "FORGET_EVERY_S", 0.005)
+    monkeypatch.setattr(sessions, "FORGET_PART", 3)
+    clock = ManualClock()
+
+    async def run() -> None:
+        async with running(make(tmp_path), given=world(clock)) as node:
+            for number in range(1, 11):
+                client = TestClient(node, number)
+                await client.hello()
+                if number != 5:
+                    await node.goodbye(client.grant)
+            clock.set_wall(clock.now_ns() + 29 * 86_400 * 10**9)
+            await node.committer.run(lambda txn: None)
+            assert count(node, Table.SESSION) == 10
+            clock.set_wall(clock.now_ns() + 2 * 86_400 * 10**9)
+            await until(lambda: count(node, Table.SESSION) == 1)
+
+    asyncio.run(run())
+
+
+def test_a_store_without_a_page_left_is_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expiry and reaping try again; the daemon lives."""
+    monkeypatch.setattr(reaper, "RETRY_MAX_S", 0.005)
+    clock = ManualClock()
+
+    async def run() -> None:
+        made = make(tmp_path, session_timeout_s=0.4)
+        async with running(made, given=world(clock)) as node:
+            alive, gone = TestClient(node, 1), TestClient(node, 2)
+            await alive.hello()
+            await gone.hello()
+            attr = await big_file(alive, b"a", 5 << 20)
+            refused: list[int] = []
+            original = node.committer.run
+
+            async def full(function: Any, *, weight: int = 1) -> Any:  # noqa: ANN401
+                if len(refused) < 5:
+                    refused.append(weight)
+                    raise FsError(Code.NO_SPACE, "the metadata store is full")
+                return await original(function, weight=weight)
+
+            monkeypatch.setattr(node.committer, "run", full)
+            await alive.good(unlink={"dir": ROOT, "name": b"a"})
+            async with asyncio.timeout(20):
+                while len(node.sessions) == 2 or count(node, Table.REAP):
+                    clock.advance(0.01)
+                    node.sessions.heard(1)
+                    await asyncio.sleep(0.01)
+            assert len(refused) == 5
+            assert (await alive.do(getattr={"inode": ref(attr)})).code == Code.STALE
+
+    asyncio.run(run())
