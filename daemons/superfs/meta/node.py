@@ -35,7 +35,7 @@ from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from superfs.core.namespace.outcome import FsStat
     from superfs.daemon.statedir import Identity
@@ -233,8 +233,11 @@ class MetaNode:
 
     # ---- operations
 
-    def submit(self, grant: Grant, batch: meta_pb2.Batch) -> asyncio.Future[meta_pb2.BatchReply]:
-        """Takes its place in the order of things at once; the answer comes as a future."""
+    def submit(
+        self, grant: Grant, batch: meta_pb2.Batch, settles: Callable[[], None] | None = None
+    ) -> asyncio.Future[meta_pb2.BatchReply]:
+        """Takes its place in the order of things at once; the answer comes as a future. `settles`
+        is called when the batch is durable, but its answer has to wait for data daemons."""
         check_batch(batch)
         self.sessions.heard(grant.session_id)
         fresh = self._register(grant, batch)
@@ -242,7 +245,7 @@ class MetaNode:
             check_session(grant)
             job = BatchJob(self._parts, grant, batch, fresh)
             self.committer.submit(job)
-            return asyncio.ensure_future(self._finish(job))
+            return asyncio.ensure_future(self._finish(job, settles))
         return asyncio.ensure_future(self._read(grant, batch, fresh))
 
     async def execute(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
@@ -276,8 +279,12 @@ class MetaNode:
             registers = registers or verb == "open"
         return registers and (self.committer.busy or self.sessions.get(grant.session_id) is None)
 
-    async def _finish(self, job: BatchJob) -> meta_pb2.BatchReply:
+    async def _finish(
+        self, job: BatchJob, settles: Callable[[], None] | None
+    ) -> meta_pb2.BatchReply:
         reply = await job.future
+        if job.waits and settles is not None:
+            settles()
         for index, debts in job.waits.items():
             for debt in debts:
                 attr = await self.reaper.settled(debt)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superfs.core.attrs import unpack_attr
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import REPLY_WINDOW_OPS
 from superfs.meta import fsck
 from superfs.meta.keys import Table
 from superfs.rpc.server import grant_of
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 BATCHES_AT_A_TIME = 64
 """Of one stream; its client's next message waits."""
+SETTLING_MAX = REPLY_WINDOW_OPS
+"""Beside these: batches that are durable and wait for a data daemon. It may be away for long, and
+the stream has to go on."""
 LIST_ENTRIES = 8192
 
 
@@ -103,6 +109,13 @@ class MetaService(meta_pb2_grpc.MetaServicer):
         ), after
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """A batch: whether it is one that settles, and so holds no slot."""
+
+    settling: bool = False
+
+
 class _Stream:
     """One Session stream: requests in order, answers as they come."""
 
@@ -112,6 +125,7 @@ class _Stream:
         self._context = context
         self._writing = asyncio.Lock()
         self._slots = asyncio.Semaphore(BATCHES_AT_A_TIME)
+        self._settling = 0
 
     async def serve(
         self, requests: AsyncIterator[meta_pb2.SessionRequest], group: asyncio.TaskGroup
@@ -120,8 +134,11 @@ class _Stream:
             body = request.WhichOneof("body")
             if body == "batch":
                 await self._slots.acquire()
-                answer = self._node.submit(self._grant, request.batch)
-                group.create_task(self._answer(answer))
+                under_way = _UnderWay()
+                answer = self._node.submit(
+                    self._grant, request.batch, partial(self._settles, under_way)
+                )
+                group.create_task(self._answer(answer, under_way))
             elif body == "keep_alive":
                 self._node.sessions.heard(self._grant.session_id)
                 await self._write(meta_pb2.SessionReply(keep_alive=request.keep_alive))
@@ -131,11 +148,22 @@ class _Stream:
             else:
                 raise FsError(Code.BAD_REQUEST, f"not expected on a session stream: {body}")
 
-    async def _answer(self, answer: asyncio.Future[meta_pb2.BatchReply]) -> None:
+    def _settles(self, under_way: _UnderWay) -> None:
+        if self._settling < SETTLING_MAX:
+            under_way.settling = True
+            self._settling += 1
+            self._slots.release()
+
+    async def _answer(
+        self, answer: asyncio.Future[meta_pb2.BatchReply], under_way: _UnderWay
+    ) -> None:
         try:
             await self._write(meta_pb2.SessionReply(batch=await answer))
         finally:
-            self._slots.release()
+            if under_way.settling:
+                self._settling -= 1
+            else:
+                self._slots.release()
 
     async def _write(self, reply: meta_pb2.SessionReply) -> None:
         async with self._writing:
