@@ -17,7 +17,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.limits import OPEN_PER_SESSION_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class Opens:
@@ -38,10 +38,14 @@ class Opens:
     def open(self, session: int, ino: int) -> None:
         with self._lock:
             mine = self._by_session.setdefault(session, set())
-            if len(mine) >= OPEN_PER_SESSION_MAX and ino not in mine:
-                raise FsError(Code.TOO_LARGE, f"a session opens at most {OPEN_PER_SESSION_MAX}")
+            if ino not in mine:
+                _check_room(mine)
             mine.add(ino)
             self._by_inode.setdefault(ino, set()).add(session)
+
+    def check_room(self, session: int) -> None:
+        """For one more, before it is made: an operation must not fail half-way."""
+        _check_room(self._by_session.get(session, ()))
 
     def release(self, session: int, ino: int) -> None:
         with self._lock:
@@ -84,3 +88,8 @@ class Opens:
             holders.discard(session)
             if not holders:
                 del self._by_inode[ino]
+
+
+def _check_room(mine: Collection[int]) -> None:
+    if len(mine) >= OPEN_PER_SESSION_MAX:
+        raise FsError(Code.TOO_LARGE, f"a session opens at most {OPEN_PER_SESSION_MAX}")
