@@ -353,3 +353,53 @@ def test_small_limits_are_refused_at_load() -> None:
         with pytest.raises(ConfigError):
             from_dict(DatadConfig, {table: {key: value}})
     assert SMALL.segment_bytes == 8 * MIB
+
+
+@pytest.mark.allow_log("request failed")
+def test_an_answer_that_fails_does_not_hold_up_those_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(served: Served) -> None:
+        errors = [FsError(Code.DAMAGED, "index"), ZeroDivisionError()]
+
+        async def finish(_cut: object) -> None:
+            raise errors.pop(0)
+
+        monkeypatch.setattr(served.daemon.store.cuts, "finish", finish)
+        cut = Truncate(ino=1, data_generation=1, size=5)
+        requests = [
+            DataRequest(truncate=cut),
+            DataRequest(truncate=cut),
+            DataRequest(usage=Usage()),
+        ]
+        replies = await asyncio.wait_for(session(served, DAEMON, requests), 10)
+        assert [reply.code for reply in replies] == [Code.DAMAGED, Code.INTERNAL, Code.OK]
+        assert "index" not in replies[1].detail
+
+    run(tmp_path, test)
+
+
+def test_a_stream_that_breaks_while_answers_wait_ends(tmp_path: Path) -> None:
+    class Broken(Stream):
+        async def read(self) -> Any:  # noqa: ANN401
+            if len(self.requests) < 4:
+                await self.answered.wait()
+                await asyncio.sleep(0)
+            return await super().read()
+
+        async def write(self, reply: DataReply) -> None:
+            self.answered.set()
+            raise ConnectionError
+
+    async def test(served: Served) -> None:
+        grant = Grant("host", "a mount", session_id=70, epoch=1)
+        requests = [
+            DataRequest(capability=capability(grant), commit=Commit()),
+            *[DataRequest(write=w())] * 3,
+        ]
+        served.daemon.store.fence(1, 1)  # something to be synced: the first answer waits
+        stream = Broken(grant, requests)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(served.daemon.service.Session(None, stream), 10)
+
+    run(tmp_path, test)

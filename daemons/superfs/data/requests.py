@@ -76,7 +76,17 @@ class Requests:
         except OSError as error:
             self._world.fatal(f"the disk failed: {error}; the next start verifies what is on it")
         self._world.failpoints.hit("datad.reply.before")
-        return begun
+        return begun if isinstance(begun, DataReply) else self._later(request.tag, begun)
+
+    async def _later(self, tag: int, answer: Coroutine[Any, Any, DataReply]) -> DataReply:
+        """Never raises: the answers behind it on the stream wait for it."""
+        try:
+            return await answer
+        except FsError as error:
+            return self._refused(tag, error)
+        except Exception as error:
+            self._world.log.exception("request failed")
+            return self._refused(tag, FsError(Code.INTERNAL, type(error).__name__))
 
     def _refused(self, tag: int, error: FsError) -> DataReply:
         self._metrics.refused.labels(error.code.name).inc()
@@ -134,10 +144,7 @@ class Requests:
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, data=data)
 
     async def _read_disk(self, tag: int, plan: ReadPlan) -> DataReply:
-        try:
-            data = await self._fetch(plan)
-        except FsError as error:
-            return self._refused(tag, error)
+        data = await self._fetch(plan)
         return DataReply(tag=tag, boot_epoch=self.boot_epoch, data=data)
 
     async def _fetch(self, plan: ReadPlan) -> bytes:
