@@ -302,6 +302,24 @@ def test_stop_ends_streams_at_once_and_lets_calls_finish(directory: Path) -> Non
     serve(directory, body)
 
 
+def test_a_stream_ends_with_its_token(directory: Path) -> None:
+    async def body(at: Running) -> None:
+        expires_ns = time.time_ns() + 150_000_000
+        grant = Grant("host", "toy", expires_ns=expires_ns)
+        short = token_metadata(AUTHORITY.issue(Purpose.SESSION, grant))
+        streams = [at.stub.Session(metadata=metadata) for metadata in (short, TOKEN)]
+        for stream in streams:
+            await stream.write(meta_pb2.SessionRequest(batch=meta_pb2.Batch(batch=7)))
+            assert (await stream.read()).batch.batch == 7
+        error = from_rpc(await failing(streams[0].read()))
+        assert (error.code, error.detail) == (Code.UNAUTHENTICATED, "the token has expired")
+        assert time.time_ns() >= expires_ns
+        await streams[1].write(meta_pb2.SessionRequest(batch=meta_pb2.Batch(batch=8)))
+        assert (await streams[1].read()).batch.batch == 8
+
+    serve(directory, body)
+
+
 def test_random_bytes_on_the_port_do_no_harm(directory: Path) -> None:
     rng = random.Random(4)
 
