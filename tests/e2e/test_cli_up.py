@@ -16,6 +16,8 @@ import pytest
 from harness import leftovers
 from harness.daemon import BIN
 from harness.waiting import wait_until
+from superfs.cli.formatting import own_root
+from superfs.cli.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,6 +201,22 @@ def test_a_lost_store_is_not_made_anew(place: Place) -> None:
     assert not (place.dir / "datad-2").exists()
     (place.top / "aside").rename(place.dir / "datad-2")
     place.up()
+
+
+def test_what_a_user_starts_is_the_users(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not root could do nothing in a root directory of root's. Once: it may be given away
+    later."""
+    place.up()
+    home = Home.at(place.dir)
+    own_root(home)
+    assert place.mnt.stat().st_uid == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(os, "getegid", lambda: 4712)
+    for _ in range(2):
+        own_root(home)
+        found = json.loads(place.superfs("stat", "--dir", place.dir, "--json", "/"))
+        assert (found["uid"], found["gid"]) == (4711, 4712)
+        monkeypatch.setattr(os, "geteuid", lambda: 1)
 
 
 def test_what_is_in_the_way(place: Place) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from superfs.cli import mounts, supervisor
 from superfs.cli.children import end_of, last_lines, rotate
-from superfs.cli.formatting import prepare
+from superfs.cli.formatting import own_root, prepare
 from superfs.cli.installed import script
 from superfs.cli.mounting import unmount_all_of
 from superfs.cli.options import DirOption, home_of
@@ -81,6 +81,10 @@ def _run(
     tell: Callable[[str], None],
     on_ready: Callable[[], None],
 ) -> int:
+    def ready() -> None:
+        own_root(home)
+        on_ready()
+
     home.make_dirs()
     while True:
         with supervisor.lock(home) as ours:
@@ -89,7 +93,7 @@ def _run(
                 prepare(home, data)
                 programs = of_home(home, point, tell)
                 boss = supervisor.Supervisor(home, programs, mount_point=point, tell=tell)
-                return boss.run(on_ready)
+                return boss.run(ready)
         if _await_other(home, point, data, tell):
             return 0
 
