@@ -241,6 +241,8 @@ def test_another_cluster(toy: Toy) -> None:
         )
         assert toy.ended() == 78
         assert toy.said("this daemon's data belongs to")
+        assert toy.said(f"{toy.state}: clusterd at {stranger.target}")
+        assert toy.said("correct `cluster` or `state_dir`")
         assert stranger.stop() == 0
     finally:
         stranger.close()
