@@ -6,15 +6,16 @@ import subprocess
 import sys
 
 READS = """
-import ctypes, errno, os
-from superfs.mount.serve import interrupt_stray_reads
+import ctypes, errno, os, signal
+from superfs.mount.serve import stray_reads_interrupted
 
-interrupt_stray_reads(0.05)
 reader, writer = os.pipe()
 held = ctypes.PyDLL(None, use_errno=True)  # calls with the interpreter's lock held, as pyfuse3
-for _ in range(2):
-    assert held.read(reader, ctypes.create_string_buffer(1), 1) == -1
-    assert ctypes.get_errno() == errno.EINTR
+with stray_reads_interrupted(0.05):
+    for _ in range(2):
+        assert held.read(reader, ctypes.create_string_buffer(1), 1) == -1
+        assert ctypes.get_errno() == errno.EINTR
+assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "it would end the process at its end"
 """
 
 
