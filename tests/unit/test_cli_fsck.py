@@ -33,7 +33,8 @@ class FakeAdmin:
         self._findings = findings or {}
         self.rounds = 0
 
-    def check(self, daemon: Daemon) -> Iterator[common_pb2.Finding]:
+    def check(self, daemon: Daemon, *, verify_data: bool) -> Iterator[common_pb2.Finding]:
+        assert verify_data, "unless it is asked not to"
         yield from self._findings.get(daemon.name, [])
 
     def list_data(self, daemon: Daemon) -> Iterator[meta_pb2.DataList | data_pb2.StoredList]:

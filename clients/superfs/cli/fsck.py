@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,6 +49,9 @@ def fsck(
     directory: DirOption = None,
     cluster: ClusterOption = None,
     token_file: TokenOption = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not read the data: records and places only.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything and change nothing; the cluster may be in use. Status 1: findings."""
@@ -56,7 +59,7 @@ def fsck(
     from superfs.core.errors import FsError
 
     try:
-        report = check(Admin(target_of(directory, cluster, token_file)))
+        report = check(Admin(target_of(directory, cluster, token_file)), verify_data=not quick)
     except FsError as error:
         raise CliError(
             f"not everything could be checked: {error.detail or error.code.name}",
@@ -74,6 +77,7 @@ def fsck(
 def check(
     admin: Admin,
     *,
+    verify_data: bool = True,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Report:
@@ -81,7 +85,7 @@ def check(
 
     report = Report()
     for daemon in admin.daemons:
-        for found in admin.check(daemon):
+        for found in admin.check(daemon, verify_data=verify_data):
             finding = Finding(daemon.name, found.kind, found.object, found.detail)
             wrong = found.severity == common_pb2.Finding.ERROR
             (report.findings if wrong else report.notes).append(finding)
