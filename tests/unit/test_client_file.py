@@ -249,3 +249,17 @@ def test_reading_to_the_end_asks_where_it_is(
     assert raw.readall() == b"of another client"
     assert raw.seek(0, os.SEEK_END) == len(b"of another client")
     raw.close()
+
+
+@pytest.mark.allow_log("written bytes are lost")
+def test_abandoned_bytes_do_not_come_later(world: MemConnection) -> None:
+    file = opened(world)
+    run_sync(file.write(0, b"old"))
+    run_sync(file.abandon(lambda: False))
+    assert file.is_dirty
+    run_sync(file.abandon(lambda: True))
+    other = again(world, file)
+    run_sync(other.write(0, b"new"))
+    run_sync(other.flush())
+    run_sync(file.flush_aged())
+    assert run_sync(again(world, file).read(0, 10)) == b"new"

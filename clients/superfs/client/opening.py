@@ -13,7 +13,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from superfs.client.file import OpenInode
@@ -34,20 +34,10 @@ class Handle:
         self.inode = inode
         self.flags = flags
         self.closed = False
-        self._losses = inode.losses
+        self.losses = inode.losses
         access = flags & os.O_ACCMODE
         self.readable = access in (os.O_RDONLY, os.O_RDWR)
         self.writable = access in (os.O_WRONLY, os.O_RDWR)
-
-    async def _told(self, operation: Awaitable[T]) -> T:
-        """Every handle is told once of bytes that were lost, whichever of them met the error."""
-        try:
-            result = await operation
-            self.inode.raise_losses(self._losses)
-        except FsError:
-            self._losses = self.inode.losses
-            raise
-        return result
 
     async def read(self, offset: int, length: int) -> bytes:
         return await self.inode.read(offset, length)
@@ -58,10 +48,10 @@ class Handle:
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         """The position behind the write, which O_APPEND moves to the end of the file."""
-        return await self._told(self._write(offset, data))
+        with self.inode.telling(self):
+            return await self._write(offset, data)
 
     async def _write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
-        self.inode.raise_losses(self._losses)
         kill_priv = self._paths.connection.caller.uid != 0
         if self.flags & os.O_APPEND:
             offset = await self.inode.append_at(data, kill_priv=kill_priv)
@@ -75,16 +65,19 @@ class Handle:
         await self.inode.truncate(size)
 
     async def flush(self) -> None:
-        await self._told(self.inode.flush())
+        with self.inode.telling(self):
+            await self.inode.flush()
 
     async def fsync(self) -> None:
-        await self._told(self.inode.fsync())
+        with self.inode.telling(self):
+            await self.inode.fsync()
 
     async def close(self) -> None:
         """Once; the error is that of the flush."""
         if not self.closed:
             self.closed = True
-            await self._told(self._paths.files.close(self.inode))
+            with self.inode.telling(self):
+                await self._paths.files.close(self.inode)
 
 
 async def _anew(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -5,10 +5,11 @@ Everything here that awaits is called with `_turn` held.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.data import Where, check
 from superfs.client.dirty import DirtyExtents
@@ -19,7 +20,7 @@ from superfs.core.namespace.txn import Ref
 from superfs.rpc.pending import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from superfs.client.connection import Connection
     from superfs.client.dirty import Extent
@@ -40,6 +41,11 @@ LOST_RACE = frozenset({Code.STALE_DATA, Code.NOT_INLINE, Code.INLINE_FULL, Code.
 """Write again: under the attributes that the file has by now."""
 TRY_LATER = frozenset({Code.UNAVAILABLE, Code.DEADLINE, Code.GRACE, Code.BUSY})
 """The bytes are kept; anything else that fails a write loses them, loudly."""
+
+
+class Told(Protocol):
+    losses: int
+    """`Writing.losses` when it was opened, or last told."""
 
 
 class Writing:
@@ -135,11 +141,25 @@ class Writing:
         else:
             self._failure = error
 
-    def raise_losses(self, seen: int) -> None:
-        """When bytes were dropped since: whoever wrote them may not have been the one who was
-        told."""
-        if self.losses != seen:
-            raise FsError(self._last_loss.code, self._last_loss.detail)
+    @contextlib.contextmanager
+    def telling(self, handle: Told) -> Iterator[None]:
+        """Around what one handle asks for. Bytes that were dropped are an error of every handle,
+        once: whoever wrote them may not have been the one who met it."""
+        try:
+            yield
+            if self.losses != handle.losses:
+                raise FsError(self._last_loss.code, self._last_loss.detail)
+        except FsError:
+            handle.losses = self.losses
+            raise
+
+    async def abandon(self, still: Callable[[], bool]) -> None:
+        """The last handle is gone and what was written could not be: it must not come later, over
+        what others write. `still` is asked when nothing of it is on its way any more."""
+        async with self._turn:
+            if still() and self.is_dirty:
+                log.error("inode %x: written bytes are lost: its last close failed", self._attr.ino)
+                self._drop_writes()
 
     async def flush_aged(self) -> None:
         """In the background: what is older than `DIRTY_AGE_S`. Keeps its error for a caller."""
