@@ -12,7 +12,8 @@ from superfs.daemon.clock import ManualClock
 from superfs.meta import node as nodes
 from superfs.meta import reaper, sessions
 from superfs.meta.keys import Table
-from unit.meta_node import ROOT, TestClient, make, ref, running, world
+from superfs.meta.service import MetaService
+from unit.meta_node import CHAINS, ROOT, FakeDataDaemons, TestClient, make, ref, running, world
 from unit.test_meta_node import big_file, count, until
 
 if TYPE_CHECKING:
@@ -117,5 +118,31 @@ def test_a_store_without_a_page_left_is_no_end(
                     await asyncio.sleep(0.01)
             assert len(refused) == 5
             assert (await alive.do(getattr={"inode": ref(attr)})).code == Code.STALE
+
+    asyncio.run(run())
+
+
+def test_data_written_for_files_that_were_never_made_is_reaped(tmp_path: Path) -> None:
+    """Reserved numbers that a session leaves, on whichever data daemon; the check names them as
+    long as it lives."""
+
+    async def run() -> None:
+        datads = FakeDataDaemons()
+        async with running(make(tmp_path), datads) as node:
+            client = TestClient(node, 1)
+            await client.hello()
+            first = (await client.good(reserve={"dir": ROOT, "count": 4})).number
+            await client.good(
+                create={"dir": ROOT, "name": b"a", "mode": 0o100600, "ino": first + 1}
+            )
+            listed = {i for run in MetaService(node, tmp_path)._reserved() for i, _, _ in run}
+            left = {first, first + 2, first + 3}
+            assert listed == left
+            await node.goodbye(client.grant)
+            await until(lambda: count(node, Table.REAP) == 0)
+            nodes_of = {node for node, _, _ in datads.reaped}
+            assert {(n, i, 1) for n in nodes_of for i in left} == set(datads.reaped)
+            assert len(nodes_of) == len(CHAINS)
+            assert count(node, Table.RESERVED) == 0
 
     asyncio.run(run())

@@ -182,7 +182,7 @@ class Sessions:
                 rows.delete(Table.REPLY, reply)
         runs = [k for k, r in rows.scan(Table.RESERVED, b"") if _owner(r) == session]
         for run in runs:
-            rows.delete(Table.RESERVED, run)
+            txn.drop_reserved(keys.parse_id(run))
         found = records.unpack_session(record)
         found.ended_ns = txn.now_ns
         found.epoch += 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from superfs.core.attrs import Attr, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import (
+    FIRST_DATA_GENERATION,
     LOW_MASK,
     SLOT_SHIFT,
     ChainId,
@@ -321,6 +322,19 @@ class LmdbTxn:
         if run.first < ino:
             head = records.pack_run(run)
             self._put(Table.RESERVED, ino - 1, keys.pack_id(ino - 1), head)
+
+    def drop_reserved(self, last: int) -> None:
+        """The run that ends with `last` becomes no files any more. Data that was written for them
+        goes, whichever chains the client has chosen."""
+        run = self._run_of(last)
+        assert run is not None, last
+        self._delete(Table.RESERVED, last, keys.pack_id(last))
+        chains = tuple(ChainId(c) for c in self._outside.available_chains())
+        if chains:
+            for ino in range(run[1].first, last + 1):
+                lost = Attr(ino, 0, ino, 0, 0, 0, 0, data_generation=FIRST_DATA_GENERATION)
+                lost.chains = chains
+                self.reap_data(lost)
 
     # ---- work for the data daemons
 
