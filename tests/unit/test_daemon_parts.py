@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -19,7 +20,7 @@ import structlog
 
 from superfs.core.config import ConfigError, from_dict
 from superfs.core.errors import Code, FsError
-from superfs.daemon import failpoints, logs
+from superfs.daemon import failpoints, logs, notify
 from superfs.daemon.clock import ManualClock, SystemClock
 from superfs.daemon.common import CommonConfig
 from superfs.daemon.failpoints import Failpoints
@@ -146,6 +147,25 @@ def test_notify(tmp_path: Path, abstract: bool) -> None:
         notifier.stopping("bye")
         assert systemd.recv(100) == b"STOPPING=1\nSTATUS=bye"
     notifier.ready("nobody listens any more")
+
+
+def test_a_long_start_is_told_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "STARTING_S", 0.005)
+
+    async def run(systemd: socket.socket) -> None:
+        telling = asyncio.create_task(Notifier({"NOTIFY_SOCKET": str(name)}).starting())
+        for _ in range(3):
+            said = await asyncio.to_thread(systemd.recv, 100)
+            assert said == b"EXTEND_TIMEOUT_USEC=15000"
+        telling.cancel()
+
+    name = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(name))
+        systemd.settimeout(20)
+        asyncio.run(run(systemd))
 
 
 def test_nobody_to_notify() -> None:

@@ -28,6 +28,7 @@ from superfs.core.tokens import Authority
 from superfs.daemon import failpoints, keyfile, logs
 from superfs.daemon.clock import Clock, SystemClock
 from superfs.daemon.common import CommonConfig, DaemonConfig
+from superfs.daemon.lmdbfile import end_checks
 from superfs.daemon.metrics import MetricsServer, RpcMetrics, new_registry
 from superfs.daemon.notify import Notifier
 from superfs.daemon.statedir import AlreadyRunning, StateDir
@@ -221,6 +222,7 @@ class _Run:
                 self._notify.stopping("stopping")
                 if not self._started:
                     serving.cancel()  # while it waited for something: nothing was served
+                    end_checks()
                 await asyncio.wait({serving})
                 raise _Stopped
         except BaseExceptionGroup as group_error:
@@ -230,7 +232,9 @@ class _Run:
     async def _serve(self, group: asyncio.TaskGroup) -> None:
         """Returns after a clean stop."""
         common, world = self._common, self._world
+        starting = group.create_task(self._notify.starting(), name="starting")
         await self._service.start(group)
+        starting.cancel()
         self._started = True
         rpcs = RpcMetrics(world.metrics)
         server = GrpcServer(common.listen, world.authority, world.clock.now_ns, rpcs, rpcs.received)
