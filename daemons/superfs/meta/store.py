@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from superfs.meta.table import Records
 
 GENERATION_MAX = (1 << 32) - 1
+CLOCK_BACK_NS = 60 * 1_000_000_000
+"""A clock that goes back by less is adjusted: time goes on from where it was. One that goes back by
+more had been wrong, and no file is to get a time of its future."""
 
 
 class Outside(Protocol):
@@ -96,7 +99,10 @@ class LmdbTxn:
         self._room_bytes = -1
 
     def next_operation(self) -> None:
-        self._now_ns = max(self._outside.now_ns(), self._now_ns + 1)
+        now = self._outside.now_ns()
+        if 0 <= self._now_ns - now < CLOCK_BACK_NS:
+            now = self._now_ns + 1
+        self._now_ns = now
 
     def has_room(self, bytes_wanted: int) -> bool:
         return self.rows.bytes_written + bytes_wanted < self._room_bytes
