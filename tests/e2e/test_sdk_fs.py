@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import signal
 import stat
 import threading
 from pathlib import Path
@@ -355,36 +354,6 @@ def test_no_thread_outlives_close(cluster: Cluster) -> None:
     assert after <= before
     with pytest.raises(OSError, match=r"."):
         fs.stat("/")
-
-
-def test_use_after_fork_is_refused(cluster: Cluster) -> None:
-    with FileSystem.connect(config_of(cluster)) as fs:
-        fs.stat("/")
-        pid = os.fork()
-        if pid == 0:
-            try:
-                fs.stat("/")
-            except RuntimeError as error:
-                os._exit(0 if "fork" in str(error) else 2)
-            os._exit(1)
-        _, status = os.waitpid(pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        fs.stat("/")
-
-
-def test_another_connection_in_a_child_after_fork(cluster: Cluster) -> None:
-    with FileSystem.connect(config_of(cluster)) as fs:
-        fs.write_bytes("/before", b"x" * 100_000)
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(20)  # a child that hangs dies of it
-            with FileSystem.connect(config_of(cluster)) as own:
-                same = own.read_bytes("/before") == b"x" * 100_000
-                own.write_bytes("/child", b"y" * 100_000)
-            os._exit(0 if same else 1)
-        _, status = os.waitpid(pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        assert fs.read_bytes("/child") == b"y" * 100_000
 
 
 @pytest.mark.allow_log("refused a handshake")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import pytest
 
 from harness import datastore
-from harness.datastore import DAEMON, HOST, SMALL, Served, Stub, capability, serving
+from harness.datastore import (
+    DAEMON,
+    HOST,
+    SMALL,
+    Served,
+    Stream,
+    Stub,
+    capability,
+    serving,
+    session,
+)
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import CHUNK_BYTES, MESSAGE_DATA_BYTES_MAX, MIB
 from superfs.core.tokens import Authority, Grant, Purpose
@@ -18,7 +26,6 @@ from superfs.v1.data_pb2 import (
     Commit,
     DataCheckRequest,
     DataListRequest,
-    DataReply,
     DataRequest,
     Fence,
     Read,
@@ -54,36 +61,6 @@ def w(data: bytes = b"data", ino: int = 1, offset: int = 0, chunk: int = 0) -> W
 
 def r(length: int = 100, ino: int = 1, offset: int = 0, chunk: int = 0) -> Read:
     return Read(ino=ino, data_generation=1, chunk=chunk, offset=offset, length=length)
-
-
-class Stream:
-    """Stands for grpc's context of a Session stream."""
-
-    def __init__(self, grant: Grant, requests: list[DataRequest]) -> None:
-        self.grant = grant
-        self.requests = deque(requests)
-        self.replies: list[DataReply] = []
-        self.blocked: asyncio.Event | None = None
-        self.answered = asyncio.Event()
-
-    async def read(self) -> Any:  # noqa: ANN401
-        await asyncio.sleep(0)
-        return self.requests.popleft() if self.requests else grpc.aio.EOF
-
-    async def write(self, reply: DataReply) -> None:
-        if self.blocked is not None:
-            await self.blocked.wait()
-        self.replies.append(reply)
-        self.answered.set()
-
-
-async def session(served: Served, grant: Grant, requests: list[DataRequest]) -> list[DataReply]:
-    for tag, request in enumerate(requests, 1):
-        request.tag = tag
-    stream = Stream(grant, requests)
-    await served.daemon.service.Session(None, stream)
-    assert [reply.tag for reply in stream.replies] == list(range(1, len(stream.replies) + 1))
-    return stream.replies
 
 
 # ---- what requests do ----------------------------------------------------------------------------
@@ -353,53 +330,3 @@ def test_small_limits_are_refused_at_load() -> None:
         with pytest.raises(ConfigError):
             from_dict(DatadConfig, {table: {key: value}})
     assert SMALL.segment_bytes == 8 * MIB
-
-
-@pytest.mark.allow_log("request failed")
-def test_an_answer_that_fails_does_not_hold_up_those_behind_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def test(served: Served) -> None:
-        errors = [FsError(Code.DAMAGED, "index"), ZeroDivisionError()]
-
-        async def finish(_cut: object) -> None:
-            raise errors.pop(0)
-
-        monkeypatch.setattr(served.daemon.store.cuts, "finish", finish)
-        cut = Truncate(ino=1, data_generation=1, size=5)
-        requests = [
-            DataRequest(truncate=cut),
-            DataRequest(truncate=cut),
-            DataRequest(usage=Usage()),
-        ]
-        replies = await asyncio.wait_for(session(served, DAEMON, requests), 10)
-        assert [reply.code for reply in replies] == [Code.DAMAGED, Code.INTERNAL, Code.OK]
-        assert "index" not in replies[1].detail
-
-    run(tmp_path, test)
-
-
-def test_a_stream_that_breaks_while_answers_wait_ends(tmp_path: Path) -> None:
-    class Broken(Stream):
-        async def read(self) -> Any:  # noqa: ANN401
-            if len(self.requests) < 4:
-                await self.answered.wait()
-                await asyncio.sleep(0)
-            return await super().read()
-
-        async def write(self, reply: DataReply) -> None:
-            self.answered.set()
-            raise ConnectionError
-
-    async def test(served: Served) -> None:
-        grant = Grant("host", "a mount", session_id=70, epoch=1)
-        requests = [
-            DataRequest(capability=capability(grant), commit=Commit()),
-            *[DataRequest(write=w())] * 3,
-        ]
-        served.daemon.store.fence(1, 1)  # something to be synced: the first answer waits
-        stream = Broken(grant, requests)
-        with pytest.raises(ConnectionError):
-            await asyncio.wait_for(served.daemon.service.Session(None, stream), 10)
-
-    run(tmp_path, test)
