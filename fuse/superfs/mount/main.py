@@ -26,6 +26,7 @@ from superfs.core.namespace.txn import Ref
 from superfs.mount import kernel
 from superfs.mount.options import MountConfig, parse_options, parse_source
 from superfs.mount.serve import serve
+from superfs.rpc.memory import keep_large_buffers
 from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def run(order: Order) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    keep_large_buffers()
     try:
         order = parse(sys.argv[1:] if argv is None else argv)
         configure_logs(order.config)
