@@ -135,9 +135,6 @@ class RawFile(io.RawIOBase):
             run_sync(self._handle.truncate(wanted))
         return wanted
 
-    def stat_size(self) -> int:
-        return self._handle.inode.size
-
     def sync(self) -> None:
         """fsync: on disk at every daemon concerned. Flush a buffered file before."""
         self._check()
