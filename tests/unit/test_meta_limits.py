@@ -56,6 +56,20 @@ def test_reads_of_one_batch_fit_into_one_answer(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_long_replies_are_not_kept_by_the_hundred(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client = TestClient(node)
+            await client.hello()
+            for part in range(12):
+                names = [b"%d-%d" % (part, i) for i in range(2000)]
+                await client.good(create_many=many(ROOT, names, b""))
+                assert count(node, Table.REPLY) <= 4
+                client.acked_below = client.seq + 1
+
+    asyncio.run(run())
+
+
 def test_one_batch_removes_only_so_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "REMOVALS_MAX", 12)
 
