@@ -54,8 +54,9 @@ class DataDaemons:
         await self._call(node, data_pb2.DataRequest(truncate=body))
 
     async def fence(self, session: int, epoch: int) -> None:
-        """Nothing below `epoch` of an ended session is let in any more. Best effort: what a dead
-        client writes can be read by nobody, since data generations are never used again."""
+        """Nothing below `epoch` of an ended session is let in any more. Best effort: a data daemon
+        that is away is not told later, and lets a client write that does not know of its end, where
+        it might have written just before."""
         body = data_pb2.Fence(session_id=session, epoch=epoch)
         for node in self._layout().addresses:
             try:

@@ -167,8 +167,8 @@ class MetaNode:
         await self._end_session(grant.session_id, None)
 
     def capability(self, grant: Grant, ino: int) -> bytes:
-        """What the client shows to data daemons. A host's is for every inode, a user's for one;
-        it ends with the session, whose epoch it carries."""
+        """What the client shows to data daemons. A host's is for every inode, a user's for one.
+        The fence at the end of the session, whose epoch it carries, takes it back."""
         if (grant.kind == "user" and not ino) or (grant.kind != "user" and ino):
             return b""
         right = Grant(
