@@ -23,7 +23,8 @@ import asyncio, sys, threading
 from dataclasses import dataclass, field
 from superfs.core.errors import Code, FsError
 from superfs.daemon import statedir
-from superfs.daemon.app import CommonConfig, run_daemon
+from superfs.daemon.app import run_daemon
+from superfs.daemon.common import CommonConfig
 from superfs.daemon.membership import Membership, fetch_map
 from superfs.v1 import cluster_pb2
 

@@ -142,8 +142,6 @@ def test_notify(tmp_path: Path, abstract: bool) -> None:
         assert notifier.watchdog_s == 3
         notifier.ready("up")
         assert systemd.recv(100) == b"READY=1\nSTATUS=up"
-        notifier.status("busy")
-        assert systemd.recv(100) == b"STATUS=busy"
         notifier.stopping("bye")
         assert systemd.recv(100) == b"STOPPING=1\nSTATUS=bye"
     notifier.ready("nobody listens any more")

@@ -32,9 +32,6 @@ class Notifier:
     def stopping(self, status: str) -> None:
         self._send(f"STOPPING=1\nSTATUS={status}")
 
-    def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
-
     async def starting(self) -> None:
         """A store is read from end to end before it is served, and that takes as long as it takes:
         systemd is told that we are at it. Until it is cancelled."""

@@ -12,7 +12,6 @@ XATTR_NAME_BYTES_MAX = 255
 XATTR_VALUE_BYTES_MAX = 64 * KIB
 XATTR_LIST_BYTES_MAX = 64 * KIB
 LINKS_MAX = 65_000
-FILE_SIZE_BYTES_MAX = (1 << 63) - 1
 CHAINS_PER_FILE_MAX = 16
 INLINE_BYTES_MAX = 3840
 """Small files live in the metadata store up to this size: record, header and checksum together

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from superfs.core.errors import Code, FsError
@@ -74,10 +74,6 @@ class GrpcServer:
             await self.grpc.stop(None)  # else it complains when it is collected
             raise
         await self.grpc.start()
-
-    async def set_serving(self, serving: bool) -> None:
-        states = health_pb2.HealthCheckResponse
-        await self._health.set("", states.SERVING if serving else states.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, ends streams at once, lets unary calls finish within `grace_s`.
