@@ -263,3 +263,14 @@ def test_abandoned_bytes_do_not_come_later(world: MemConnection) -> None:
     run_sync(other.flush())
     run_sync(file.flush_aged())
     assert run_sync(again(world, file).read(0, 10)) == b"new"
+
+
+@pytest.mark.parametrize("size", [0, 50])
+def test_a_truncation_that_fails_loses_nothing(world: MemConnection, size: int) -> None:
+    file = opened(world)
+    run_sync(file.write(0, b"x" * 100))
+    world.meta.fail["setattr"] = FsError(Code.UNAVAILABLE, "away")
+    with pytest.raises(FsError):
+        run_sync(file.truncate(size))
+    run_sync(file.fsync())
+    assert run_sync(again(world, file).read(0, 200)) == b"x" * 100

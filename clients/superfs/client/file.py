@@ -105,26 +105,28 @@ class OpenInode(Writing):
         """Changes attributes in order with the writes of this process: truncate, utimens and
         everything else that a pending write could undo."""
         async with self._turn:
-            if mask & Set.SIZE:
-                if not 0 <= size <= FILE_DATA_BYTES_MAX:
-                    raise FsError(Code.FILE_TOO_BIG if size > 0 else Code.INVALID, f"size {size}")
-                with self._state:
-                    self._dirty.truncate(size)
+            if mask & Set.SIZE and not 0 <= size <= FILE_DATA_BYTES_MAX:
+                raise FsError(Code.FILE_TOO_BIG if size > 0 else Code.INVALID, f"size {size}")
             if mask & Set.SIZE and size == 0:
-                await self._discard()
+                take_back = await self._discard()
             else:
                 await self._flush()
-            outcome = await self._meta.setattr(
-                self.ref,
-                mask,
-                mode=mode,
-                uid=uid,
-                gid=gid,
-                size=size,
-                atime_ns=atime_ns,
-                mtime_ns=mtime_ns,
-                caller=caller,
-            )
+                take_back = _nothing
+            try:
+                outcome = await self._meta.setattr(
+                    self.ref,
+                    mask,
+                    mode=mode,
+                    uid=uid,
+                    gid=gid,
+                    size=size,
+                    atime_ns=atime_ns,
+                    mtime_ns=mtime_ns,
+                    caller=caller,
+                )
+            except BaseException:
+                take_back()  # it was not truncated: what was written before is still to come
+                raise
             assert outcome.attr is not None
             with self._state:
                 if mask & Set.SIZE:
@@ -320,3 +322,7 @@ class OpenInode(Writing):
             if error.code not in LOST_RACE:
                 raise
             await self._look_again()
+
+
+def _nothing() -> None:
+    return None

@@ -186,16 +186,27 @@ class Writing:
             self._mtime_ns = 0
             self._kill_priv = False
 
-    async def _discard(self) -> None:
-        """Before a truncation to nothing. What is on its way must arrive first, or it would come
-        after the file's data was reaped."""
+    async def _discard(self) -> Callable[[], None]:
+        """Before a truncation to nothing; returns what undoes it. What is on its way must arrive
+        first, or it would come after the file's data was reaped."""
         for answer in self._answers:
             try:
                 await answer
             except FsError as error:
                 log.info("inode %x: %s, truncated anyway", self._attr.ino, error)
         self._answers = []
+        with self._state:
+            dropped = [*self._unpublished, *self._flying, *self._dirty.take()]
+            kill_priv, caller = self._kill_priv, self._caller
         self._drop_writes()
+
+        def take_back() -> None:
+            with self._state:
+                if dropped:
+                    self._dirty.put_under(dropped)
+                    self._note_write(kill_priv, caller)
+
+        return take_back
 
     # ---- sending
 
