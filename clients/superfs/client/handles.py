@@ -57,9 +57,17 @@ class OpenFiles:
         self, attr: Attr, *, write: bool = False, caller: Caller | None = None
     ) -> OpenInode:
         """Of an inode that exists; what `create(open=True)` made goes to `adopt`."""
-        outcome = await self._connection.meta.open(
-            ref_of(attr), write=write, want_inline=True, caller=caller
-        )
+        try:
+            outcome = await self._connection.meta.open(
+                ref_of(attr), write=write, want_inline=True, caller=caller
+            )
+        except FsError:
+            raise
+        except BaseException:  # cancelled: the server may hold it open for us by now
+            with self._lock:
+                self._released.append(ref_of(attr))
+            self._arm()
+            raise
         assert outcome.attr is not None
         inline = outcome.data if outcome.attr.is_inline else None
         return self.adopt(outcome.attr, inline=inline, capability=outcome.capability, write=write)
