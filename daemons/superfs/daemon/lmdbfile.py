@@ -106,14 +106,9 @@ def check_in_child(module: str, args: Sequence[str], path: Path) -> None:
     if child.returncode == 0:
         return
     if child.returncode < 0:
-        number = signal.Signals(-child.returncode)
-        if number not in _DEATHS:
-            raise FsError(Code.IO, f"{path}: the check was ended by {number.name}; start again")
-        raise FsError(
-            Code.DAMAGED,
-            f"{path} cannot be read: the check was ended by {number.name}, "
-            f"as it is for a page that is zeroed or cut off. {ADVICE}",
-        )
+        error = death_of(path, child.returncode)
+        damage = error.code is Code.DAMAGED
+        raise FsError(error.code, f"{error.detail}. {ADVICE}") if damage else error
     try:
         answer = json.loads(output)
         code, detail = known_code(int(answer["code"])), str(answer["detail"])
@@ -121,6 +116,19 @@ def check_in_child(module: str, args: Sequence[str], path: Path) -> None:
         lines = errors.decode(errors="replace").strip().splitlines()
         code, detail = Code.DAMAGED, f"the check failed: {lines[-1] if lines else 'no message'}"
     raise FsError(code, f"{detail}. {ADVICE}" if code is not Code.IO else detail)
+
+
+def death_of(path: Path, returncode: int) -> FsError:
+    """What the signal means that ended a child: the file did it, or somebody from outside, as the
+    kernel does when memory runs out."""
+    name = signal.Signals(-returncode).name
+    if -returncode not in _DEATHS:
+        return FsError(Code.IO, f"{path}: the check was ended by {name}; start again")
+    return FsError(
+        Code.DAMAGED,
+        f"{path} cannot be read: the check was ended by {name}, "
+        "as it is for a page that is zeroed or cut off",
+    )
 
 
 def end_checks() -> None:
