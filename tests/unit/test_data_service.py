@@ -330,3 +330,19 @@ def test_small_limits_are_refused_at_load() -> None:
         with pytest.raises(ConfigError):
             from_dict(DatadConfig, {table: {key: value}})
     assert SMALL.segment_bytes == 8 * MIB
+
+
+def test_a_fence_outlives_the_tombstones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(served: Served) -> None:
+        store = served.daemon.store
+        ask = {"capability": HOST_CAPABILITY, "write": w()}
+        assert (await served.ask(HOST, **ask)).code == Code.OK
+        await served.ask(fence=Fence(session_id=HOST.session_id, epoch=HOST.epoch + 1))
+        now_ns, day_ns = store.world.clock.now_ns(), 86_400 * 10**9
+        for days, known in ((2, True), (29, True), (31, False)):
+            monkeypatch.setattr(store.world.clock, "now_ns", lambda d=days: now_ns + d * day_ns)
+            store.prune()
+            refused = (await served.ask(HOST, **ask)).code == Code.SESSION_EXPIRED
+            assert refused == known, days
+
+    run(tmp_path, test)
