@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from superfs.cli import formatting, mounts, options
+from superfs.cli import formatting, mounts, options, status
 from superfs.cli.home import Home
 from superfs.cli.output import CliError, printable
-from superfs.cli.status import may_be_of
 from superfs.mount.main import _resolved as resolved_by_mount
 
 
@@ -196,8 +195,22 @@ def test_mounts_of_another_cluster_are_not_shown(home: Home) -> None:
         "unix:/elsewhere/run/clusterd.sock": False,
     }.items():
         mounted = mounts.Mounted(Path("/mnt"), "fuse.superfs", source)
-        assert may_be_of(mounted, target) is ours, source
-    assert not may_be_of(mounts.Mounted(Path("/mnt"), "ext4", str(home.root)), target)
+        assert status.may_be_of(mounted, target) is ours, source
+    assert not status.may_be_of(mounts.Mounted(Path("/mnt"), "ext4", str(home.root)), target)
+
+
+def test_a_table_is_never_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    address = f"unix:/{'long/' * 15}metad-1.sock"
+    daemon = {"name": "metad-1", "serving": False, "addresses": [address]}
+    children = {"metad-1": {"state": "waiting", "pid": 4194304, "restarts": 12}}
+    supervisor = {"children": children}
+    status._show({"error": None, "supervisor": supervisor, "daemons": [daemon], "mounts": []})
+    head, row, *_ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["daemon", "serving", "pid", "restarts", "address"]
+    assert row.split() == ["metad-1", "no", "waiting", "4194304", "12", address]
 
 
 def test_who_uses_a_directory(tmp_path: Path) -> None:

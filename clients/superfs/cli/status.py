@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from superfs.cli.options import Target
 
 
+TABLE_CHARS = 400
+"""As wide as it needs to be: an address or a state that was cut would be of no use."""
+
+
 def status(
     directory: DirOption = None,
     cluster: ClusterOption = None,
@@ -90,12 +94,10 @@ def _space(admin: Admin) -> dict[str, int] | None:
 def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    screen = console()
+    screen = console(TABLE_CHARS)
     if found["error"]:
         screen.print(f"[red]not reachable[/]: {found['error']}")
     table = Table("daemon", "serving", "pid", "restarts", "address", box=None, pad_edge=False)
-    table.columns[-1].no_wrap = True
-    table.columns[-1].overflow = "ignore"
     children: dict[str, Any] = (found["supervisor"] or {}).get("children", {})
     for daemon in found["daemons"]:
         child = children.get(daemon["name"], {})
