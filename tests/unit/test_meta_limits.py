@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 from superfs.core.attrs import Attr, pack_attr
 from superfs.core.errors import Code
 from superfs.core.limits import MESSAGE_BYTES_MAX, REMOVE_TREE_ENTRIES_MAX
 from superfs.meta import batch as batches
-from superfs.meta import opens
+from superfs.meta import commit, opens
 from superfs.meta.keys import Table
 from superfs.v1 import meta_pb2
 from unit.meta_node import ROOT, TestClient, make, ref, running
@@ -52,6 +53,32 @@ def test_reads_of_one_batch_fit_into_one_answer(tmp_path: Path) -> None:
             batch.ops.append(client.op(mkdir={"dir": ROOT, "name": b"d", "mode": 0o755}))
             reply = await node.execute(client.grant, batch)
             assert [r.code for r in reply.results] == [0, Code.BUSY, Code.BUSY, 0]
+
+    asyncio.run(run())
+
+
+def test_requests_that_wait_for_the_writer_have_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "QUEUE_BYTES_MAX", 10_000)
+
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client = TestClient(node)
+            await client.hello()
+            gate = threading.Event()
+            blocking = asyncio.ensure_future(node.committer.run(lambda txn: gate.wait(20)))
+            while not node.committer.busy:  # noqa: ASYNC110 - the writer thread makes it true
+                await asyncio.sleep(0.001)
+            makes = [client.op(create_many=many(ROOT, [b"%d" % i], b"x" * 3800)) for i in range(4)]
+            asked = [asyncio.ensure_future(client.send(op)) for op in makes]
+            codes = [(await answer)[0].code for answer in asked[2:]]
+            assert codes == [Code.BUSY, Code.BUSY]
+            gate.set()
+            assert [(await answer)[0].code for answer in asked[:2]] == [0, 0]
+            await blocking
+            assert not (await client.send(makes[2]))[0].code
+            assert count(node, Table.INODE) == 3
 
     asyncio.run(run())
 
