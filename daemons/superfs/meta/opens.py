@@ -5,7 +5,7 @@ inode. What is unlinked meanwhile stays as an orphan of it, and is let go when i
 without that inode, or has expired.
 
 Used by the event loop and by the writer thread. `Open` registers *before* it reads the inode: a
-transaction that asks later sees the registration, one that is running is waited for (service.py).
+transaction that asks later sees the registration, one that is running is waited for (node.py).
 """
 
 from __future__ import annotations
