@@ -274,3 +274,20 @@ def test_a_truncation_that_fails_loses_nothing(world: MemConnection, size: int) 
         run_sync(file.truncate(size))
     run_sync(file.fsync())
     assert run_sync(again(world, file).read(0, 200)) == b"x" * 100
+
+
+@pytest.mark.parametrize("capability", [b"", b"of one inode"])
+@pytest.mark.allow_log("written bytes are lost")
+def test_bytes_outlive_the_session_of_a_host(world: MemConnection, capability: bytes) -> None:
+    attr = run_sync(world.new_file())
+    file = OpenInode(cast("Connection", world), attr, inline=b"", capability=capability)
+    run_sync(file.write(0, b"x" * 10_000))
+    world.data.lose.append(FsError(Code.SESSION_EXPIRED, "fenced"))
+    if capability:
+        with pytest.raises(FsError):
+            run_sync(file.fsync())
+        assert not file.is_dirty
+    else:
+        run_sync(file.fsync())
+        assert world.slept == 1
+        assert run_sync(again(world, file).read(0, 20_000)) == b"x" * 10_000

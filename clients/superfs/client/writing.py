@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.data import Where, check
-from superfs.client.dirty import DirtyExtents
+from superfs.client.dirty import DirtyExtents, merge
 from superfs.client.readahead import Readahead
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
@@ -20,7 +20,7 @@ from superfs.core.namespace.txn import Ref
 from superfs.rpc.pending import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator
 
     from superfs.client.connection import Connection
     from superfs.client.dirty import Extent
@@ -44,8 +44,7 @@ TRY_LATER = frozenset({Code.UNAVAILABLE, Code.DEADLINE, Code.GRACE, Code.BUSY})
 
 
 class Told(Protocol):
-    losses: int
-    """`Writing.losses` when it was opened, or last told."""
+    losses: int  # `Writing.losses` when it was opened, or last told
 
 
 class Writing:
@@ -143,8 +142,7 @@ class Writing:
 
     @contextlib.contextmanager
     def telling(self, handle: Told) -> Iterator[None]:
-        """Around what one handle asks for. Bytes that were dropped are an error of every handle,
-        once: whoever wrote them may not have been the one who met it."""
+        """Around what a handle asks for: bytes that were dropped are an error of each, once."""
         try:
             yield
             if self.losses != handle.losses:
@@ -154,8 +152,8 @@ class Writing:
             raise
 
     async def abandon(self, still: Callable[[], bool]) -> None:
-        """The last handle is gone and what was written could not be: it must not come later, over
-        what others write. `still` is asked when nothing of it is on its way any more."""
+        """The last close has failed: its bytes must not come later, over what others write.
+        `still` is asked when nothing of them is on its way any more."""
         async with self._turn:
             if still() and self.is_dirty:
                 log.error("inode %x: written bytes are lost: its last close failed", self._attr.ino)
@@ -236,14 +234,18 @@ class Writing:
                 await self._guarded(self._send_and_publish)
                 return
             except FsError as error:
-                if error.code not in LOST_RACE:
-                    raise
                 delay = next(delays)
-                if time.monotonic() + delay > deadline:
+                if not self._is_worth_again(error) or time.monotonic() + delay > deadline:
                     raise
-                if error.code is Code.BUSY:
+                if error.code in (Code.BUSY, Code.SESSION_EXPIRED):
                     await self._connection.sleep(delay)
             await self._look_again()
+
+    def _is_worth_again(self, error: FsError) -> bool:
+        """A host that slept too long begins a new session, which brings a new right to all data;
+        the right to one inode, of a user, ends with its open."""
+        renewed = error.code is Code.SESSION_EXPIRED and not self._capability
+        return error.code in LOST_RACE or renewed
 
     async def _look_again(self) -> None:
         outcome = await self._meta.getattr(self.ref)
@@ -269,14 +271,13 @@ class Writing:
         except FsError as error:
             with self._state:
                 self._write_again()
-            if error.code not in LOST_RACE | TRY_LATER:
+            if error.code not in TRY_LATER and not self._is_worth_again(error):
                 log.error("inode %x: written bytes are lost: %s", self._attr.ino, error)
                 self._drop_writes()
                 self._last_loss = error
                 self.losses += 1
             raise
-        except BaseException:
-            # Cancelled: nothing is known about what was on its way.
+        except BaseException:  # cancelled: nothing is known about what was on its way
             with self._state:
                 self._write_again()
             raise
@@ -304,7 +305,7 @@ class Writing:
         with self._state:
             merged = None
             if self._inline is not None and outcome.number == self._inline_change:
-                merged = _merge(self._inline, writes)
+                merged = merge(self._inline, writes)
             self._published(outcome)
             self._inline, self._inline_change = merged, self._attr.change
 
@@ -389,12 +390,3 @@ class Writing:
         self._observe(outcome.attr, own=True)
         self._flying = []
         self._forget_unpublished()
-
-
-def _merge(contents: bytes, writes: Sequence[Extent]) -> bytes:
-    merged = bytearray(contents)
-    for offset, data in writes:
-        if len(merged) < offset:
-            merged.extend(bytes(offset - len(merged)))
-        merged[offset : offset + len(data)] = data
-    return bytes(merged)
