@@ -170,6 +170,21 @@ def test_a_killed_mount_is_mounted_again(place: Place) -> None:
     assert (place.mnt / "file").read_text() == "here"
 
 
+def test_down_takes_off_what_was_killed(place: Place) -> None:
+    place.up()
+    place.superfs("mount", "--dir", place.dir, place.top / "second")
+    os.kill(place.pid("supervisor"), signal.SIGKILL)  # first, or it starts the others again
+    for pid, command in leftovers.processes().items():
+        if str(place.top) in command:
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: place.running() == [], "everything is dead")
+    said = place.down()
+    for point in (place.mnt, place.top / "second"):
+        assert f"{point}: taken off" in said
+        assert list(point.iterdir()) == []
+    assert "Nothing is running." in place.down()
+
+
 def test_unmounted_by_hand_stays_so_until_up(place: Place) -> None:
     place.up()
     subprocess.run(["umount", str(place.mnt)], check=True)

@@ -324,6 +324,16 @@ class Supervisor:
         self._is_noted = True
 
 
+def noted_mount_point(home: Home) -> str | None:
+    """Where the last supervisor has mounted it, although it may have been killed since."""
+    try:
+        status = json.loads(home.status_file.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    point = status.get("mount_point") if isinstance(status, dict) else None
+    return point if isinstance(point, str) else None
+
+
 def read_status(home: Home) -> dict[str, Any] | None:
     """What the supervisor says about itself; None when none is running."""
     try:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer evaluates the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -267,7 +267,7 @@ def down(
     status = supervisor.read_status(home)
     if status is not None:
         _stop_supervisor(home, _identity(status), force=force)
-    stopped = _stop_orphans(home)
+    stopped = _stop_orphans(home) | _clear_dead_mounts(home)
     if status is None and not stopped:
         where = "" if home.exists else f" {home.root} holds no cluster."
         say(f"Nothing is running.{where}")
@@ -295,16 +295,24 @@ def _stop_orphans(home: Home) -> bool:
     for name in reversed(names):
         if name not in running:
             continue
-        identity, words = running[name]
+        identity, _ = running[name]
         if not stop(identity, MOUNT_GRACE_S if name == "mount" else DAEMON_GRACE_S):
             warn(f"{name} (pid {identity.pid}) did not end: killed")
-        if name == "mount":
-            _clear_dead_mount(Path(words[-1]))
         say(f"{name}: stopped")
     return bool(running)
 
 
-def _clear_dead_mount(point: Path) -> None:
-    found = mounts.mounted_at(point)
-    if found is not None and found.is_superfs and mounts.is_dead(point):
+def _clear_dead_mounts(home: Home) -> bool:
+    """What mounts that were killed have left. Who mounts by fusermount3 cannot say of which
+    cluster it is; the killed supervisor has noted the place."""
+    ours = {str(home.root), home.address("clusterd")}
+    noted = supervisor.noted_mount_point(home)
+    dead = [
+        m.path
+        for m in mounts.mount_table()
+        if m.is_superfs and (m.source in ours or str(m.path) == noted) and mounts.is_dead(m.path)
+    ]
+    for point in dead:
         mounts.unmount(point, lazy=True)
+        say(f"{point}: taken off; its process had been killed")
+    return bool(dead)
