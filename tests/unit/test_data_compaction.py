@@ -192,3 +192,18 @@ def test_damage_is_told_once_whatever_else_is_in_the_segment(store: DataStore) -
     assert tools.compactor._spared == {1}
     tools.close()
     store.close()
+
+
+@pytest.mark.allow_log("not emptied")
+def test_a_segment_that_is_gone_does_not_end_compaction(store: DataStore) -> None:
+    tools = Tools(store)
+    datastore.write(store, 1, 0, b"a" * 100)
+    store.segments.seal()
+    store.sync()
+    store.segments._open.clear()
+    store.segments.path_of(1).unlink()
+    tools.tick()
+    assert tools.compactor._spared == {1}
+    tools.tick()
+    tools.close()
+    store.close()

@@ -168,7 +168,11 @@ class Compactor:
     async def empty_segment(self, segment: Segment) -> bool:
         """Moves everything visible elsewhere; true when nothing is left in it."""
         store = self._store
-        file = store.segments.open_for_read(segment.number)
+        try:
+            file = store.segments.open_for_read(segment.number)
+        except FsError as error:
+            self._spare(segment, error.detail)
+            return False
         loop = asyncio.get_running_loop()
         keys = await loop.run_in_executor(self._threads, chunks_in, segment, file)
         stuck = self._damaged
@@ -178,12 +182,15 @@ class Compactor:
         if segment.live:
             # What a write or a cut changed meanwhile is moved another time.
             if self._damaged > stuck or not self._is_known(keys, segment.number):
-                self._spared.add(segment.number)
-                self._world.log.warning("segment not emptied", segment=segment.path.name)
+                self._spare(segment, "something in it is damaged")
             return False
         self._world.failpoints.hit("datad.compact.emptied")
         await self._syncer.ask()
         return True
+
+    def _spare(self, segment: Segment, why: str) -> None:
+        self._spared.add(segment.number)
+        self._world.log.warning("segment not emptied", segment=segment.path.name, why=why)
 
     def _is_known(self, keys: list[ChunkKey], number: int) -> bool:
         """Whether one of these chunks has what is left; else its headers cannot be read."""
