@@ -12,7 +12,16 @@ from harness import datastore
 from harness.datastore import DAEMON, Served, Stream, capability, serving, session
 from superfs.core.errors import Code, FsError
 from superfs.core.tokens import Grant
-from superfs.v1.data_pb2 import Commit, DataReply, DataRequest, Truncate, Usage, Write
+from superfs.v1.data_pb2 import (
+    Commit,
+    DataReply,
+    DataRequest,
+    Read,
+    ReadMany,
+    Truncate,
+    Usage,
+    Write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,3 +105,24 @@ def test_a_start_says_what_it_found_of_the_one_before(tmp_path: Path) -> None:
     last = datastore.reopen(tmp_path / "d")
     assert [boot.survived for boot in last.boots] == [0, 3, 3]
     last.close()
+
+
+@pytest.mark.allow_log("damaged data")
+def test_a_segment_that_is_gone_is_damage_that_is_told(tmp_path: Path) -> None:
+    async def test(served: Served) -> None:
+        store = served.daemon.store
+        datastore.write(store, 1, 0, b"a" * 100)
+        store.segments.seal()
+        store.sync()
+        store.segments._open.clear()
+        store.segments.path_of(1).unlink()
+        read = Read(ino=1, data_generation=1, length=100)
+        grant = Grant("host", "a mount", session_id=70, epoch=1)
+        right = capability(grant)
+        assert (await served.ask(grant, capability=right, read=read)).code == Code.DAMAGED
+        many = await served.ask(grant, capability=right, read_many=ReadMany(reads=[read]))
+        assert many.reads[0].code == Code.DAMAGED
+        count = store.world.metrics.get_sample_value("superfs_data_damaged_reads_total")
+        assert count == 2
+
+    run(tmp_path, test)

@@ -72,6 +72,8 @@ class Requests:
                 raise FsError(Code.BAD_REQUEST, "a request without a body that is known here")
             begun = self._begin[body](request, access)
         except FsError as error:
+            if error.code is Code.DAMAGED and not isinstance(error, DamagedError):
+                self._damaged(error)  # a segment that is gone: nothing has said so yet
             return self._refused(request.tag, error)
         except OSError as error:
             self._world.fatal(f"the disk failed: {error}; the next start verifies what is on it")
@@ -157,7 +159,7 @@ class Requests:
         self._metrics.read_bytes.inc(len(data))
         return data
 
-    def _damaged(self, error: DamagedError) -> FsError:
+    def _damaged(self, error: FsError) -> FsError:
         self._metrics.damaged.inc()
         self._world.log.error("damaged data", where=error.detail)
         return error
@@ -177,8 +179,9 @@ class Requests:
                 plan = self._plan(read, access)
                 data = plan.cached(self._scratch)
             except FsError as error:
-                code = self._damaged(error) if isinstance(error, DamagedError) else error
-                result.code = code.code
+                if error.code is Code.DAMAGED:
+                    self._damaged(error)
+                result.code = error.code
                 continue
             if data is None:
                 waiting.append((result, plan))
