@@ -12,15 +12,19 @@ import pytest
 from harness.memclient import MemConnection
 from superfs.client import file as file_module
 from superfs.client.aio import AsyncFile
+from superfs.client.creating import fill
 from superfs.client.file import WRITE_BYTES_MAX, OpenInode
 from superfs.client.fileobj import RawFile
 from superfs.client.handles import OpenFiles
 from superfs.client.opening import Handle
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
+from superfs.core.namespace.outcome import Entry
 from superfs.rpc.pending import Pending, run_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from superfs.client.connection import Connection
     from superfs.client.data import StartedRead, Where
     from superfs.client.paths import Paths
@@ -291,3 +295,23 @@ def test_bytes_outlive_the_session_of_a_host(world: MemConnection, capability: b
         run_sync(file.fsync())
         assert world.slept == 1
         assert run_sync(again(world, file).read(0, 20_000)) == b"x" * 10_000
+
+
+@pytest.mark.allow_log("written bytes are lost")
+def test_a_copy_that_fails_writes_nothing_later(
+    world: MemConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[OpenInode] = []
+    monkeypatch.setattr(world.writeback, "note", noted.append)
+    attr = run_sync(world.new_file())
+
+    def pieces() -> Iterator[tuple[int, bytes]]:
+        yield 0, b"x"
+        raise OSError(5, "the source cannot be read")
+
+    entry = Entry(b"file", attr=attr)
+    with pytest.raises(OSError, match="cannot be read"):
+        run_sync(fill(cast("Connection", world), entry, attr, pieces()))
+    (file,) = noted
+    assert not file.is_dirty
+    assert world.meta.held[attr.ino] == 0
