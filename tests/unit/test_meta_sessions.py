@@ -9,11 +9,24 @@ import pytest
 
 from superfs.core.errors import Code, FsError
 from superfs.daemon.clock import ManualClock
+from superfs.meta import datads as daemons
 from superfs.meta import node as nodes
 from superfs.meta import reaper, sessions
+from superfs.meta.chains import Layout
 from superfs.meta.keys import Table
 from superfs.meta.service import MetaService
-from unit.meta_node import CHAINS, ROOT, FakeDataDaemons, TestClient, make, ref, running, world
+from superfs.v1 import data_pb2
+from unit.meta_node import (
+    CHAINS,
+    ROOT,
+    FakeDataDaemons,
+    TestClient,
+    config,
+    make,
+    ref,
+    running,
+    world,
+)
 from unit.test_meta_node import big_file, count, until
 
 if TYPE_CHECKING:
@@ -144,5 +157,34 @@ def test_data_written_for_files_that_were_never_made_is_reaped(tmp_path: Path) -
             assert {(n, i, 1) for n in nodes_of for i in left} == set(datads.reaped)
             assert len(nodes_of) == len(CHAINS)
             assert count(node, Table.RESERVED) == 0
+
+    asyncio.run(run())
+
+
+def test_a_data_daemon_that_was_away_is_told_of_ended_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemons, "FENCE_RETRY_S", 0.005)
+    layout = Layout(1, b"", (), {}, {2: ("unix:/2",), 3: ("unix:/3",)})
+    away = {3}
+    told: list[tuple[int, int, int]] = []
+
+    async def call(node: int, request: data_pb2.DataRequest) -> data_pb2.DataReply:
+        if node in away:
+            raise FsError(Code.UNAVAILABLE, "away")
+        told.append((node, request.fence.session_id, request.fence.epoch))
+        return data_pb2.DataReply()
+
+    async def run() -> None:
+        datads = daemons.DataDaemons(config(tmp_path), world(), lambda: layout)
+        monkeypatch.setattr(datads, "_call", call)
+        sending = asyncio.create_task(datads.send_fences())
+        datads.fence(7, 2)
+        await until(lambda: told == [(2, 7, 2)])
+        datads.fence(8, 5)
+        await until(lambda: told == [(2, 7, 2), (2, 8, 5)])
+        away.clear()
+        await until(lambda: told[2:] == [(3, 7, 2), (3, 8, 5)])
+        sending.cancel()
 
     asyncio.run(run())

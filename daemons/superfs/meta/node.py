@@ -96,6 +96,7 @@ class MetaNode:
         self.background.start(self._expire_sessions(), "session expiry")
         self.background.start(self._forget_sessions(), "ended sessions")
         self.background.start(self.datads.watch_usage(), "usage")
+        self.background.start(self.datads.send_fences(), "fences")
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
@@ -202,7 +203,7 @@ class MetaNode:
             self._world.log.info(
                 "session ended", session=f"{session:#x}", expired=silent_since is not None
             )
-            self.background.start(self.datads.fence(session, epoch), "fence")
+            self.datads.fence(session, epoch)
 
     async def _expire_sessions(self) -> None:
         """Silence counts while this daemon was there to listen: after a pause of its own (it was
