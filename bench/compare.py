@@ -43,6 +43,8 @@ from superfs.cli.bench.shapes import MIB, SHAPES, Job, Phase, Shape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from superfs.cli.bench.workers import Outcome
+
 KINDS: dict[str, type[System]] = {kind.name: kind for kind in (Disk, Floor, MooseFS, SuperFS)}
 
 
@@ -56,16 +58,20 @@ class Cell:
 
 @dataclass(slots=True)
 class Table:
-    """One shape with so many processes: phase and system -> what came out."""
+    """One shape with so many processes: phase and system -> what came out of whole rounds."""
 
     job: Job
     phases: list[Phase] = field(default_factory=list)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
 
-    def cell(self, phase: Phase, system: str) -> Cell:
+    def add(self, phase: Phase, system: str, outcome: Outcome, used: Usage) -> None:
         if phase not in self.phases:
             self.phases.append(phase)
-        return self.cells.setdefault((phase.name, system), Cell())
+        cell = self.cells.setdefault((phase.name, system), Cell())
+        cell.rates.append(outcome.rate)
+        cell.usage.add(used)
+        cell.usage.operations += outcome.ops
+        cell.usage.worker_cpu_s += outcome.cpu_s
 
 
 def main() -> int:
@@ -78,16 +84,11 @@ def main() -> int:
         systems = list(started(stack, work, args.systems))
         describe(args, work, systems)
         tables = [Table(job) for job in jobs(args)]
+        stack.callback(report, tables, [system.name for system in systems], args.json)
         for number in range(args.rounds):
             for table in tables:
                 one_round(table, systems, number)
                 print(".", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
-    names = [system.name for system in systems]
-    for table in tables:
-        show(table, names)
-    if args.json:
-        args.json.write_text(json.dumps([as_json(t) for t in tables], indent=2) + "\n")
     return 0
 
 
@@ -170,17 +171,28 @@ def one_round(table: Table, systems: list[System], number: int) -> None:
             top = system.directory / f"{table.job.shape.name}-{table.job.procs}"
             run = stack.enter_context(Run(dataclasses.replace(table.job, top=top)))
             runs.append((system, run))
+        found = []
         for index, phase in enumerate(runs[0][1].phases()):
             first = (number + index) % len(runs)
             for system, run in runs[first:] + runs[:first]:
-                cell = table.cell(phase, system.name)
-                outcome = run.do(phase, lambda s=system, c=cell: s.watching(c.usage))
-                cell.rates.append(outcome.rate)
-                cell.usage.operations += outcome.ops
-                cell.usage.worker_cpu_s += outcome.cpu_s
+                used = Usage()
+                outcome = run.do(phase, lambda s=system, u=used: s.watching(u))
+                found.append((phase, system.name, outcome, used))
+    for one in found:
+        table.add(*one)
 
 
 # ---- what is printed
+
+
+def report(tables: list[Table], names: list[str], file: Path | None) -> None:
+    """Also of a run that was interrupted: its whole rounds."""
+    print(file=sys.stderr)
+    done = [table for table in tables if table.cells]
+    for table in done:
+        show(table, names)
+    if file is not None:
+        file.write_text(json.dumps([as_json(table) for table in done], indent=2) + "\n")
 
 
 def ratios(table: Table, phase: Phase, ours: str, other: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -66,11 +67,29 @@ class SuperFS(System):
 
     def stop(self) -> None:
         if self._home.exists():
+            self._tell_restarts()
             self._superfs("down", "--dir", self._home)
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def rpcs(self) -> int:
-        return sum(map(_requests, self._metrics()))
+    def rpcs(self) -> int | None:
+        """Of metad and datad. None: one of them does not say, because it has just restarted."""
+        try:
+            return sum(map(_requests, self._metrics()))
+        except OSError as error:
+            print(f"S: metrics could not be read: {error}", file=sys.stderr)
+            return None
+
+    def _tell_restarts(self) -> None:
+        """A daemon that fell over while it was measured is news."""
+        command = [SUPERFS, "status", "--dir", self._home, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            print(f"S: not healthy: {done.stdout}{done.stderr}", file=sys.stderr)
+            return
+        for name, child in json.loads(done.stdout)["supervisor"]["children"].items():
+            if child["restarts"]:
+                log = (self._home / "log" / f"{name}.log").read_text()
+                print(f"S: {name} was restarted:\n{log[-4000:]}", file=sys.stderr)
 
     @property
     def _home(self) -> Path:

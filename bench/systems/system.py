@@ -37,6 +37,12 @@ class Usage:
     fuse: int | None = None
     rpcs: int | None = None
 
+    def add(self, other: Usage) -> None:
+        self.cpu_s += other.cpu_s
+        for name in ("fuse", "rpcs"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, theirs if mine is None else mine + (theirs or 0))
+
 
 class System(ABC):
     name: str  # in columns
