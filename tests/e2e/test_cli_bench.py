@@ -1,18 +1,16 @@
-"""`superfs bench` on a real mount."""
+"""`superfs bench` on a real mount, and bench/compare.py with what needs no peer."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 
 import pytest
 
 from harness.daemon import BIN
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -35,3 +33,19 @@ def test_every_shape_on_the_mount(place: Path) -> None:
     as_root = os.geteuid() == 0 and found["cold_phases_skipped"] is None
     assert (("4k", 1, "read-cold") in results) == as_root
     assert not os.listdir(place)
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "bench" / "compare.py"
+    command: list[str | Path] = [sys.executable, script, "--dir", tmp_path, "--rounds", "1"]
+    command += ["--systems", "ext4,F,S", "--shape", "hard", "--procs", "2", "--files", "10"]
+    command += ["--json", tmp_path / "found.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (table,) = json.loads((tmp_path / "found.json").read_text())
+    cells = {(cell["system"], cell["phase"]): cell for cell in table["phases"]}
+    assert {system for system, _ in cells} == {"ext4", "F", "S"}
+    assert all(cell["operations"] > 0 for cell in cells.values())
+    assert cells["S", "create"]["messages"] >= 20
+    assert "| create " in done.stdout
+    assert os.listdir(tmp_path) == ["found.json"]

@@ -97,6 +97,11 @@ class MemData:
         self.commits += 1
 
 
+class _Background:
+    def call_later(self, _seconds: float, _callback: object) -> None:
+        """Nothing rings: tests release."""
+
+
 class _Writeback:
     def note(self, _file: object) -> None:
         """Nothing ages: tests flush."""
@@ -111,6 +116,7 @@ class MemConnection:
         self.data = MemData()
         self.meta = TruncatingMeta(self.data)
         self.writeback = _Writeback()
+        self.background = _Background()
         self.caller = Caller()
         self.slept = 0
 

@@ -183,3 +183,11 @@ def test_bytes_of_a_removed_file_are_not_missed(client: Client) -> None:
 def test_usage_says_which_starts_there_were() -> None:
     reply = DataReply(usage=data_pb2.UsageReply(boots=[Boot(epoch=1, survived=2)]))
     assert decode_reply(reply.SerializeToString()).usage.boots[0].survived == 2
+
+
+def test_refusing_needs_no_lock(client: Client) -> None:
+    """Another thread may have held it at the moment of a fork."""
+    client.stream._lock.acquire()
+    client.stream.refuse(RuntimeError("after fork"))
+    with pytest.raises(RuntimeError, match="after fork"):
+        client.stream.commit()

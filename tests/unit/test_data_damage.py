@@ -383,23 +383,3 @@ def test_tombstones_are_forgotten_in_time(tmp_path: Path) -> None:
     store.sync()
     assert store.index.cuts() == {}
     store.close()
-
-
-def test_a_start_says_what_it_found_of_the_one_before(tmp_path: Path) -> None:
-    store = datastore.opened(tmp_path / "d")
-    for number in range(3):
-        datastore.write(store, 1, number, b"x")
-    first = store.boot_epoch
-    datastore.kill(store)
-    again = datastore.reopen(tmp_path / "d")
-    assert [boot.survived for boot in again.boots] == [0, 3]
-    assert again.boots[0].epoch == first != again.boot_epoch
-    datastore.write(again, 1, 0, b"y")
-    torn = again.segments.by_number[again.position.segment]
-    datastore.kill(again)
-    with open(torn.path, "r+b") as file:  # the disk never got the last append
-        file.seek(64)
-        file.write(bytes(100))
-    last = datastore.reopen(tmp_path / "d")
-    assert [boot.survived for boot in last.boots] == [0, 3, 3]
-    last.close()

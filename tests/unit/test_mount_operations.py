@@ -276,3 +276,20 @@ async def test_finish_leaves_nothing_behind() -> None:
     stored = w.meta.store.get_inode(ROOT, w.table[entry.st_ino].ino)
     assert stored is not None
     assert stored.size == 4
+
+
+@pytest.mark.allow_log("the last close failed")
+async def test_what_the_last_close_could_not_write_is_given_up() -> None:
+    """Or it would be written later, over what the next who opens the file has written."""
+    w = World()
+    ino = await w.write(b"a", b"x")
+    info = await w.ops.open(ino, os.O_WRONLY, ctx())
+    await w.ops.write(info.fh, 0, b"y")
+    contents = w.table[ino].file.contents
+    contents.fail = FsError(Code.UNAVAILABLE, "away")
+    with pytest.raises(pyfuse3.FUSEError):
+        await w.ops.flush(info.fh)
+    assert contents.is_dirty
+    await w.ops.release(info.fh)
+    assert not contents.is_dirty
+    assert w.table[ino].file is None

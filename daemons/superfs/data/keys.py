@@ -66,8 +66,6 @@ _CHUNK = struct.Struct(">QII")
 _FILE = struct.Struct(">QI")
 _NUMBER = struct.Struct(">Q")
 
-EXTENT_KEY_BYTES = _EXTENT.size
-CHUNK_PREFIX_BYTES = _CHUNK.size
 FILE_PREFIX_BYTES = _FILE.size
 
 

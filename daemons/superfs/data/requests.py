@@ -72,11 +72,23 @@ class Requests:
                 raise FsError(Code.BAD_REQUEST, "a request without a body that is known here")
             begun = self._begin[body](request, access)
         except FsError as error:
+            if error.code is Code.DAMAGED and not isinstance(error, DamagedError):
+                self._damaged(error)  # a segment that is gone: nothing has said so yet
             return self._refused(request.tag, error)
         except OSError as error:
             self._world.fatal(f"the disk failed: {error}; the next start verifies what is on it")
         self._world.failpoints.hit("datad.reply.before")
-        return begun
+        return begun if isinstance(begun, DataReply) else self._later(request.tag, begun)
+
+    async def _later(self, tag: int, answer: Coroutine[Any, Any, DataReply]) -> DataReply:
+        """Never raises: the answers behind it on the stream wait for it."""
+        try:
+            return await answer
+        except FsError as error:
+            return self._refused(tag, error)
+        except Exception as error:
+            self._world.log.exception("request failed")
+            return self._refused(tag, FsError(Code.INTERNAL, type(error).__name__))
 
     def _refused(self, tag: int, error: FsError) -> DataReply:
         self._metrics.refused.labels(error.code.name).inc()
@@ -134,10 +146,7 @@ class Requests:
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, data=data)
 
     async def _read_disk(self, tag: int, plan: ReadPlan) -> DataReply:
-        try:
-            data = await self._fetch(plan)
-        except FsError as error:
-            return self._refused(tag, error)
+        data = await self._fetch(plan)
         return DataReply(tag=tag, boot_epoch=self.boot_epoch, data=data)
 
     async def _fetch(self, plan: ReadPlan) -> bytes:
@@ -150,7 +159,7 @@ class Requests:
         self._metrics.read_bytes.inc(len(data))
         return data
 
-    def _damaged(self, error: DamagedError) -> FsError:
+    def _damaged(self, error: FsError) -> FsError:
         self._metrics.damaged.inc()
         self._world.log.error("damaged data", where=error.detail)
         return error
@@ -170,8 +179,9 @@ class Requests:
                 plan = self._plan(read, access)
                 data = plan.cached(self._scratch)
             except FsError as error:
-                code = self._damaged(error) if isinstance(error, DamagedError) else error
-                result.code = code.code
+                if error.code is Code.DAMAGED:
+                    self._damaged(error)
+                result.code = error.code
                 continue
             if data is None:
                 waiting.append((result, plan))

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from superfs.data.index import Index
     from superfs.data.segments import Blob, OpenFile, Segment
 
+FENCE_KEEP_S = 30 * 86_400
+"""A capability ends with nothing but its fence, and whoever holds one may come back late."""
 BOOTS_MAX = 64
 """Starts that are remembered. A client that has missed more sends everything again."""
 
@@ -186,8 +188,11 @@ class DataStore:
 
     def prune(self) -> None:
         """Forgets tombstones and fences that are too old to matter."""
-        oldest_ns = self.world.clock.now_ns() - int(self.config.tombstone_keep_s * 1e9)
-        self.cuts.prune(oldest_ns, self.config.tombstones_max)
+        now_ns = self.world.clock.now_ns()
+        self.cuts.prune(
+            now_ns - int(self.config.tombstone_keep_s * 1e9), self.config.tombstones_max
+        )
+        oldest_ns = now_ns - FENCE_KEEP_S * 1_000_000_000
         for session, record in list(self.fences.items()):
             if record.since_ns < oldest_ns:
                 del self.fences[session]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -21,7 +22,7 @@ from superfs.meta.background import Background
 from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, what_it_does
 from superfs.meta.chains import Layout
 from superfs.meta.columns import encode_attr
-from superfs.meta.commit import Committer, Room
+from superfs.meta.commit import Committer, Room, full_store_is_no_end
 from superfs.meta.datads import DataDaemons
 from superfs.meta.environment import make_store, open_checked
 from superfs.meta.grace import Grace
@@ -37,7 +38,7 @@ from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from superfs.core.namespace.outcome import FsStat
     from superfs.daemon.statedir import Identity
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from superfs.meta.table import Records
     from superfs.meta.told import Listener
 
+FORGET_EVERY_S = 3600.0
 READ_SLICE_S = 0.005
 """How long a batch of reads may keep the event loop."""
 INODE_BYTES = 1024
@@ -101,7 +103,9 @@ class MetaNode:
             self.reaper.start(group, rows)
         self.background = Background(group)
         self.background.start(self._expire_sessions(), "session expiry")
+        self.background.start(self._forget_sessions(), "ended sessions")
         self.background.start(self.datads.watch_usage(), "usage")
+        self.background.start(self.datads.send_fences(), "fences")
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
@@ -192,8 +196,8 @@ class MetaNode:
         await self._end_session(grant.session_id, None)
 
     def capability(self, grant: Grant, ino: int) -> bytes:
-        """What the client shows to data daemons. A host's is for every inode, a user's for one;
-        it ends with the session, whose epoch it carries."""
+        """What the client shows to data daemons. A host's is for every inode, a user's for one.
+        The fence at the end of the session, whose epoch it carries, takes it back."""
         if (grant.kind == "user" and not ino) or (grant.kind != "user" and ino):
             return b""
         right = Grant(
@@ -230,7 +234,7 @@ class MetaNode:
             self._world.log.info(
                 "session ended", session=f"{session:#x}", expired=silent_since is not None
             )
-            self.background.start(self.datads.fence(session, epoch), "fence")
+            self.datads.fence(session, epoch)
 
     async def _expire_sessions(self) -> None:
         """Silence counts while this daemon was there to listen: after a pause of its own (it was
@@ -239,7 +243,6 @@ class MetaNode:
         lease_timeout_s = self._config.meta.lease_timeout_s
         pause_s = min(1.0, lease_timeout_s / 4)
         now = self._world.clock.monotonic()
-        await self.committer.run(self.sessions.forget_ended)
         while True:
             await asyncio.sleep(pause_s)
             before, now = now, self._world.clock.monotonic()
@@ -250,14 +253,32 @@ class MetaNode:
             self.lessor.tick(now)
             self.grace.tick(now)
             for session in self.sessions.silent_since(now - timeout_s):
-                await self._end_session(session, now - timeout_s)
+                with full_store_is_no_end():
+                    await self._end_session(session, now - timeout_s)
+
+    async def _forget_sessions(self) -> None:
+        """What ended sessions have left, a part at a time: others want the writer too."""
+        sessions, run = self.sessions, self.committer.run
+        while True:
+            with full_store_is_no_end():
+                await run(sessions.release_dead)
+                start = await run(partial(sessions.forget_ended, start=b""))
+                while start:
+                    start = await run(partial(sessions.forget_ended, start=start))
+            await asyncio.sleep(FORGET_EVERY_S)
 
     # ---- operations
 
     def submit(
-        self, grant: Grant, batch: meta_pb2.Batch, listener: Listener | None = None
+        self,
+        grant: Grant,
+        batch: meta_pb2.Batch,
+        listener: Listener | None = None,
+        settles: Callable[[], None] | None = None,
     ) -> asyncio.Future[meta_pb2.BatchReply]:
-        """Takes its place in the order of things at once; the answer comes as a future."""
+        """Takes its place in the order of things at once; the answer comes as a future. `settles`
+        is called when the batch is durable, but its answer has to wait for others: for data
+        daemons, or for those who held leases on what it has changed."""
         check_batch(batch)
         self.sessions.heard(grant.session_id)
         fresh = self._register(grant, batch)
@@ -273,14 +294,17 @@ class MetaNode:
             self.grace.hold(job)
         else:
             self.committer.submit(job)
-        return asyncio.ensure_future(self._finish(job))
+        return asyncio.ensure_future(self._finish(job, settles))
 
     async def execute(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
         return await self.submit(grant, batch)
 
     def _register(self, grant: Grant, batch: meta_pb2.Batch) -> set[int]:
-        """What the batch opens, before it is read; what of it was not open already."""
-        fresh = set()
+        """What the batch opens, before it is read; what of it was not open already. A session
+        that is not known here, new or ended, has to pass the writer first."""
+        fresh: set[int] = set()
+        if self.sessions.get(grant.session_id) is None:
+            return fresh
         for op in batch.ops:
             if op.WhichOneof("verb") == "open":
                 ino = op.open.inode.ino
@@ -292,12 +316,15 @@ class MetaNode:
                     fresh.add(ino)
         return fresh
 
-    async def _finish(self, job: BatchJob) -> meta_pb2.BatchReply:
+    async def _finish(
+        self, job: BatchJob, settles: Callable[[], None] | None
+    ) -> meta_pb2.BatchReply:
         reply = await job.future
-        if job.telling.pending is not None:
-            await job.telling.pending
-        if not job.waits:
-            return reply
+        pending = job.telling.pending
+        if settles is not None and (pending is not None or job.waits):
+            settles()
+        if pending is not None:
+            await pending
         for index, debts in job.waits.items():
             for debt in debts:
                 attr = await self.reaper.settled(debt)
@@ -323,7 +350,7 @@ class MetaNode:
                     if self.sessions.has_ended(rows, grant.session_id):
                         error = FsError(Code.SESSION_EXPIRED, "the session has ended")
                         reply.results.extend(failure(error) for _ in ops[done:])
-                        return reply
+                        done = len(ops)
                     tell = telling if self.lessor.needs(telling, reply.commit) else None
                     run = Operations(self._parts, grant, txn, fresh, tell, room)
                     while done < len(ops):
@@ -336,6 +363,7 @@ class MetaNode:
                 self._world.fatal(f"the store cannot be read: {error}")
             self.lessor.grant(telling)
             if done == len(ops):
+                self.opens.take_back(grant.session_id, fresh)
                 await self.lessor.ready(telling, reply.commit)
                 reply.leases.extend(telling.granted)
                 return reply

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from superfs.core.attrs import unpack_attr
 from superfs.core.errors import Code, FsError
-from superfs.meta import fsck
+from superfs.core.ids import FIRST_DATA_GENERATION
+from superfs.meta import fsck, keys, records
 from superfs.meta.keys import Table
 from superfs.meta.sessionstream import SessionStream
 from superfs.rpc.server import grant_of
 from superfs.v1 import common_pb2, meta_pb2, meta_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from superfs.core.tokens import Grant
@@ -82,6 +83,20 @@ class MetaService(meta_pb2_grpc.MetaServicer):
                 if not start:
                     break
                 await asyncio.sleep(0)
+        for found in self._reserved():
+            yield _columns(found)
+
+    def _reserved(self) -> list[list[tuple[int, int, int]]]:
+        """Numbers under which somebody may be writing a file that has no name yet, by runs."""
+        with self._node.environment.reading() as rows:
+            runs = [
+                (keys.parse_id(key), records.unpack_run(record).first)
+                for key, record in rows.scan(Table.RESERVED, b"")
+            ]
+        return [
+            [(ino, FIRST_DATA_GENERATION, 0) for ino in range(first, last + 1)]
+            for last, first in runs
+        ]
 
     def _list(self, table: Table, start: bytes) -> tuple[meta_pb2.DataList, bytes]:
         """Up to some entries from `start`, and where to go on (b"": that was all)."""
@@ -95,12 +110,16 @@ class MetaService(meta_pb2_grpc.MetaServicer):
                 attr = unpack_attr(record)
                 if attr.data_generation and attr.chains:
                     found.append((attr.ino, attr.data_generation, attr.size))
-        count = len(found)
-        return meta_pb2.DataList(
-            inos=struct.pack(f"<{count}Q", *(f[0] for f in found)),
-            generations=struct.pack(f"<{count}I", *(f[1] for f in found)),
-            sizes=struct.pack(f"<{count}Q", *(f[2] for f in found)),
-        ), after
+        return _columns(found), after
+
+
+def _columns(found: Sequence[tuple[int, int, int]]) -> meta_pb2.DataList:
+    count = len(found)
+    return meta_pb2.DataList(
+        inos=struct.pack(f"<{count}Q", *(f[0] for f in found)),
+        generations=struct.pack(f"<{count}I", *(f[1] for f in found)),
+        sizes=struct.pack(f"<{count}Q", *(f[2] for f in found)),
+    )
 
 
 def _only_trusted(grant: Grant) -> None:

@@ -1,17 +1,20 @@
 """One Session stream: batches begin in the order they came, answers go out as they are ready.
 
-What comes is read on even while 64 batches wait for their answers: the acknowledgement that they
-wait for may be the next message, of this client or of one that waits for this client's.
+What comes is read on even while 64 batches are under way: the acknowledgement that they wait for
+may be the next message, of this client or of one that waits for this client's. A batch that is
+durable and waits only for others makes room for the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import MIB
+from superfs.core.limits import MIB, REPLY_WINDOW_OPS
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
@@ -26,6 +29,15 @@ WAITING_BATCHES_MAX = 1024
 """and so does, behind so many or"""
 WAITING_BYTES_MAX = 32 * MIB
 """so much, whatever else the client sends."""
+SETTLING_MAX = REPLY_WINDOW_OPS
+"""Beside these: batches that are durable and wait for others: a data daemon may be away long."""
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A batch: whether it is one that settles, and so takes no room."""
+
+    settling: bool = False
 
 
 class SessionStream:
@@ -44,6 +56,7 @@ class SessionStream:
         self._group = group
         self._writing = asyncio.Lock()
         self._running = 0
+        self._settling = 0
         self._waiting: deque[tuple[meta_pb2.Batch, int]] = deque()
         self._waiting_bytes = 0
         self._has_room = asyncio.Event()
@@ -116,10 +129,27 @@ class SessionStream:
 
     def _begin(self, batch: meta_pb2.Batch) -> None:
         self._running += 1
-        self._group.create_task(self._answer(self._node.submit(self._grant, batch, self)))
+        under_way = _UnderWay()
+        answer = self._node.submit(self._grant, batch, self, partial(self._settles, under_way))
+        self._group.create_task(self._answer(answer, under_way))
 
-    async def _answer(self, answer: asyncio.Future[meta_pb2.BatchReply]) -> None:
+    def _settles(self, under_way: _UnderWay) -> None:
+        if self._settling < SETTLING_MAX:
+            under_way.settling = True
+            self._settling += 1
+            self._leave()
+
+    async def _answer(
+        self, answer: asyncio.Future[meta_pb2.BatchReply], under_way: _UnderWay
+    ) -> None:
         await self._write(meta_pb2.SessionReply(batch=await answer))
+        if under_way.settling:
+            self._settling -= 1
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """One that is under way makes room."""
         self._running -= 1
         if self._waiting:
             batch, size = self._waiting.popleft()

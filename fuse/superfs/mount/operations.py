@@ -246,7 +246,7 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return await self._s.xattrs.names(self._m.named(inode))
+        return await self._s.xattrs.names(self._m.named(inode), ctx.uid)
 
     @served
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:

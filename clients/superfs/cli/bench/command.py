@@ -48,8 +48,7 @@ def bench(
 ) -> None:
     """Measure a directory on any file system: small files, big files, a training job's reads.
 
-    Makes its files in DIR and removes them. Reads marked cold come after the kernel has dropped its
-    caches, which only root may have it do."""
+    Makes its files in DIR and removes them. Cold phases need root: the kernel drops its caches."""
     from superfs.cli.bench import caches
 
     chosen = [_shape(name) for name in shapes.split(",")]
