@@ -16,7 +16,8 @@ from superfs.meta.chains import Layout
 from superfs.meta.keys import Table
 from superfs.meta.service import MetaService
 from superfs.v1 import data_pb2
-from unit.meta_node import BRIEF, (
+from unit.meta_node import (
+    BRIEF,
     CHAINS,
     ROOT,
     FakeDataDaemons,
