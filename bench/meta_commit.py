@@ -28,7 +28,8 @@ from superfs.core.tokens import Authority, Grant
 from superfs.daemon.statedir import Identity
 from superfs.daemon.world import World
 from superfs.meta.config import MetaConfig, MetadCommon, MetadConfig
-from superfs.meta.node import MetaNode, make_empty
+from superfs.meta.founding import make_empty
+from superfs.meta.node import MetaNode
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from superfs.core.tokens import Authority
 from superfs.daemon.statedir import Identity
 from superfs.daemon.world import World
 from superfs.meta.environment import Environment, make_store
+from superfs.meta.founding import Founding
 from superfs.meta.memstore import MemStore
-from superfs.meta.node import Founding
 from superfs.meta.store import LmdbTxn
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from superfs.daemon.statedir import Identity
 from superfs.daemon.world import World
 from superfs.meta.chains import Layout
 from superfs.meta.config import MetaConfig, MetadCommon, MetadConfig
+from superfs.meta.founding import make_empty
 from superfs.meta.fsck import check_store
-from superfs.meta.node import MetaNode, make_empty
+from superfs.meta.node import MetaNode
 from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 

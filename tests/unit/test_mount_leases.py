@@ -268,7 +268,8 @@ async def test_a_recall_while_a_question_is_under_way() -> None:
 
         async def slow(*args: object, **options: object) -> object:
             outcome = await find(*args, **options)
-            recalls._recall(message(b"a", inos=(outcome.attr.ino,)), Acks())  # type: ignore[union-attr]
+            assert outcome.attr is not None
+            recalls._recall(message(b"a", inos=(outcome.attr.ino,)), Acks())
             return outcome
 
         w.meta.find_name = slow  # type: ignore[method-assign,assignment]

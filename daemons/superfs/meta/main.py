@@ -10,7 +10,8 @@ from superfs.daemon.statedir import Identity, read_identity, write_identity
 from superfs.meta.chains import Layout
 from superfs.meta.config import MetadConfig
 from superfs.meta.environment import ROLE
-from superfs.meta.node import MetaNode, make_empty
+from superfs.meta.founding import make_empty
+from superfs.meta.node import MetaNode
 from superfs.meta.records import FORMAT_VERSION
 from superfs.meta.service import MetaService
 from superfs.v1 import cluster_pb2, meta_pb2_grpc

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 import lmdb
 
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import SLOT_SHIFT
 from superfs.core.limits import PROTOCOL_VERSION
-from superfs.core.namespace.make_root import make_root
 from superfs.core.tokens import Grant, Purpose
 from superfs.meta.background import Background
 from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, what_it_does
@@ -24,7 +22,7 @@ from superfs.meta.chains import Layout
 from superfs.meta.columns import encode_attr
 from superfs.meta.commit import Committer, Room, full_store_is_no_end
 from superfs.meta.datads import DataDaemons
-from superfs.meta.environment import make_store, open_checked
+from superfs.meta.environment import open_checked
 from superfs.meta.grace import Grace
 from superfs.meta.keys import Table
 from superfs.meta.lessor import Lessor
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
     from superfs.daemon.world import World
     from superfs.meta.config import MetadConfig
     from superfs.meta.records import Debt
-    from superfs.meta.table import Records
     from superfs.meta.told import Listener
 
 FORGET_EVERY_S = 3600.0
@@ -390,36 +387,3 @@ class MetaNode:
 def check_session(grant: Grant) -> None:
     if not grant.session_id:
         raise FsError(Code.FORBIDDEN, "a token without a session changes nothing")
-
-
-def make_empty(config: MetadConfig, identity: Identity, world: World) -> None:
-    """An empty file system. The root belongs to the daemon of its slot; here that is the one."""
-
-    def populate(rows: Records) -> None:
-        txn = LmdbTxn(rows, Founding(world), writable=True, room_bytes=1 << 40)
-        make_root(txn)
-        txn.finish()
-
-    make_store(config.daemon.state_dir, identity, config.meta.map_initial_bytes, populate)
-
-
-class Founding:
-    """What the first transaction of a store asks: there is nobody else yet."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def now_ns(self) -> int:
-        return self._world.clock.now_ns()
-
-    def owns(self, slot: int) -> bool:
-        return slot < 1 << (64 - SLOT_SHIFT)
-
-    def available_chains(self) -> Sequence[int]:
-        return ()
-
-    def chains_per_file(self) -> int:
-        return 1
-
-    def open_sessions(self, ino: int) -> Iterable[int]:
-        return ()
