@@ -8,6 +8,11 @@
     stamps    who reads a stamp sees the last one whose writer had closed the file, or a later one
 
 The verbs are those of hammer.py. `check` says what is wrong, in words.
+
+Two things Linux decides above the file system, by names that it holds. A rename between names that
+it has found to be of one file does nothing, and it finds one name after the other: next to another
+rename, that may have been one file after all. And EEXIST needs no question where it believes in
+the name: `late_ns` says how long after a removal was acknowledged it may do so.
 """
 
 from __future__ import annotations
@@ -20,8 +25,10 @@ from harness.history import FOREVER, Op
 from harness.linearizable import Search, State, Step, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
+
+    Does = Callable[[State], Sequence[State]]
 
 RECORD_BYTES = 16
 ANY = "any"
@@ -36,6 +43,7 @@ def check(
     *,
     fixed: Iterable[str] = (),
     allowed: Iterable[tuple[str, str]] = (),
+    late_ns: int = 0,
 ) -> list[str]:
     """`names`: none of them exists at the beginning. `fixed`: these stay all the time. `allowed`:
     verbs and the errors that they may meet, without anything done."""
@@ -49,7 +57,7 @@ def check(
     ]
     usable = [op for op in known if op.answer[0] in fine or op.unsure]
     usable = [op for op in usable if not _says_nothing(op)]
-    wrong += check_names(usable, names, frozenset(fixed))
+    wrong += check_names(usable, names, frozenset(fixed), late_ns)
     wrong += check_modes(usable)
     wrong += check_appends(usable)
     wrong += check_stamps(usable)
@@ -63,7 +71,9 @@ def _says_nothing(op: Op) -> bool:
 # ---- names
 
 
-def check_names(ops: Iterable[Op], names: Iterable[str], fixed: frozenset[str]) -> list[str]:
+def check_names(
+    ops: Iterable[Op], names: Iterable[str], fixed: frozenset[str], late_ns: int
+) -> list[str]:
     known = [op for op in ops if op.verb in ONE_NAME | TWO_NAMES | {"list"}]
     wrong: list[str] = []
     group_of = _groups(known, names)
@@ -80,8 +90,11 @@ def check_names(ops: Iterable[Op], names: Iterable[str], fixed: frozenset[str]) 
             group = group_of[op.args[0]]
             step = _step(op, members[group])
             if step is not None:
+                if step.op.verb in TWO_NAMES or op.answer[0] == "EEXIST":
+                    step.early = late_ns
                 steps[group].append(step)
     for group, inside in members.items():
+        _may_do_nothing(steps[group])
         found = Search(steps[group], (None,) * len(inside)).run()
         if found is not None:
             wrong.append(f"names {inside}: {found}")
@@ -141,27 +154,27 @@ def _sees(at: int, ino: int) -> Callable[[State], bool]:
     return sees
 
 
-def _does(op: Op, at: list[int]) -> Callable[[State], State | None]:
+def _does(op: Op, at: list[int]) -> Does:
     told: Value = op.answer[1] if op.ok and op.verb == "create" else None
     made: Value = told or f"of {op.client}@{op.invoked}"
 
-    def create(state: State) -> State | None:
-        return _with(state, at[0], made) if state[at[0]] is None else None
+    def create(state: State) -> Sequence[State]:
+        return [_with(state, at[0], made)] if state[at[0]] is None else []
 
-    def unlink(state: State) -> State | None:
-        return _with(state, at[0], None) if state[at[0]] is not None else None
+    def unlink(state: State) -> Sequence[State]:
+        return [_with(state, at[0], None)] if state[at[0]] is not None else []
 
-    def rename(state: State) -> State | None:
+    def rename(state: State) -> Sequence[State]:
         old, new = at
         if state[old] is None or (op.verb == "noreplace" and state[new] is not None):
-            return None
-        return _with(_with(state, new, state[old]), old, None)
+            return []
+        return [_with(_with(state, new, state[old]), old, None)]
 
-    def exchange(state: State) -> State | None:
+    def exchange(state: State) -> Sequence[State]:
         one, other = at
         if state[one] is None or state[other] is None:
-            return None
-        return _with(_with(state, one, state[other]), other, state[one])
+            return []
+        return [_with(_with(state, one, state[other]), other, state[one])]
 
     return {
         "create": create,
@@ -170,6 +183,26 @@ def _does(op: Op, at: list[int]) -> Callable[[State], State | None]:
         "noreplace": rename,
         "exchange": exchange,
     }[op.verb]
+
+
+def _may_do_nothing(steps: list[Step]) -> None:
+    """Renames that met another one of one of their names."""
+    renames = [step for step in steps if step.op.verb in TWO_NAMES and step.does is not None]
+    for step in renames:
+        for other in renames:
+            meets = (
+                other is not step
+                and other.op.invoked < step.answered
+                and step.op.invoked - step.early < other.answered
+                and not set(step.op.args).isdisjoint(other.op.args)
+            )
+            if meets and step.does is not None:
+                step.does = _or_nothing(step.does)
+                break
+
+
+def _or_nothing(does: Does) -> Does:
+    return lambda state: (*does(state), state)
 
 
 def _with(state: State, at: int, value: Value) -> State:
@@ -191,8 +224,8 @@ def check_modes(ops: Iterable[Op]) -> list[str]:
     return [complaint for complaint in found if complaint is not None]
 
 
-def _always(value: int) -> Callable[[State], State]:
-    return lambda _state: (value,)
+def _always(value: int) -> Does:
+    return lambda _state: ((value,),)
 
 
 def _is(value: int) -> Callable[[State], bool]:

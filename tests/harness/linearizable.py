@@ -25,11 +25,13 @@ CONFIGURATIONS_MAX = 100_000
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """Exactly one of `sees` (it changes nothing) and `does` (None: not possible in this state)."""
+    """Exactly one of `sees` (it changes nothing) and `does` (what may come of it in this state).
+    `early`: by how many ns before its beginning it may have happened."""
 
     op: Op
     sees: Callable[[State], bool] | None = None
-    does: Callable[[State], State | None] | None = None
+    does: Callable[[State], Sequence[State]] | None = None
+    early: int = 0
 
     @property
     def answered(self) -> int:
@@ -49,7 +51,7 @@ class Search:
 
     def run(self) -> str | None:
         """None, or the first operation that no order explains."""
-        events = [(step.op.invoked, 0, i) for i, step in enumerate(self._steps)]
+        events = [(step.op.invoked - step.early, 0, i) for i, step in enumerate(self._steps)]
         events += [
             (step.answered, 1, i) for i, step in enumerate(self._steps) if step.answered != FOREVER
         ]
@@ -93,13 +95,11 @@ class Search:
             for other, step in self._under_way.items():
                 if step.does is None or done >> other & 1:
                     continue
-                after = step.does(state)
-                if after is None:
-                    continue
-                following = (after, self._look(after, done | 1 << other))
-                if following not in tried:
-                    tried.add(following)
-                    todo.append(following)
+                for after in step.does(state):
+                    following = (after, self._look(after, done | 1 << other))
+                    if following not in tried:
+                        tried.add(following)
+                        todo.append(following)
             assert len(tried) <= CONFIGURATIONS_MAX, "too much at the same time to be checked"
         self._configurations = left
         self._slots[slot] = None

@@ -244,3 +244,16 @@ def test_an_access_time_is_no_news(tmp_path: Path) -> None:
             assert not reader.told
 
     asyncio.run(run())
+
+
+def test_what_a_stream_before_asked_for_is_news_to_the_session(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            before, after = LeaseClient(node, 1), LeaseClient(node, 1)
+            await before.hello()
+            await after.hello()
+            await after.granted(lookup=A)
+            await before.ask(before.op(create=NEW))
+            assert b"a" in (after.heard()[TOP] or ())
+
+    asyncio.run(run())

@@ -207,10 +207,11 @@ class Lessor:
         )
 
     def _news(self, jobs: Sequence[Job], touched: Sequence[Touched]) -> dict[int, News]:
-        """By session. What a session did itself is no news to it, unless it is too hot."""
+        """By session. What it asked for itself is no news to it, if it still listens where it
+        asked: on a stream before, it may have given up waiting for the answer."""
         by_lease: dict[int, dict[int, set[Thing]]] = {}
         for job, things in zip(jobs, touched, strict=True):
-            session = job.telling.session if job.telling is not None else 0
+            session = self._asker(job.telling)
             for lease, thing in things:
                 if lease in self.leases:
                     by_lease.setdefault(lease, {}).setdefault(session, set()).add(thing)
@@ -228,6 +229,12 @@ class Lessor:
                     news = set().union(*(t for s, t in by_session.items() if s != holder))
                 found.setdefault(holder, {})[lease] = news
         return found
+
+    def _asker(self, telling: Telling | None) -> int:
+        tenant = self._tenants.get(telling.session) if telling is not None else None
+        if telling is None or tenant is None or tenant.listener is not telling.listener:
+            return 0
+        return telling.session
 
     def _push(self, session: int, news: News) -> None:
         slow = self.recalls.is_slow(session)

@@ -128,6 +128,8 @@ class SessionStream:
             self._has_room.clear()
 
     def _begin(self, batch: meta_pb2.Batch) -> None:
+        if self._over is not None:
+            raise self._over
         self._running += 1
         under_way = _UnderWay()
         answer = self._node.submit(self._grant, batch, self, partial(self._settles, under_way))

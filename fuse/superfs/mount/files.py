@@ -61,14 +61,14 @@ class Files:
         attr = self._m.known_attr(node)
         if attr is None or flags & os.O_TRUNC or self._m.opens.is_leaving(node):
             return None
-        return self._attach(node, attr, flags, caller)
+        return self.attach(node, attr, flags, caller)
 
     async def open(self, node: Node, flags: int, caller: Caller) -> FileHandle:
         attr = await self._m.attr(node)
         while self._m.opens.is_leaving(node):
             await self._m.opens.left(node)
             attr = await self._m.attr(node)
-        handle = self._attach(node, attr, flags, caller)
+        handle = self.attach(node, attr, flags, caller)
         try:
             if flags & os.O_TRUNC:
                 await self._cut(handle)
@@ -83,7 +83,7 @@ class Files:
         handle.node.encoded = None
         await self._drop_privileges(handle)
 
-    def _attach(self, node: Node, attr: Attr, flags: int, caller: Caller) -> FileHandle:
+    def attach(self, node: Node, attr: Attr, flags: int, caller: Caller) -> FileHandle:
         if not stat.S_ISREG(attr.mode):
             raise FsError(Code.IS_DIRECTORY if attr.is_dir else Code.INVALID, "open")
         file = node.file

@@ -170,7 +170,17 @@ class Mounted:
         except FsError as error:
             if error.code in (Code.STALE, Code.NOT_FOUND):
                 self.cache.drop_attr(node)
+                if node.file is not None and node.attr is not None:
+                    return self._left_open(node, node.attr)
                 raise FsError(Code.STALE, error.detail) from None
             raise
         assert outcome.attr is not None
         return outcome.attr if node.file is None else node.file.attr
+
+    def _left_open(self, node: Node, attr: Attr) -> Attr:
+        """Another client has removed it. Whoever has it open may still ask, above all the kernel
+        in the middle of open(O_CREAT), which would make the file once more."""
+        attr = attr.copy()
+        attr.nlink = 0
+        self.cache.bury(node, attr)
+        return attr if node.file is None else node.file.attr

@@ -94,8 +94,10 @@ class Services:
         attr = node.attr
         assert attr is not None
         if new:
-            flags &= ~os.O_TRUNC
-        elif attr.is_symlink:
+            # Nothing is asked: if somebody has removed it by now, that came after the open.
+            handle = self.files.attach(node, attr, flags, caller)
+            return self.mounted.nodes.count(node), handle
+        if attr.is_symlink:
             raise FsError(Code.STALE, "another client was faster: look again")
         handle = await self.files.open(node, flags, caller)
         return self.mounted.nodes.count(node), handle
