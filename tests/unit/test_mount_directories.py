@@ -11,6 +11,7 @@ import pytest
 from harness.memmount import TOP, World, ctx, errno_of
 from superfs.core.ids import ROOT, ROOT_GENERATION, directory_id
 from superfs.core.namespace.txn import Ref
+from superfs.mount import names
 
 
 async def test_a_removed_directory_number_is_skipped_while_known() -> None:
@@ -98,7 +99,10 @@ async def test_a_second_reader_is_served_from_memory() -> None:
     assert w.meta.calls["read_dir"] == 2
 
 
-async def test_who_looks_up_name_after_name_is_answered_ahead() -> None:
+async def test_who_looks_up_name_after_name_is_answered_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(names, "MISSES_MAX", 1 << 30)  # as if it were too big to be learned whole
     w = World()
     for i in range(300):
         await w.write(b"f%03d" % i, b"")

@@ -259,6 +259,20 @@ async def test_a_new_directory_is_known_to_be_empty() -> None:
         assert w.meta.calls["lookup"] == w.meta.calls["read_dir"] == 0
 
 
+async def test_a_directory_that_is_asked_about_again_and_again_is_learned_whole() -> None:
+    async with leased() as (w, _):
+        for i in range(9):
+            await w.write(b"%d" % i, b"")
+        w.services.mounted.cache.__init__()  # type: ignore[misc]
+        w.meta.calls.clear()
+        for i in range(9):
+            await w.ops.lookup(TOP, b"%d" % i, ctx())
+        with pytest.raises(pyfuse3.FUSEError):
+            await w.ops.lookup(TOP, b"none", ctx())
+        assert sum(w.meta.calls.values()) == 4
+        assert w.meta.calls["read_dir"] == 1
+
+
 async def test_a_recall_while_a_question_is_under_way() -> None:
     """The answer is given, and not kept."""
     async with leased() as (w, recalls):

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 RENAME_EXCHANGE = 2
 WALK_STEPS = 4
 WALK_WIDTH_MIN, WALK_WIDTH_MAX = 32, 1024
+MISSES_MAX = 3
+"""After so many names of one directory that had to be asked, the directory is asked for whole,"""
+WHOLE_ENTRIES_MAX = 1024
+"""if that is not more than one message;"""
+MISSES_FORGIVEN = 61
+"""and not again before so many more: it may be too big, or too busy for a lease."""
 
 
 class Names:
@@ -43,6 +49,13 @@ class Names:
         return node if now < node.lease.until else None
 
     async def lookup(self, parent: Node, name: bytes) -> Node:
+        parent.misses += 1
+        if parent.misses > MISSES_MAX:
+            parent.misses -= MISSES_FORGIVEN
+            await self._learn_whole(parent)
+            node = self.cached(parent, name)
+            if node is not None:
+                return node
         walk = parent.walk
         if walk is not None and walk.steps >= WALK_STEPS and name > walk.last:
             node = await self._lookup_ahead(parent, name, walk)
@@ -60,6 +73,22 @@ class Names:
             walk.last = name
             walk.steps += 1
         return self._found(parent, name, outcome.attr, grant, changes)
+
+    async def _learn_whole(self, parent: Node) -> None:
+        m, changes = self._m, parent.changes
+        try:
+            outcome, grant = await m.consult(m.meta.read_dir(parent.ref, limit=WHOLE_ENTRIES_MAX))
+        except FsError:
+            return  # the look-up itself will tell
+        entries: dict[bytes, Node | None] = {
+            entry.name: self._found(parent, entry.name, entry.attr, grant, changes)
+            for entry in outcome.entries
+        }
+        if not outcome.more:
+            above = parent.number
+            if parent is not m.nodes.root:
+                above = m.nodes.number_of(outcome.number)
+            m.cache.keep_listing(parent, Listing(entries, above, grant.names(parent.ino)), changes)
 
     async def _lookup_ahead(self, parent: Node, name: bytes, walk: Walk) -> Node | None:
         """Somebody goes through a directory name by name, in the order of its listing: the names

@@ -61,6 +61,7 @@ class Node:
     pages_of: tuple[int, int, int, int] | None = None  # which contents the kernel's pages show
     parent: int = 0  # a directory's, as far as we know
     atime_ns: int = 0  # a read here that the server has not been told of
+    misses: int = 0  # names of this directory that had to be asked
     walk: Walk | None = None  # of this directory, by somebody who looks up name after name
     readers: list[Snapshot] | None = None  # of this directory, under way
 
