@@ -6,7 +6,7 @@ what reaches this file is one of three things:
 
 * `Spoiled`: an operation failed after it had changed something. The transaction is given up and
   all its jobs run again; the job has noted the result of the spoiler and does not run it again.
-* the map is full: it grows by a step; where the disk has none, the jobs run again without room,
+* the map is full, or a rule finds too little room: it grows by a step; where the disk has none, the jobs run again without room,
   in which the rules only remove and shrink.
 * anything else of LMDB or the disk: nobody knows any more what a later commit would make durable
   (the kernel forgets a failed write). The process ends at once, status 75; the next start checks.
@@ -208,17 +208,20 @@ class Committer:
         if self.free_bytes < self._room.grow_below_bytes:
             self._grow()
         self.busy = True
-        full = False
+        full, may_grow = False, True
         while True:
             try:
                 with self._metrics.commit_seconds.time():
-                    done = self._transaction(jobs, full)
+                    done = self._transaction(jobs, full, may_grow)
                 break
             except Spoiled:
                 self.respoiled += 1
                 self._metrics.spoiled.inc()
             except lmdb.MapFullError:
                 if self._grow():
+                    continue
+                if may_grow:
+                    may_grow = False  # rules that find no room say so
                     continue
                 if full and len(jobs) > 1:
                     for job in jobs:
@@ -234,10 +237,14 @@ class Committer:
         self._metrics.commit_operations.observe(sum(job.weight for job in jobs))
         self._call(self._committed, jobs, done)
 
-    def _transaction(self, jobs: Sequence[Job], full: bool) -> LmdbTxn:
+    def _transaction(self, jobs: Sequence[Job], full: bool, may_grow: bool) -> LmdbTxn:
         with self._environment.begin() as writing:
             txn = LmdbTxn(
-                writing.rows, self._outside, writable=True, room_bytes=self._room_of(writing.rows)
+                writing.rows,
+                self._outside,
+                writable=True,
+                room_bytes=self._room_of(writing.rows),
+                may_grow=may_grow,
             )
             if full:
                 txn.close_room()

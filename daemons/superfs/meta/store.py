@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import lmdb
+
 from superfs.core.attrs import Attr, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import (
@@ -49,15 +51,23 @@ class Outside(Protocol):
 
 
 class LmdbTxn:
-    """`room_bytes`: what may still be written before the reserve is touched."""
+    """`room_bytes`: what may still be written before the reserve is touched. `may_grow`: a rule
+    that wants more ends the transaction with MapFullError, for a larger map."""
 
     def __init__(
-        self, rows: Records, outside: Outside, *, writable: bool = False, room_bytes: int = 0
+        self,
+        rows: Records,
+        outside: Outside,
+        *,
+        writable: bool = False,
+        room_bytes: int = 0,
+        may_grow: bool = False,
     ) -> None:
         self.rows = rows
         self._outside = outside
         self._writable = writable
         self._room_bytes = room_bytes
+        self._may_grow = may_grow
         self._now_ns = rows.state.time_ns
         self._commit = rows.state.commit + 1
         self._directories: dict[int, Directory | None] = {}
@@ -98,7 +108,10 @@ class LmdbTxn:
         self._now_ns = max(self._outside.now_ns(), self._now_ns + 1)
 
     def has_room(self, bytes_wanted: int) -> bool:
-        return self.rows.bytes_written + bytes_wanted < self._room_bytes
+        fits = self.rows.bytes_written + bytes_wanted < self._room_bytes
+        if not fits and self._may_grow:
+            raise lmdb.MapFullError("a rule wants more room")
+        return fits
 
     def finish(self) -> None:
         """Writes what was held back. The last call before the commit."""
