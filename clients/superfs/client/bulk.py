@@ -43,6 +43,8 @@ WIDTH = 16
 """Directories worked on at once."""
 WALK_WIDTH = 32
 NAMES_A_CALL = 512
+CONTENTS_A_CALL = 256
+"""Names asked for in one operation, without and with their contents: a message each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,12 @@ async def _entries(
         for place, entry in zip(places, outcome.entries, strict=True):
             found[place] = entry if entry.code is Code.OK else FsError(entry.code)
 
+    names_a_call = CONTENTS_A_CALL if inline_max else NAMES_A_CALL
+
     def calls() -> Iterable[Coroutine[Any, Any, None]]:
         for parent, group in groups.items():
-            for start in range(0, len(group.names), NAMES_A_CALL):
-                part = slice(start, start + NAMES_A_CALL)
+            for start in range(0, len(group.names), names_a_call):
+                part = slice(start, start + names_a_call)
                 yield ask(parent, group.names[part], group.places[part])
 
     await run_bounded(calls(), WIDTH)

@@ -53,7 +53,7 @@ class Dispatch:
         who = self._encode_caller(caller or self._router.caller)
         fields: dict[str, Any] = {call.verb: call.body}
         op = meta_pb2.Op(caller=who, **fields)
-        return OpItem(op, mutates=call.mutates, lane=lane)
+        return OpItem(op, mutates=call.mutates, lane=lane, answer_bytes=call.answer_bytes)
 
     def _encode_caller(self, caller: Caller) -> meta_pb2.Caller:
         message = self._callers.get(caller)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 4
 """Of the reads of one batch. The answers to mutations are about as long as their requests."""
+ANSWER_SPARE_BYTES = (MESSAGE_BYTES_MAX - ANSWER_BYTES_MAX) // 2
+"""So much more the last of them may take; the first one, alone, always fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,18 @@ class Operations:
             else:
                 raise FsError(Code.BAD_REQUEST, "an operation without a verb")
             result = encode_outcome(outcome)
+            size = result.ByteSize()
+            if size > self.room + ANSWER_SPARE_BYTES:
+                raise FsError(Code.BUSY, "the answer does not fit any more: ask again")
         except FsError as error:
             result = failure(error)
+            size = result.ByteSize()
         except lmdb.Error:
             raise
         except Exception:
             result = self._unexpected(name)
-        self.room -= result.ByteSize()
+            size = result.ByteSize()
+        self.room -= size
         self._count(name, result.code)
         return result
 
