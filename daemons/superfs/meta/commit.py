@@ -6,8 +6,8 @@ what reaches this file is one of three things:
 
 * `Spoiled`: an operation failed after it had changed something. The transaction is given up and
   all its jobs run again; the job has noted the result of the spoiler and does not run it again.
-* the map is full, or a rule finds too little room: it grows by a step; where the disk has none, the jobs run again without room,
-  in which the rules only remove and shrink.
+* the map is full, or a rule finds too little room: it grows by a step; where the disk has none, the
+  jobs run again without room, in which the rules only remove and shrink.
 * anything else of LMDB or the disk: nobody knows any more what a later commit would make durable
   (the kernel forgets a failed write). The process ends at once, status 75; the next start checks.
 """
