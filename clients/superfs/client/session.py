@@ -72,9 +72,7 @@ class OpItem(Item[tuple[meta_pb2.Result, int]]):
 
     __slots__ = ("answer_bytes", "mutates", "op", "session", "size")
 
-    def __init__(
-        self, op: meta_pb2.Op, *, mutates: bool, lane: int, answer_bytes: int = 0
-    ) -> None:
+    def __init__(self, op: meta_pb2.Op, *, mutates: bool, lane: int, answer_bytes: int = 0) -> None:
         super().__init__(lane)
         self.answer_bytes = answer_bytes
         self.op = op

@@ -288,11 +288,16 @@ class LmdbTxn:
         return file_id(slot, first)
 
     def new_generation(self, slot: int) -> Generation:
+        return self.new_generations(slot, 1)
+
+    def new_generations(self, slot: int, count: int) -> Generation:
+        """The first of `count` consecutive ones."""
         counter = self._counter(slot)
-        if counter.generation > GENERATION_MAX:
+        first = counter.generation
+        if first + count - 1 > GENERATION_MAX:
             raise FsError(Code.NO_SPACE, f"slot {slot} has no generations left")
-        counter.generation += 1
-        return Generation(counter.generation - 1)
+        counter.generation += count
+        return Generation(first)
 
     def new_data_generation(self, slot: int) -> DataGeneration:
         counter = self._counter(slot)

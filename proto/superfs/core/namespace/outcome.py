@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superfs.core.errors import Code
 
@@ -46,3 +46,5 @@ class Outcome:
     capability: bytes = b""
     entries: list[Entry] = field(default_factory=list)
     fs_stat: FsStat | None = None
+    listing: Any = None
+    """`entries` as the columns that go over the wire, where a daemon has made them outright."""
