@@ -3,11 +3,11 @@ CPU a file over all processes, messages a file.
 
     python bench/bulk.py [--files 20000] [--size 4096] [--per-directory 1000] [--rounds 5]
 
-Each round makes a tree of its own with put_many (durable when it returns: a commit of the data
-daemons is part of it), then reads it with get_many, stats it with stat_many, walks it and removes
-it, each by a client that has only just connected. What is read is compared with what was put. The
-page cache is warm: this measures the system and not the disk. CPU is user and system time of the
-client and of every daemon, from /proc; --what chooses operations.
+Each round makes a tree of its own with put_many (durable when it returns), then reads it with
+get_many, stats it with stat_many, walks it and removes it, each by a client that has only just
+connected. What is read is compared with what was put. The page cache is warm: this measures the
+system and not the disk. CPU is user and system time of the client and of every daemon, from /proc;
+--what chooses operations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superfs.client import ClientConfig, FileSystem
-from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +73,7 @@ class Bench:
             for directory in sorted({path.rsplit("/", 1)[0] for path in files}):
                 fs.mkdir(directory)
         paths = list(files)
-        self.measure("put_many", lambda fs: _put(fs, files))
+        self.measure("put_many", lambda fs: fs.put_many(files))
         found = self.measure("get_many", lambda fs: fs.get_many(paths))
         assert found is None or found == list(files.values()), "not what was put"
         sizes = self.measure("stat_many", lambda fs: [s.st_size for s in fs.stat_many(paths)])
@@ -128,11 +127,6 @@ class Bench:
                 line += f" (goal {good:,}{': met' if rate >= good else ''})"
             print(line)
         return met
-
-
-def _put(fs: FileSystem, files: dict[str, bytes]) -> None:
-    fs.put_many(files)
-    run_sync(fs.connection.data.commit())
 
 
 def cpu_of(pid: int) -> float:

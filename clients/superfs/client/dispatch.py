@@ -8,7 +8,7 @@ answered and did nothing. Lost connections are the stream's business (rpc/stream
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from superfs.client.codec import decode_result
 from superfs.client.session import MUTATIONS, READS, OpItem
@@ -16,12 +16,14 @@ from superfs.core.errors import Code, FsError
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from superfs.client.ops import Call
     from superfs.client.session import MetaStream
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
+
+T = TypeVar("T")
 
 ASK_AGAIN = frozenset({Code.BUSY, Code.GRACE, Code.WRONG_OWNER, Code.UNAVAILABLE})
 
@@ -70,6 +72,17 @@ class Dispatch:
         self, call: Call, caller: Caller | None = None, *, ask_again: frozenset[Code] = ASK_AGAIN
     ) -> Outcome:
         """One operation."""
+        return await self.ask(call, decode_result, caller, ask_again=ask_again)
+
+    async def ask(
+        self,
+        call: Call,
+        decode: Callable[[meta_pb2.Result], T],
+        caller: Caller | None = None,
+        *,
+        ask_again: frozenset[Code] = ASK_AGAIN,
+    ) -> T:
+        """One operation, its answer taken apart by `decode`, which raises what failed."""
         lane = MUTATIONS if call.mutates else READS
         deadline = 0.0
         delays = None
@@ -78,7 +91,7 @@ class Dispatch:
                 item = self._item(call, caller, lane)
                 self._router.meta_stream(call.key).submit((item,))
                 result, _ = await item.pending
-                return decode_result(result)
+                return decode(result)
             except FsError as error:
                 if error.code not in ask_again:
                     raise

@@ -88,9 +88,17 @@ def release(inodes: Sequence[Ref]) -> Call:
     return Call("release", body, _group(inodes[0]))
 
 
-def get_many(dir: Ref, names: Iterable[bytes], *, inline_max: int = 0) -> Call:  # noqa: A002
+def get_many(
+    dir: Ref,  # noqa: A002
+    names: Iterable[bytes],
+    *,
+    inline_max: int = 0,
+    bare: bool = False,
+) -> Call:
     column = list(names)
-    body = meta_pb2.GetMany(dir=encode_ref(dir), names=pack_names(column), inline_max=inline_max)
+    body = meta_pb2.GetMany(
+        dir=encode_ref(dir), names=pack_names(column), inline_max=inline_max, bare=bare
+    )
     answer_bytes = len(column) * (ENTRY_BYTES + inline_max)
     return Call("get_many", body, dir.ino, answer_bytes=answer_bytes)
 

@@ -156,7 +156,9 @@ def _info_in(fs: FileSystem, prefix: str, entry: Entry) -> Info:
 
 def _follow(fs: FileSystem, links: list[tuple[list[Info], int]]) -> None:
     names = [infos[place]["name"] for infos, place in links]
-    targets: list[Attr | FsError] = run_sync(stat_many(fs.paths, names, follow=True))
+    targets: list[Attr | FsError] = run_sync(
+        stat_many(fs.paths, names, lambda attr: attr, follow=True)
+    )
     for (infos, place), name, target in zip(links, names, targets, strict=True):
         if not isinstance(target, FsError):
             infos[place] = link_info(name, target)
