@@ -6,12 +6,13 @@ DIR     ?= .superfs
 MNT     ?= mnt
 PYTHON  ?= python3
 PREFIX  ?= /opt/superfs
-BENCH   ?= $(wildcard bench/*.py)
+BENCH   ?= $(filter-out bench/floor.py,$(wildcard bench/*.py))
 BIN     := .venv/bin
 PROGRAMS := superfs superfs-clusterd superfs-metad superfs-datad superfs-mount
 SUPERFS := $(BIN)/superfs
 
 RUN_PACKAGES  := python3 python3-venv python3-dev fuse3 libfuse3-dev pkg-config gcc libc6-dev
+PEER_PACKAGES := moosefs-master moosefs-chunkserver moosefs-client iproute2 util-linux
 TEST_PACKAGES := build-essential git rsync fio attr acl sqlite3 util-linux procps file
 
 # $(call need,PACKAGES): installs the Debian packages that are missing, and only those.
@@ -29,7 +30,7 @@ define need
 	  apt-get install -y -qq --no-install-recommends $$missing
 endef
 
-.PHONY: help install run stop check lint format type test unit e2e proto bench soak torch \
+.PHONY: help install run stop check lint format type test unit e2e proto bench bench-peers soak torch \
         install-system uninstall-system clean
 
 help: ## this list
@@ -93,8 +94,11 @@ proto: .venv/.dev ## generate the protobuf code anew
 	  --grpc_python_out=proto --descriptor_set_out=tests/golden/descriptors.bin \
 	  proto/superfs/v1/*.proto
 
-bench: .venv/.dev ## every measurement (BENCH=bench/floor.py for one)
+bench: .venv/.dev ## every measurement (BENCH=bench/compare.py for one)
 	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-peers: ## file systems that bench/compare.py measures beside ours
+	$(call need,$(PEER_PACKAGES))
 
 soak: .venv/.dev ## the long tests: minutes to hours
 	$(BIN)/python -m pytest -m soak --soak --timeout=0

@@ -12,8 +12,8 @@ show() { printf '\n\033[1m$ %s\033[0m\n' "$1"; bash -c "$1"; }
 
 library=$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 if [ ! -d "$mnt/stdlib" ]; then
-  # Imported under another name first: an interrupted run never looks like a finished one.
-  rm -rf "$mnt/stdlib.partial"
+  # Under another name first: an interrupted run never looks like a finished one, and the next one
+  # imports over what is there.
   printf '\n\033[1m$ superfs import %s /stdlib.partial\033[0m\n' "$library"
   "$superfs" import --dir "$dir" --exclude site-packages --exclude dist-packages \
     "$library" /stdlib.partial

@@ -158,6 +158,8 @@ def test_ls_and_stat(superfs: Shell, tree: Path) -> None:
     assert "with its metadata" in superfs("stat", f"{top}/small")
     big = json.loads(superfs("stat", "--json", f"{top}/big"))
     assert sum(chunk["length"] for chunk in big["chunks"]) == 3_000_000
+    both = superfs("stat", "--json", f"{top}/small", f"{top}/big").splitlines()
+    assert [json.loads(line)["path"] for line in both] == [f"{top}/small", f"{top}/big"]
     for command in ("ls", "stat", "cat"):
         assert "No such file" in superfs(command, f"{top}/none", status=1)
     assert "Is a directory" in superfs("cat", top, status=1)

@@ -16,6 +16,8 @@ import pytest
 from harness import leftovers
 from harness.daemon import BIN
 from harness.waiting import wait_until
+from superfs.cli.formatting import own_root
+from superfs.cli.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,6 +170,21 @@ def test_a_killed_mount_is_mounted_again(place: Place) -> None:
     assert (place.mnt / "file").read_text() == "here"
 
 
+def test_down_takes_off_what_was_killed(place: Place) -> None:
+    place.up()
+    place.superfs("mount", "--dir", place.dir, place.top / "second")
+    os.kill(place.pid("supervisor"), signal.SIGKILL)  # first, or it starts the others again
+    for pid, command in leftovers.processes().items():
+        if str(place.top) in command:
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: place.running() == [], "everything is dead")
+    said = place.down()
+    for point in (place.mnt, place.top / "second"):
+        assert f"{point}: taken off" in said
+        assert list(point.iterdir()) == []
+    assert "Nothing is running." in place.down()
+
+
 def test_unmounted_by_hand_stays_so_until_up(place: Place) -> None:
     place.up()
     subprocess.run(["umount", str(place.mnt)], check=True)
@@ -199,6 +216,22 @@ def test_a_lost_store_is_not_made_anew(place: Place) -> None:
     assert not (place.dir / "datad-2").exists()
     (place.top / "aside").rename(place.dir / "datad-2")
     place.up()
+
+
+def test_what_a_user_starts_is_the_users(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not root could do nothing in a root directory of root's. Once: it may be given away
+    later."""
+    place.up()
+    home = Home.at(place.dir)
+    own_root(home)
+    assert place.mnt.stat().st_uid == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(os, "getegid", lambda: 4712)
+    for _ in range(2):
+        own_root(home)
+        found = json.loads(place.superfs("stat", "--dir", place.dir, "--json", "/"))
+        assert (found["uid"], found["gid"]) == (4711, 4712)
+        monkeypatch.setattr(os, "geteuid", lambda: 1)
 
 
 def test_what_is_in_the_way(place: Place) -> None:
@@ -242,6 +275,19 @@ def test_mount_and_umount(place: Place) -> None:
     place.superfs("umount", second)
     assert "nothing is mounted" in place.superfs("umount", second, status=1)
     assert not place.running() or all("superfs-mount" not in line for line in place.running())
+
+
+def test_a_cluster_and_a_mount_point_named_in_any_way(place: Place) -> None:
+    """A directory relative to where one stands, a link to the mount point."""
+    place.superfs("up", "--dir", place.dir, "--detach")
+    place.mnt.mkdir()
+    (place.top / "link").symlink_to("mnt")
+    place.superfs("mount", "--source", "c", "link")
+    assert os.path.ismount(place.mnt)
+    assert "is busy" in place.superfs("mount", "--source", "./c", place.mnt, status=1)
+    place.superfs("umount", place.top / "link")
+    place.superfs("mount", "--source", "./c", "mnt")
+    assert f"{place.mnt}: unmounted" in place.down()
 
 
 def test_down_takes_every_mount_off(place: Place) -> None:

@@ -23,7 +23,8 @@ import asyncio, sys, threading
 from dataclasses import dataclass, field
 from superfs.core.errors import Code, FsError
 from superfs.daemon import statedir
-from superfs.daemon.app import CommonConfig, run_daemon
+from superfs.daemon.app import run_daemon
+from superfs.daemon.common import CommonConfig
 from superfs.daemon.membership import Membership, fetch_map
 from superfs.v1 import cluster_pb2
 
@@ -241,6 +242,8 @@ def test_another_cluster(toy: Toy) -> None:
         )
         assert toy.ended() == 78
         assert toy.said("this daemon's data belongs to")
+        assert toy.said(f"{toy.state}: clusterd at {stranger.target}")
+        assert toy.said("correct `cluster` or `state_dir`")
         assert stranger.stop() == 0
     finally:
         stranger.close()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.cluster import Cluster
-from harness.mount import Mount
+from harness.mount import Mount, fsck
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -232,6 +232,8 @@ def test_flipped_byte_in_a_segment_is_eio_and_named(patient: Patient) -> None:
         for i in range(120):
             if i != 10:
                 assert (mount.point / "d" / f"f{i}").read_bytes() == contents(i)
+        with pytest.raises(AssertionError, match="damaged-data"):
+            fsck(cluster)
         # removing and writing anew heals it
         (mount.point / "d" / "f10").write_bytes(b"new contents" * 10_000)
         assert (mount.point / "d" / "f10").read_bytes() == b"new contents" * 10_000

@@ -96,6 +96,8 @@ def test_xattr_namespaces_by_user(place: Path) -> None:
             ann.call("setxattr", str(place / "f"), "trusted.t", b"1")
         with fails(errno.ENODATA):
             ann.call("getxattr", str(place / "f"), "trusted.secret")
+        assert ann.call("listxattr", str(place / "f")) == ["user.mine"]
+        assert "trusted.secret" in os.listxattr(place / "f")
         os.symlink("f", place / "s")
         with fails(errno.EPERM):
             os.setxattr(place / "s", "user.a", b"1", follow_symlinks=False)

@@ -356,21 +356,6 @@ def test_no_thread_outlives_close(cluster: Cluster) -> None:
         fs.stat("/")
 
 
-def test_use_after_fork_is_refused(cluster: Cluster) -> None:
-    with FileSystem.connect(config_of(cluster)) as fs:
-        fs.stat("/")
-        pid = os.fork()
-        if pid == 0:
-            try:
-                fs.stat("/")
-            except RuntimeError as error:
-                os._exit(0 if "fork" in str(error) else 2)
-            os._exit(1)
-        _, status = os.waitpid(pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        fs.stat("/")
-
-
 @pytest.mark.allow_log("refused a handshake")
 def test_wrong_token_and_wrong_address(cluster: Cluster, tmp_path: object) -> None:
     config = config_of(cluster, retry_timeout_s=0.3)

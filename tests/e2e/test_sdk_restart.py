@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from harness.cluster import Cluster
 from harness.mount import fsck
 from harness.waiting import wait_until
 from superfs.client import ClientConfig, FileSystem
+from superfs.core.tokens import Authority, Purpose, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,3 +193,46 @@ def test_a_daemon_that_sleeps_is_waited_for(own_cluster: Cluster) -> None:
         own_cluster.metad.signal(signal.SIGCONT)
         reader.join(20)
         assert seen == [b"x"]
+
+
+@pytest.mark.slow
+def test_a_restart_of_datad_brings_nothing_back(own_cluster: Cluster) -> None:
+    """What a client has written and not seen committed may be old when the daemon comes back."""
+    with connect(own_cluster) as first, connect(own_cluster) as second:
+        for path in ("/over", "/cut"):
+            first.write_bytes(path, b"a" * MIB)
+        with second.open_raw("/over", os.O_RDWR) as file:
+            file.write(b"b" * MIB)
+            file.sync()
+        second.truncate("/cut", 100_000)
+        own_cluster.restart("datad-2", kill=True)
+        first.write_bytes("/other", b"c" * MIB)  # by now it has met the new daemon
+        second.truncate("/cut", MIB)
+        assert second.read_bytes("/over") == b"b" * MIB
+        assert second.read_bytes("/cut") == b"a" * 100_000 + bytes(MIB - 100_000)
+
+
+def test_a_token_that_expires_under_open_streams(cluster: Cluster) -> None:
+    """The daemons end them; nobody at work notices."""
+    authority = Authority(parse_key(cluster.key_file.read_text()))
+    with connect(cluster) as fs:
+        session = fs.connection.session
+        grant = authority.verify(Purpose.SESSION, session.token, time.time_ns())
+        soon = replace(grant, expires_ns=time.time_ns() + 500_000_000)
+        session.token = short = authority.issue(Purpose.SESSION, soon)
+
+        def job(number: int, done: int) -> None:
+            data = os.urandom(9000 + done)
+            fs.write_bytes(f"/expires-{number}", data)
+            assert fs.read_bytes(f"/expires-{number}") == data
+
+        with Workers(job):
+            wait_until(
+                lambda: [bool(s.reconnects) for s in fs.connection._streams()] == [True, True],
+                "both streams connect again",
+                timeout_s=20,
+            )
+        assert fs.connection.session is session
+        assert session.token != short
+        for number in range(3):
+            fs.unlink(f"/expires-{number}")

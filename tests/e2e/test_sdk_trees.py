@@ -135,6 +135,38 @@ def test_importing_again_changes_what_has_changed(fs: FileSystem, tmp_path: Path
     assert snapshot(back) == snapshot(source)
 
 
+DEFAULT_ACL = (
+    b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\xe8\x03\0\0"
+    b"\x04\0\x05\0\xff\xff\xff\xff\x10\0\x07\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff"
+)
+
+
+def test_a_default_acl_that_is_there_already_changes_nothing(
+    fs: FileSystem, tmp_path: Path
+) -> None:
+    """The copy is what the source is, in a directory with a default ACL and at the second time."""
+    source, back = tmp_path / "source", tmp_path / "back"
+    (source / "sub" / "plain").mkdir(parents=True)
+    (source / "sub").chmod(0o755)
+    (source / "file").write_bytes(b"x")
+    (source / "sub" / "file").write_bytes(bytes(9000))
+    os.mkfifo(source / "sub" / "fifo")
+    os.setxattr(source / "sub", "system.posix_acl_default", DEFAULT_ACL)
+    before = snapshot(source)
+    fs.mkdir("/copy")
+    fs.setxattr("/copy", "system.posix_acl_default", DEFAULT_ACL)
+    for _ in range(2):
+        assert fs.import_tree(source, "/copy").errors == []
+        (source / "new").mkdir(exist_ok=True)
+    fs.export_tree("/copy", back)
+    os.rmdir(source / "new")
+    os.rmdir(back / "new")
+    after = snapshot(back)
+    assert {k: v for k, v in after.items() if k != "."} == {
+        k: v for k, v in before.items() if k != "."
+    }
+
+
 def test_one_file(fs: FileSystem, tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"alone")
     fs.mkdir("/d")

@@ -101,3 +101,20 @@ def test_a_tree_of_its_own(user: FileSystem, tmp_path: Path) -> None:
     for name in ("small", "sub/medium", "large"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
         assert os.stat(tmp_path / "out" / name).st_mtime_ns == os.stat(source / name).st_mtime_ns
+
+
+def test_a_tree_into_the_directory_of_others(
+    root: FileSystem, user: FileSystem, tmp_path: Path
+) -> None:
+    """What is not the user's to set or to read is named, and everything else is copied."""
+    root.mkdir("/shared")
+    root.chmod("/shared", 0o1777)
+    source = tmp_path / "source"
+    (source / "sub" / "deep").mkdir(parents=True)
+    (source / "sub" / "deep" / "file").write_bytes(b"deep")
+    done = user.import_tree(source, "/shared")
+    assert [os.path.basename(path) for path, _ in done.errors] == ["source"]
+    assert user.read_bytes("/shared/sub/deep/file") == b"deep"
+    out = user.export_tree("/", tmp_path / "out")
+    assert [path for path, _ in out.errors] == ["/private"]
+    assert (tmp_path / "out" / "shared" / "sub" / "deep" / "file").read_bytes() == b"deep"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from prometheus_client import CollectorRegistry
 
 from superfs.core.limits import MIB
@@ -155,6 +157,36 @@ class Served:
 
     async def ask(self, grant: Grant = DAEMON, **body: Any) -> DataReply:  # noqa: ANN401
         return await self.daemon.service.Execute(DataRequest(tag=1, **body), Stub(grant))
+
+
+class Stream:
+    """Stands for grpc's context of a Session stream."""
+
+    def __init__(self, grant: Grant, requests: list[DataRequest]) -> None:
+        self.grant = grant
+        self.requests = deque(requests)
+        self.replies: list[DataReply] = []
+        self.blocked: asyncio.Event | None = None
+        self.answered = asyncio.Event()
+
+    async def read(self) -> Any:  # noqa: ANN401
+        await asyncio.sleep(0)
+        return self.requests.popleft() if self.requests else grpc.aio.EOF
+
+    async def write(self, reply: DataReply) -> None:
+        if self.blocked is not None:
+            await self.blocked.wait()
+        self.replies.append(reply)
+        self.answered.set()
+
+
+async def session(served: Served, grant: Grant, requests: list[DataRequest]) -> list[DataReply]:
+    for tag, request in enumerate(requests, 1):
+        request.tag = tag
+    stream = Stream(grant, requests)
+    await served.daemon.service.Session(None, stream)
+    assert [reply.tag for reply in stream.replies] == list(range(1, len(stream.replies) + 1))
+    return stream.replies
 
 
 @contextlib.asynccontextmanager

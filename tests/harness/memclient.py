@@ -93,8 +93,13 @@ class MemData:
     ) -> list[Pending[Reply]]:
         return [p for w, o, d in writes for p in await self.start_write(w, o, d)]
 
-    async def commit(self, _chains: Iterable[int] | None = None) -> None:
+    async def commit(self, _chains: Iterable[int] | None = None, _ino: int = 0) -> None:
         self.commits += 1
+
+
+class _Background:
+    def call_later(self, _seconds: float, _callback: object) -> None:
+        """Nothing rings: tests release."""
 
 
 class _Writeback:
@@ -111,6 +116,7 @@ class MemConnection:
         self.data = MemData()
         self.meta = TruncatingMeta(self.data)
         self.writeback = _Writeback()
+        self.background = _Background()
         self.caller = Caller()
         self.slept = 0
 

@@ -4,6 +4,7 @@ dict. The same interface as the client's, no daemons, no threads.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,7 @@ class MemContents:
         self._size = 0
         self.is_dirty = False
         self.fail: FsError | None = None
+        self.losses = 0
 
     @property
     def _bytes(self) -> bytearray:
@@ -130,9 +132,18 @@ class MemContents:
         await self.flush()
         return offset
 
+    def telling(self, _handle: object) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    async def abandon(self, still: Callable[[], bool]) -> None:
+        assert still()
+        self.is_dirty = False
+
     async def flush(self) -> None:
         if not self.is_dirty:
             return
+        if self.fail is not None:
+            raise self.fail
         attr = self.store_size(self._size)
         self.is_dirty = False
         self.observe(attr)

@@ -77,7 +77,7 @@ class FakeDataDaemons:
         self._check(node)
         self.truncated.append((node, ino, generation, size))
 
-    async def fence(self, session: int, epoch: int) -> None:
+    def fence(self, session: int, epoch: int) -> None:
         pass
 
     def _check(self, node: int) -> None:

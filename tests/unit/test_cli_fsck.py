@@ -32,8 +32,10 @@ class FakeAdmin:
         self._data = data
         self._findings = findings or {}
         self.rounds = 0
+        self.unused: set[int] = set()
 
-    def check(self, daemon: Daemon) -> Iterator[common_pb2.Finding]:
+    def check(self, daemon: Daemon, *, verify_data: bool) -> Iterator[common_pb2.Finding]:
+        assert verify_data, "unless it is asked not to"
         yield from self._findings.get(daemon.name, [])
 
     def list_data(self, daemon: Daemon) -> Iterator[meta_pb2.DataList | data_pb2.StoredList]:
@@ -41,8 +43,11 @@ class FakeAdmin:
         keys = rounds.pop(0) if len(rounds) > 1 else rounds[0]
         self.rounds += daemon.is_meta
         for ino, generation in keys:
+            sizes = array("Q", [0] if ino in self.unused else [1] if self.unused else [])
             yield meta_pb2.DataList(
-                inos=array("Q", [ino]).tobytes(), generations=array("I", [generation]).tobytes()
+                inos=array("Q", [ino]).tobytes(),
+                generations=array("I", [generation]).tobytes(),
+                sizes=sizes.tobytes(),
             )
 
 
@@ -87,6 +92,14 @@ def test_an_inode_without_data_is_a_note() -> None:
     report, _ = run(FakeAdmin({"metad-1": [[(5, 1)]], "datad-2": [[]]}))
     assert report.findings == []
     assert [note.kind for note in report.notes] == ["inode-without-data"]
+
+
+def test_a_file_that_is_being_written_before_it_has_a_name_is_neither() -> None:
+    admin = FakeAdmin({"metad-1": [[(5, 1), (6, 1), (7, 1)]], "datad-2": [[(5, 1), (7, 1)]]})
+    admin.unused = {5, 6}
+    report, waited = run(admin)
+    assert report == Report(checked=["metad-1", "datad-2"], files_with_data=1)
+    assert waited == 0
 
 
 def test_findings_of_the_daemons_themselves() -> None:

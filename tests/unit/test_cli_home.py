@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from superfs.cli import formatting, mounts, options
+from superfs.cli import formatting, mounts, options, status
 from superfs.cli.home import Home
 from superfs.cli.output import CliError, printable
+from superfs.mount.main import _resolved as resolved_by_mount
 
 
 @pytest.fixture
@@ -88,6 +89,16 @@ def test_a_moved_directory_is_noticed(home: Home, tmp_path: Path) -> None:
     assert "was the directory moved?" in caught.value.hint
 
 
+def test_without_its_configuration_a_cluster_has_the_data_daemons_it_had(home: Home) -> None:
+    """As after a move, when the configuration was removed to be written anew."""
+    formatting.prepare(home, 3)
+    home.formatted_file.write_text("clusterd done\ndatad-2 done\ndatad-3 done\ndatad-4 begun\n")
+    home.key_file.touch()
+    shutil.rmtree(home.config_dir)
+    formatting.prepare(home, None)
+    assert home.data_names() == ["datad-2", "datad-3", "datad-4"]
+
+
 def test_broken_toml_is_named(home: Home) -> None:
     formatting.prepare(home, 1)
     home.config_file("clusterd").write_text("= 1")
@@ -151,6 +162,15 @@ def test_mount_points_that_cannot_be_used(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "er").is_dir()
 
 
+def test_a_mount_point_is_spelt_as_the_kernel_spells_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in ("real", "link", "link/../real"):
+        assert mounts.resolve_mount_point(tmp_path / name) == tmp_path / "real"
+        assert resolved_by_mount(str(tmp_path / name)) == tmp_path / "real"
+    assert mounts.resolve_mount_point(tmp_path / "link" / "new") == tmp_path / "real" / "new"
+
+
 def test_a_busy_mount_point() -> None:
     with pytest.raises(CliError, match=r"/proc is busy: proc \(proc\) is mounted there"):
         mounts.prepare_mount_point(mounts.resolve_mount_point(Path("/proc")))
@@ -161,6 +181,36 @@ def test_the_mount_table_is_unescaped() -> None:
     mounted = mounts._parse(line)
     assert str(mounted.path) == "/mnt/a b\\c"
     assert mounted.is_superfs
+
+
+def test_mounts_of_another_cluster_are_not_shown(home: Home) -> None:
+    target = options.Target((home.address("clusterd"),), home.token_file, home)
+    for source, ours in {
+        str(home.root): True,
+        home.address("clusterd"): True,
+        f"unix:/elsewhere,{home.address('clusterd')}": True,
+        "node1:/": True,
+        "superfs": True,
+        "/elsewhere": False,
+        "unix:/elsewhere/run/clusterd.sock": False,
+    }.items():
+        mounted = mounts.Mounted(Path("/mnt"), "fuse.superfs", source)
+        assert status.may_be_of(mounted, target) is ours, source
+    assert not status.may_be_of(mounts.Mounted(Path("/mnt"), "ext4", str(home.root)), target)
+
+
+def test_a_table_is_never_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    address = f"unix:/{'long/' * 15}metad-1.sock"
+    daemon = {"name": "metad-1", "serving": False, "addresses": [address]}
+    children = {"metad-1": {"state": "waiting", "pid": 4194304, "restarts": 12}}
+    supervisor = {"children": children}
+    status._show({"error": None, "supervisor": supervisor, "daemons": [daemon], "mounts": []})
+    head, row, *_ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["daemon", "serving", "pid", "restarts", "address"]
+    assert row.split() == ["metad-1", "no", "waiting", "4194304", "12", address]
 
 
 def test_who_uses_a_directory(tmp_path: Path) -> None:

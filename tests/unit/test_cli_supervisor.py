@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.waiting import wait_until
-from superfs.cli import supervisor
+from superfs.cli import supervisor, up
 from superfs.cli.children import Child, State, backoff_delays, end_of, last_lines, rotate
 from superfs.cli.home import Home
 from superfs.cli.output import EXIT_CONFIG, CliError
@@ -222,6 +223,39 @@ def test_one_supervisor_at_a_time(home: Home) -> None:
             assert not second
     with supervisor.lock(home) as again:
         assert again
+
+
+def test_who_waits_for_another_supervisor_goes_on_when_that_one_ends(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`up` while a `down` is under way, or while another `up` fails."""
+    with contextlib.ExitStack() as other:
+        other.enter_context(supervisor.lock(home))
+        monkeypatch.setattr("superfs.cli.up.time.sleep", lambda _s: other.close())
+        assert not up._await_other(home, None, None, print)
+    with supervisor.lock(home) as free:
+        assert free
+
+
+def test_a_full_disk_does_not_end_the_supervisor(home: Home) -> None:
+    """Its status cannot be written then, and says who it is all the same."""
+    in_the_way = home.status_file.with_suffix(".new")
+
+    def kill_it() -> None:
+        before = child_pid(home, "one")
+        in_the_way.mkdir()
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: len(told) == 3, "it has been started again")
+        assert supervisor.read_status(home) is not None
+        in_the_way.rmdir()
+
+    told: list[str] = []
+    assert run(home, [program(home, "one")], kill_it, told) == 0
+    assert [line.split()[1] for line in told] == ["ready", "was", "ready", "stopped"]
+    assert find_running(home.config_dir) == {}
+    in_the_way.mkdir()
+    with pytest.raises(CliError, match=r"supervisor\.json"):
+        run(home, [program(home, "one")], lambda: None)
 
 
 def test_a_status_of_another_process_is_not_believed(home: Home) -> None:

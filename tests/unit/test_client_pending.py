@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import trio.testing
 
 from superfs.client.retry import attempts, delays
 from superfs.core.errors import Code, FsError
+from superfs.rpc import pending as pending_module
 from superfs.rpc.background import Background
 from superfs.rpc.bridge import drive
 from superfs.rpc.pending import Budget, Lock, Pending, completed, gather, run_bounded, run_sync
@@ -346,3 +349,15 @@ def test_attempts_use_up_their_budget_and_no_more() -> None:
     given = list(attempts(10.0, random.Random(2)))
     assert sum(given) == pytest.approx(10.0)
     assert list(attempts(0.0, random.Random(3))) == []
+
+
+def test_a_child_after_fork_does_not_wait_for_threads_of_its_parent() -> None:
+    with pending_module._GUARD:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)  # of a deadlock the child dies
+            done: Pending[int] = Pending()
+            done.complete(7)
+            os._exit(done.result())
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7

@@ -36,7 +36,8 @@ def test_the_first_metadata_daemon_gets_every_slot() -> None:
     assert new.epoch == EMPTY.epoch + 1
     with pytest.raises(FsError) as caught:
         register(new, replace(META, node_id=9))
-    assert caught.value.code is Code.NOT_SUPPORTED
+    assert caught.value.code is Code.WRONG_IDENTITY  # starting it again cannot help
+    assert "node 1 is it" in caught.value.detail
 
 
 def test_each_data_daemon_gets_a_chain() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -19,7 +20,7 @@ import structlog
 
 from superfs.core.config import ConfigError, from_dict
 from superfs.core.errors import Code, FsError
-from superfs.daemon import failpoints, logs
+from superfs.daemon import failpoints, logs, notify
 from superfs.daemon.clock import ManualClock, SystemClock
 from superfs.daemon.common import CommonConfig
 from superfs.daemon.failpoints import Failpoints
@@ -119,12 +120,15 @@ def test_metrics_over_http() -> None:
     observe = RpcMetrics(registry)
     observe("/superfs.v1.Meta/Execute", Code.OK, 0.01)
     observe("/made/up", Code.UNAUTHENTICATED, 0.0)
+    for _ in range(3):
+        observe.received("/superfs.v1.Meta/Session")
     server = MetricsServer("127.0.0.1:0", registry)
     with urllib.request.urlopen(f"http://{server.address}/metrics") as reply:
         text = reply.read().decode()
     server.close()
     assert 'superfs_rpc_calls_total{code="OK",method="/superfs.v1.Meta/Execute"} 1.0' in text
     assert 'code="UNAUTHENTICATED",method="refused"' in text
+    assert 'superfs_rpc_requests_total{method="/superfs.v1.Meta/Session"} 3.0' in text
     assert "/made/up" not in text
     assert "process_resident_memory_bytes" in text
 
@@ -138,11 +142,28 @@ def test_notify(tmp_path: Path, abstract: bool) -> None:
         assert notifier.watchdog_s == 3
         notifier.ready("up")
         assert systemd.recv(100) == b"READY=1\nSTATUS=up"
-        notifier.status("busy")
-        assert systemd.recv(100) == b"STATUS=busy"
         notifier.stopping("bye")
         assert systemd.recv(100) == b"STOPPING=1\nSTATUS=bye"
     notifier.ready("nobody listens any more")
+
+
+def test_a_long_start_is_told_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "STARTING_S", 0.005)
+
+    async def run(systemd: socket.socket) -> None:
+        telling = asyncio.create_task(Notifier({"NOTIFY_SOCKET": str(name)}).starting())
+        for _ in range(3):
+            said = await asyncio.to_thread(systemd.recv, 100)
+            assert said == b"EXTEND_TIMEOUT_USEC=15000"
+        telling.cancel()
+
+    name = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(name))
+        systemd.settimeout(20)
+        asyncio.run(run(systemd))
 
 
 def test_nobody_to_notify() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from harness import datastore
 from harness.datastore import SMALL, Tools
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import KIB, MIB
+from superfs.data.compaction import chunks_in
 from superfs.data.config import ScrubConfig
 from superfs.data.keys import ChunkKey, FileKey
 from superfs.data.metrics import DataMetrics
@@ -139,5 +141,69 @@ def test_damage_is_found_by_the_scrubber_and_not_moved(store: DataStore) -> None
     with pytest.raises(FsError) as caught:
         datastore.read(store, 1, 0, 100)
     assert caught.value.code is Code.DAMAGED
+    tools.close()
+    store.close()
+
+
+def test_segment_that_is_written_over_while_it_is_emptied_is_tried_again(
+    store: DataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = Tools(store)
+    datastore.write(store, 1, 0, b"a" * 100_000)
+    store.segments.seal()
+    store.sync()
+    read = tools.compactor._read
+
+    async def read_and_write(*args: Any) -> bytes | None:  # noqa: ANN401
+        data = await read(*args)
+        datastore.write(store, 1, 40_000, b"b")
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tools.compactor, "_read", read_and_write)
+        assert not tools.empty(1)
+    assert store.segments.by_number[1].live
+    assert not tools.compactor._spared
+    assert tools.empty(1)
+    assert datastore.read(store, 1, 0, 100_000) == b"a" * 40_000 + b"b" + b"a" * 59_999
+    tools.close()
+    store.close()
+
+
+def test_headers_that_cannot_be_read_are_damage_and_no_end(store: DataStore) -> None:
+    datastore.write(store, 1, 0, b"a" * 100)
+    nothing: Any = SimpleNamespace(fd=-1)
+    assert chunks_in(store.segments.by_number[1], nothing) == []
+    store.close()
+
+
+@pytest.mark.allow_log("not moved", "not emptied")
+def test_damage_is_told_once_whatever_else_is_in_the_segment(store: DataStore) -> None:
+    tools = Tools(store)
+    datastore.write(store, 1, 0, b"a" * 100)
+    datastore.write(store, 2, 0, b"b" * 100)
+    store.reap(FileKey(2, 1))  # its tombstone stays, and says nothing about the others
+    store.segments.seal()
+    path = store.segments.path_of(1)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"a" * 100) + 50] ^= 1
+    path.write_bytes(raw)
+    assert not tools.empty(1)
+    assert tools.compactor._spared == {1}
+    tools.close()
+    store.close()
+
+
+@pytest.mark.allow_log("not emptied")
+def test_a_segment_that_is_gone_does_not_end_compaction(store: DataStore) -> None:
+    tools = Tools(store)
+    datastore.write(store, 1, 0, b"a" * 100)
+    store.segments.seal()
+    store.sync()
+    store.segments._open.clear()
+    store.segments.path_of(1).unlink()
+    tools.tick()
+    assert tools.compactor._spared == {1}
+    tools.tick()
     tools.close()
     store.close()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import pytest
 
 from harness import datastore
-from harness.datastore import DAEMON, HOST, SMALL, Served, Stub, capability, serving
+from harness.datastore import (
+    DAEMON,
+    HOST,
+    SMALL,
+    Served,
+    Stream,
+    Stub,
+    capability,
+    serving,
+    session,
+)
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import CHUNK_BYTES, MESSAGE_DATA_BYTES_MAX, MIB
 from superfs.core.tokens import Authority, Grant, Purpose
@@ -18,7 +26,6 @@ from superfs.v1.data_pb2 import (
     Commit,
     DataCheckRequest,
     DataListRequest,
-    DataReply,
     DataRequest,
     Fence,
     Read,
@@ -54,36 +61,6 @@ def w(data: bytes = b"data", ino: int = 1, offset: int = 0, chunk: int = 0) -> W
 
 def r(length: int = 100, ino: int = 1, offset: int = 0, chunk: int = 0) -> Read:
     return Read(ino=ino, data_generation=1, chunk=chunk, offset=offset, length=length)
-
-
-class Stream:
-    """Stands for grpc's context of a Session stream."""
-
-    def __init__(self, grant: Grant, requests: list[DataRequest]) -> None:
-        self.grant = grant
-        self.requests = deque(requests)
-        self.replies: list[DataReply] = []
-        self.blocked: asyncio.Event | None = None
-        self.answered = asyncio.Event()
-
-    async def read(self) -> Any:  # noqa: ANN401
-        await asyncio.sleep(0)
-        return self.requests.popleft() if self.requests else grpc.aio.EOF
-
-    async def write(self, reply: DataReply) -> None:
-        if self.blocked is not None:
-            await self.blocked.wait()
-        self.replies.append(reply)
-        self.answered.set()
-
-
-async def session(served: Served, grant: Grant, requests: list[DataRequest]) -> list[DataReply]:
-    for tag, request in enumerate(requests, 1):
-        request.tag = tag
-    stream = Stream(grant, requests)
-    await served.daemon.service.Session(None, stream)
-    assert [reply.tag for reply in stream.replies] == list(range(1, len(stream.replies) + 1))
-    return stream.replies
 
 
 # ---- what requests do ----------------------------------------------------------------------------
@@ -353,3 +330,19 @@ def test_small_limits_are_refused_at_load() -> None:
         with pytest.raises(ConfigError):
             from_dict(DatadConfig, {table: {key: value}})
     assert SMALL.segment_bytes == 8 * MIB
+
+
+def test_a_fence_outlives_the_tombstones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(served: Served) -> None:
+        store = served.daemon.store
+        ask = {"capability": HOST_CAPABILITY, "write": w()}
+        assert (await served.ask(HOST, **ask)).code == Code.OK
+        await served.ask(fence=Fence(session_id=HOST.session_id, epoch=HOST.epoch + 1))
+        now_ns, day_ns = store.world.clock.now_ns(), 86_400 * 10**9
+        for days, known in ((2, True), (29, True), (31, False)):
+            monkeypatch.setattr(store.world.clock, "now_ns", lambda d=days: now_ns + d * day_ns)
+            store.prune()
+            refused = (await served.ask(HOST, **ask)).code == Code.SESSION_EXPIRED
+            assert refused == known, days
+
+    run(tmp_path, test)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -13,7 +14,7 @@ import pytest
 
 from superfs.core.errors import Code, FsError
 from superfs.daemon.statedir import Identity
-from superfs.meta import keys, records
+from superfs.meta import fsck, keys, records
 from superfs.meta.environment import data_file, make_store
 from superfs.meta.keys import Table
 from superfs.meta.verify import verify, verify_in_child
@@ -21,7 +22,6 @@ from unit.meta_node import IDENTITY, KIB, ROOT, TestClient, make, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 PAGE = 4096
 FILES = 300
@@ -168,6 +168,21 @@ def test_damage_at_random_is_noticed_or_harmless(state_dir: Path) -> None:
             noticed += error.code is Code.DAMAGED
         overwrite(state_dir, at, whole[at : at + 64])
     assert noticed > 5
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(0, None), (-6, "SIGABRT"), (-7, "SIGBUS"), (-9, FsError), (-15, FsError), (75, FsError)],
+)
+def test_an_fsck_without_memory_finds_no_damage(code: int, says: object) -> None:
+    path = Path("data.mdb")
+    if says is FsError:
+        with pytest.raises(FsError) as caught:
+            fsck._death(path, code)
+        assert caught.value.code is Code.IO
+    else:
+        found = fsck._death(path, code)
+        assert found is None if says is None else str(says) in str(found)
 
 
 # ---- making a store ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from superfs.core.attrs import Attr, Set, pack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import BATCH_OPS_MAX
+from superfs.core.tokens import Authority, Purpose
 from superfs.meta.keys import Table
 from superfs.v1 import meta_pb2
 from unit.meta_node import ROOT, TestClient, make, ref, running
@@ -83,6 +84,31 @@ def test_a_user_is_who_the_token_says(tmp_path: Path) -> None:
             hidden = (await host.create(b"hidden", mode=0o100600)).attr
             assert (await user.do(open={"inode": ref(hidden)})).code == Code.ACCESS
             assert not node.opens.sessions(hidden.ino)
+
+    asyncio.run(run())
+
+
+def test_a_user_gets_no_more_right_to_data_than_the_file_gives(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            host = TestClient(node, 1)
+            await host.hello()
+            user = TestClient(node, 2, kind="user", uid=1000)
+            await user.hello()
+            await host.good(setattr={"inode": ROOT, "mask": int(Set.MODE), "mode": 0o777})
+            await host.create(b"hidden", mode=0o100600)
+            known = {"dir": ROOT, "name": b"hidden", "mode": 0o100644, "open": True}
+            assert (await user.good(create=known)).capability == b""
+            shown = (await host.create(b"shown", mode=0o100644)).attr
+            rights = [
+                (await user.good(open={"inode": ref(shown)}), True),
+                (await user.create(b"mine", open=True), False),
+            ]
+            mine = rights[1][0].attr
+            rights.append((await user.good(open={"inode": ref(mine), "write": True}), False))
+            for result, read_only in rights:
+                held = Authority(b"k" * 32).verify(Purpose.CAPABILITY, result.capability, 0)
+                assert (held.inode, held.read_only) == (result.attr.ino, read_only)
 
     asyncio.run(run())
 

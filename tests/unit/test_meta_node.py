@@ -165,6 +165,32 @@ def test_an_ended_session_never_runs_again(tmp_path: Path) -> None:
     asyncio.run(after_restart())
 
 
+def test_times_follow_a_clock_that_is_set_right(tmp_path: Path) -> None:
+    """A clock that is adjusted by seconds does not turn time back; one that had been years ahead
+    does, and nothing keeps the years."""
+    clock = ManualClock()
+    right = clock.now_ns()
+
+    async def run() -> None:
+        async with running(make(tmp_path), given=world(clock)) as node:
+            client = TestClient(node)
+            await client.hello()
+            before = (await client.create(b"a")).attr.ctime_ns
+            clock.set_wall(right - 10 * 10**9)
+            assert before < (await client.create(b"b")).attr.ctime_ns < before + 1000
+            clock.set_wall(right + 100 * 365 * 86_400 * 10**9)
+            late = (await client.create(b"c")).attr
+            clock.set_wall(right)
+            assert right <= (await client.create(b"d")).attr.ctime_ns < right + 1000
+            write = {"offset": 0, "data": b"x"}
+            clock.set_wall(right + 10**9)
+            wrote = {"inode": ref(late), "writes": [write], "mtime_ns": right + 5 * 10**8}
+            attr = (await client.good(publish=wrote)).attr
+            assert right + 10**9 <= attr.mtime_ns == attr.ctime_ns < right + 10**9 + 1000
+
+    asyncio.run(run())
+
+
 def test_nobody_expires_for_a_pause_of_the_daemon_itself(tmp_path: Path) -> None:
     clock = ManualClock()
 

@@ -53,7 +53,7 @@ async def test_a_parent_needs_no_question_after_a_create() -> None:
     assert not w.meta.calls
 
 
-async def test_an_unlinked_open_file_lives_until_its_release() -> None:
+async def test_an_unlinked_open_file_lives_until_it_is_released_and_forgotten() -> None:
     w = World()
     info, entry = await w.ops.create(TOP, b"a", 0o644, os.O_RDWR, ctx())
     await w.ops.write(info.fh, 0, b"data")
@@ -62,6 +62,7 @@ async def test_an_unlinked_open_file_lives_until_its_release() -> None:
     assert await w.ops.read(info.fh, 0, 10) == b"data"
     assert w.meta.store.orphans
     await w.ops.release(info.fh)
+    await w.ops.forget([(entry.st_ino, 1)])
     await w.services.mounted.opens.settle()
     assert not w.meta.store.orphans
     assert not +w.meta.held
@@ -123,11 +124,12 @@ async def test_what_was_kept_by_mistake_is_let_go() -> None:
     w = World()
     root = Ref(ROOT, ROOT_GENERATION)
     info, _ = await w.ops.create(TOP, b"a", 0o644, os.O_RDWR, ctx())
-    await w.write(b"b", b"")
+    other = await w.write(b"b", b"")
     await w.meta.rename(root, b"a", root, b"c")  # another client: "a" is another file now
     await w.meta.rename(root, b"b", root, b"a")
     await w.ops.unlink(TOP, b"a", ctx())
     assert w.meta.store.orphans
+    await w.ops.forget([(other, 1)])
     await w.services.mounted.opens.settle()
     assert not w.meta.store.orphans
     await w.ops.release(info.fh)
@@ -274,3 +276,20 @@ async def test_finish_leaves_nothing_behind() -> None:
     stored = w.meta.store.get_inode(ROOT, w.table[entry.st_ino].ino)
     assert stored is not None
     assert stored.size == 4
+
+
+@pytest.mark.allow_log("the last close failed")
+async def test_what_the_last_close_could_not_write_is_given_up() -> None:
+    """Or it would be written later, over what the next who opens the file has written."""
+    w = World()
+    ino = await w.write(b"a", b"x")
+    info = await w.ops.open(ino, os.O_WRONLY, ctx())
+    await w.ops.write(info.fh, 0, b"y")
+    contents = w.table[ino].file.contents
+    contents.fail = FsError(Code.UNAVAILABLE, "away")
+    with pytest.raises(pyfuse3.FUSEError):
+        await w.ops.flush(info.fh)
+    assert contents.is_dirty
+    await w.ops.release(info.fh)
+    assert not contents.is_dirty
+    assert w.table[ino].file is None

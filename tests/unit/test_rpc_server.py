@@ -25,7 +25,7 @@ from superfs.rpc.server import GrpcServer, check_target, grant_of
 from superfs.v1 import common_pb2, meta_pb2, meta_pb2_grpc
 
 if TYPE_CHECKING:
-    from superfs.rpc.guard import Observer
+    from superfs.rpc.guard import Observer, Received
 
 AUTHORITY = Authority(bytes(32))
 TOKEN = token_metadata(AUTHORITY.issue(Purpose.SESSION, Grant("host", "toy")))
@@ -92,11 +92,18 @@ Body = Callable[[Running], Awaitable[None]]
 
 
 def serve(
-    directory: Path, body: Body, *, observe: Observer | None = None, big: bool = False
+    directory: Path,
+    body: Body,
+    *,
+    observe: Observer | None = None,
+    received: Received | None = None,
+    big: bool = False,
 ) -> None:
     async def run() -> None:
         toy = Toy()
-        server = GrpcServer([f"unix:{directory}/a.sock"], AUTHORITY, time.time_ns, observe)
+        server = GrpcServer(
+            [f"unix:{directory}/a.sock"], AUTHORITY, time.time_ns, observe, received
+        )
         meta_pb2_grpc.add_MetaServicer_to_server(toy, server.grpc)
         await server.start()
         channel = open_aio_channel(server.addresses)
@@ -194,6 +201,23 @@ def test_no_method_without_a_token(directory: Path, metadata: Metadata | None) -
     serve(directory, body)
 
 
+def test_every_message_of_a_stream_is_counted(directory: Path) -> None:
+    received: list[str] = []
+    message = meta_pb2.SessionRequest(batch=meta_pb2.Batch(batch=1)).SerializeToString()
+
+    async def body(at: Running) -> None:
+        async def messages() -> AsyncIterator[bytes]:
+            for _ in range(5):
+                yield message
+
+        await at.stub.Execute(meta_pb2.Batch(batch=9), metadata=TOKEN)
+        stream: Any = at.channel.stream_stream("/superfs.v1.Meta/Session")
+        assert await status(stream(messages(), metadata=TOKEN)) is grpc.StatusCode.OK
+
+    serve(directory, body, received=received.append)
+    assert received == ["/superfs.v1.Meta/Execute", *["/superfs.v1.Meta/Session"] * 5]
+
+
 def test_an_unknown_method(directory: Path) -> None:
     seen: list[tuple[str, Code]] = []
 
@@ -274,6 +298,24 @@ def test_stop_ends_streams_at_once_and_lets_calls_finish(directory: Path) -> Non
         assert (await call).batch == 4
         async with asyncio.timeout(3):
             await stopping
+
+    serve(directory, body)
+
+
+def test_a_stream_ends_with_its_token(directory: Path) -> None:
+    async def body(at: Running) -> None:
+        expires_ns = time.time_ns() + 150_000_000
+        grant = Grant("host", "toy", expires_ns=expires_ns)
+        short = token_metadata(AUTHORITY.issue(Purpose.SESSION, grant))
+        streams = [at.stub.Session(metadata=metadata) for metadata in (short, TOKEN)]
+        for stream in streams:
+            await stream.write(meta_pb2.SessionRequest(batch=meta_pb2.Batch(batch=7)))
+            assert (await stream.read()).batch.batch == 7
+        error = from_rpc(await failing(streams[0].read()))
+        assert (error.code, error.detail) == (Code.UNAUTHENTICATED, "the token has expired")
+        assert time.time_ns() >= expires_ns
+        await streams[1].write(meta_pb2.SessionRequest(batch=meta_pb2.Batch(batch=8)))
+        assert (await streams[1].read()).batch.batch == 8
 
     serve(directory, body)
 

@@ -338,3 +338,20 @@ def test_open(fs: Namespace) -> None:
         fs.do("open", inode, write=True, caller=ALICE)
     fs.do("setattr", inode, Set.MODE, mode=0o622)
     assert fs.do("open", inode, write=True, want_inline=True, caller=ALICE).data == b""
+
+
+def test_what_belongs_to_others_stays_as_it_is(fs: Namespace) -> None:
+    """A setattr that asks for nothing by name still takes setuid away and sets ctime, and a read
+    that is told later sets atime."""
+    program = fs.file(b"program", 0o4755)
+    secret = fs.file(b"secret", 0o600)
+    before = [fs.stat(program), fs.stat(secret)]
+    for mask in (0, int(Set.KILL_PRIV), 1 << 20):
+        with refuses(Code.NOT_PERMITTED):
+            fs.do("setattr", program, mask, caller=ALICE)
+    with refuses(Code.ACCESS):
+        fs.do("publish", secret, 0, atime_ns=1 << 62, atime_only=True, caller=ALICE)
+    assert [fs.stat(program), fs.stat(secret)] == before
+    fs.do("publish", program, 0, atime_ns=1 << 62, atime_only=True, caller=ALICE)
+    assert fs.stat(program).atime_ns > before[0].atime_ns
+    assert fs.attr("setattr", program, int(Set.KILL_PRIV), caller=ROOT_USER).mode & 0o7777 == 0o755

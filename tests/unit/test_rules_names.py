@@ -11,6 +11,7 @@ from superfs.core.attrs import Flag
 from superfs.core.errors import Code
 from superfs.core.ids import DIRECTORY_BIT, directory_id, slot_of
 from superfs.core.limits import LINKS_MAX
+from superfs.core.namespace import mkdir
 from superfs.core.namespace.release_orphan import release_orphan
 from superfs.core.namespace.txn import Caller, Ref
 from unit.rules import ALICE, BOB, TOP, Namespace, ref_of, refuses
@@ -83,6 +84,25 @@ def test_directory_number_comes_back_with_a_new_generation(fs: Namespace) -> Non
     assert new.generation != old.generation
     with refuses(Code.STALE):
         fs.do("create", old, b"f", stat.S_IFREG)
+
+
+def test_the_same_name_made_and_moved_away_many_times(
+    fs: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def counted(parent: int, name: bytes, version: int) -> int:
+        tried.append(version)
+        return directory_id(parent, name, version)
+
+    monkeypatch.setattr(mkdir, "directory_id", counted)
+    for number in range(70):
+        tried.clear()
+        assert fs.dir(b"new").ino == directory_id(TOP.ino, b"new", number)
+        assert len(tried) <= 2 + 2 * number.bit_length()
+        fs.do("rename", TOP, b"new", TOP, b"%d" % number)
+    fs.do("rmdir", TOP, b"7")
+    assert fs.dir(b"new").ino == directory_id(TOP.ino, b"new", 7)  # where the search comes by
 
 
 def test_versions_of_directory_numbers(fs: Namespace) -> None:

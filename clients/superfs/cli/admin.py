@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from superfs.v1 import common_pb2
 
 CALL_TIMEOUT_S = 5.0
-CHECK_TIMEOUT_S = 3600.0
-"""A check reads everything that a daemon has."""
+CHECK_TIMEOUT_S = 7 * 86400.0
+"""A check reads everything that a daemon has. One that has died is noticed by its channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,16 @@ class Admin:
         found: meta_pb2.FsStat = result.fs_stat
         return found
 
-    def check(self, daemon: Daemon) -> Iterator[common_pb2.Finding]:
+    def check(self, daemon: Daemon, *, verify_data: bool = True) -> Iterator[common_pb2.Finding]:
         with _channel(daemon) as channel:
             if daemon.is_meta:
                 stub = meta_pb2_grpc.MetaStub(channel)
                 yield from self._stream(stub.Check, meta_pb2.CheckRequest())
             else:
                 data = data_pb2_grpc.DataStub(channel)
-                yield from self._stream(data.Check, data_pb2.DataCheckRequest())
+                yield from self._stream(
+                    data.Check, data_pb2.DataCheckRequest(verify_data=verify_data)
+                )
 
     def list_data(self, daemon: Daemon) -> Iterator[meta_pb2.DataList | data_pb2.StoredList]:
         with _channel(daemon) as channel:

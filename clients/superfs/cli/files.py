@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from superfs.cli.options import ClusterOption, DirOption, JsonOption, TokenOption, target_of
-from superfs.cli.output import console, print_json, printable, say
+from superfs.cli.output import console, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +156,7 @@ def stat(
             attr = run_sync(fs.paths.stat(raw, follow=follow))
             places = fs.locate(raw) if attr.is_regular else []
             if as_json:
-                print_json({"path": path, **_inode(attr), "chunks": [_place(p) for p in places]})
+                _print_line({"path": path, **_inode(attr), "chunks": [_place(p) for p in places]})
             else:
                 _show(path, attr, len(places))
 

@@ -2,7 +2,8 @@
 
 `formatted` is the memory of what was done: "NAME begun" before a daemon's `--format`, "NAME done"
 after it. A store that is done is never formatted again, whatever has become of it: a daemon that
-misses its store says so and does not start. What was begun and not done held nothing yet.
+misses its store says so and does not start. What was begun and not done held nothing yet. "root
+done" says that the root directory has got its owner.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def prepare(home: Home, data: int | None) -> None:
     are, at least one."""
     home.make_dirs()
     _refuse_lost_key(home)
-    have = len(home.data_names())
+    have = max(len(home.data_names()), _formatted_data(home))
     want = max(have, 1) if data is None else data
     if want < have:
         raise CliError(
@@ -76,6 +77,20 @@ def format_missing(home: Home, name: str, tell: Callable[[str], None]) -> None:
     tell(f"{name}: formatted {state_dir}")
 
 
+def own_root(home: Home) -> None:
+    """Once, when metad serves: a file system that a user has made is that user's. Its root would
+    be uid 0's, and closed to everybody who can mount it."""
+    if os.geteuid() == 0 or _read_formatted(home).get("root") == "done":
+        return
+    from superfs.cli.options import Target
+    from superfs.cli.reach import file_system
+
+    with file_system(Target((home.address("clusterd"),), home.token_file, home)) as fs:
+        if fs.stat("/").st_uid == 0:
+            fs.chown("/", os.geteuid(), os.getegid())
+    _note(home, "root", "done")
+
+
 def _refuse_lost_key(home: Home) -> None:
     if not home.exists and _read_formatted(home).get("clusterd") == "done":
         raise CliError(
@@ -91,6 +106,11 @@ def _read_formatted(home: Home) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return dict(line.rsplit(" ", 1) for line in lines if " " in line)
+
+
+def _formatted_data(home: Home) -> int:
+    """Whatever has become of their configuration."""
+    return sum(name.startswith("datad-") for name in _read_formatted(home))
 
 
 def _note(home: Home, name: str, state: str) -> None:

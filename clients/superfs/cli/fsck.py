@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +27,9 @@ SETTLE_S = 15.0
 """Removals reach the data daemons behind the answer to the client: how long that may take."""
 PAUSE_S = 0.2
 GENERATION_BITS = 32
+UNUSED = ""
+"""Stands for a metad that names data of which there need not be any: of an empty file, or of one
+that somebody is writing before he gives it a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,9 @@ def fsck(
     directory: DirOption = None,
     cluster: ClusterOption = None,
     token_file: TokenOption = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not read the data: records and places only.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything and change nothing; the cluster may be in use. Status 1: findings."""
@@ -56,7 +62,7 @@ def fsck(
     from superfs.core.errors import FsError
 
     try:
-        report = check(Admin(target_of(directory, cluster, token_file)))
+        report = check(Admin(target_of(directory, cluster, token_file)), verify_data=not quick)
     except FsError as error:
         raise CliError(
             f"not everything could be checked: {error.detail or error.code.name}",
@@ -74,6 +80,7 @@ def fsck(
 def check(
     admin: Admin,
     *,
+    verify_data: bool = True,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Report:
@@ -81,7 +88,7 @@ def check(
 
     report = Report()
     for daemon in admin.daemons:
-        for found in admin.check(daemon):
+        for found in admin.check(daemon, verify_data=verify_data):
             finding = Finding(daemon.name, found.kind, found.object, found.detail)
             wrong = found.severity == common_pb2.Finding.ERROR
             (report.findings if wrong else report.notes).append(finding)
@@ -105,13 +112,13 @@ def _compare(
         stored = _keys(admin, [d for d in admin.daemons if not d.is_meta])
         named = _keys(admin, [d for d in admin.daemons if d.is_meta])
         now_leaked = {k: name for k, name in stored.items() if k not in named}
-        now_missing = {k: name for k, name in named.items() if k not in stored}
+        now_missing = {k: n for k, n in named.items() if k not in stored and n != UNUSED}
         leaked = now_leaked if leaked is None else _both(leaked, now_leaked)
         missing = now_missing if missing is None else _both(missing, now_missing)
         if not leaked or clock() >= deadline:
             break
         pause(PAUSE_S)
-    report.files_with_data = len(named)
+    report.files_with_data = sum(name != UNUSED for name in named.values())
     for key, name in sorted(leaked.items()):
         report.findings.append(
             Finding(name, "data-without-inode", _object(key), "space that no file uses: a leak")
@@ -132,8 +139,10 @@ def _keys(admin: Admin, daemons: Iterable[Daemon]) -> dict[int, str]:
     for daemon in daemons:
         for message in admin.list_data(daemon):
             inos, generations = array("Q", message.inos), array("I", message.generations)
-            for ino, generation in zip(inos, generations, strict=True):
-                found[ino << GENERATION_BITS | generation] = daemon.name
+            sizes = array("Q", message.sizes) or [1] * len(inos)
+            for ino, generation, size in zip(inos, generations, sizes, strict=True):
+                name = daemon.name if size or not daemon.is_meta else UNUSED
+                found[ino << GENERATION_BITS | generation] = name
     return found
 
 

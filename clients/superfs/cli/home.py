@@ -2,7 +2,7 @@
 
 cluster.key   what the daemons sign tokens with        (0600)
 token         what clients show to get in              (0600)
-formatted     which daemons have a formatted store: one "NAME state" line each
+formatted     which daemons have a formatted store: one "NAME state" line each, and one of the root
 lock          held by the supervisor as long as it lives
 config/       clusterd.toml metad-1.toml datad-2.toml … mount.toml
 run/          sockets and the supervisor's status; a link to a shorter place if need be (0700)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from superfs.cli import files, fsck, mounting, status, token, trees, up
+from superfs.cli.bench import command as benchmark
 from superfs.cli.output import EXIT_FAILED, CliError, printable, report
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ app.command("export", rich_help_panel=USE)(trees.export_tree)
 app.command(rich_help_panel=LOOK)(status.status)
 app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)
+app.command("bench", rich_help_panel=LOOK)(benchmark.bench)
 
 
 def _version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from superfs.cli import mounts
 from superfs.cli.children import end_of, last_lines, rotate
+from superfs.cli.home import Home
 from superfs.cli.installed import script
 from superfs.cli.options import ClusterOption, DirOption, TokenOption, target_of
 from superfs.cli.output import EXIT_USAGE, CliError, say
@@ -21,7 +22,6 @@ from superfs.cli.processes import Identity, command_line, stop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from superfs.cli.home import Home
     from superfs.cli.options import Target
 
 READY_TIMEOUT_S = 60.0
@@ -66,6 +66,8 @@ def mount(
         if target.home is None:
             words.append("cluster=" + "+".join(target.cluster))
             token_file = token_file or target.token_file
+    elif ":" not in source and os.path.isdir(source):
+        source = str(Home.at(Path(source)).root)  # superfs-mount has another working directory
     if token_file is not None:
         words.append(f"token={token_file.absolute()}")
     mounts.check_fuse()

@@ -60,9 +60,11 @@ def is_dead(path: Path) -> bool:
 
 
 def resolve_mount_point(path: Path) -> Path:
-    """Without touching the last component: it may be a dead mount, where stat fails."""
+    """As the kernel's table will have it. Without touching a mount: it may be dead or stuck."""
     path = Path(os.path.abspath(path.expanduser()))
-    return path.parent.resolve() / path.name
+    path = path.parent.resolve() / path.name
+    is_link = mounted_at(path) is None and os.path.islink(path)
+    return path.resolve() if is_link else path
 
 
 def check_fuse() -> None:

@@ -43,10 +43,11 @@ def print_json(value: Any) -> None:  # noqa: ANN401
     sys.stdout.write("\n")
 
 
-def console() -> Console:
+def console(width: int | None = None) -> Console:
+    """`width` where the terminal's own is not to count."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def printable(name: bytes) -> str:

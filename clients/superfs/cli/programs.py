@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from superfs.cli import mounts
-from superfs.cli.formatting import format_missing
+from superfs.cli.formatting import format_missing, own_root
 from superfs.cli.installed import script
 from superfs.cli.output import say
 from superfs.cli.token import ensure_host_token
@@ -100,6 +100,7 @@ def _mount(home: Home, point: Path) -> Program:
         (script("superfs-mount"), "--config", str(home.config_file("mount")), str(point)),
         home.log_file("mount"),
         ready=mounted,
+        before=lambda: own_root(home),
         clear=clear,
         stage=2,
         stop_grace_s=MOUNT_GRACE_S,

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from superfs.cli.options import Target
 
 
+TABLE_CHARS = 400
+"""As wide as it needs to be: an address or a state that was cut would be of no use."""
+
+
 def status(
     directory: DirOption = None,
     cluster: ClusterOption = None,
@@ -40,7 +44,7 @@ def collect(target: Target) -> dict[str, Any]:
     found: dict[str, Any] = {"cluster": list(target.cluster), "error": None, "daemons": []}
     running = supervisor.read_status(target.home) if target.home is not None else None
     found["supervisor"] = running
-    found["mounts"] = [str(m.path) for m in mounts.mount_table() if m.is_superfs]
+    found["mounts"] = [str(m.path) for m in mounts.mount_table() if may_be_of(m, target)]
     clusterd = {"name": "clusterd", "addresses": list(target.cluster)}
     found["daemons"].append(clusterd | {"serving": any(is_serving(a) for a in target.cluster)})
     if isinstance(reached, Admin):
@@ -63,6 +67,15 @@ def collect(target: Target) -> dict[str, Any]:
     return found
 
 
+def may_be_of(mounted: mounts.Mounted, target: Target) -> bool:
+    """What names an address or a directory of this machine names one cluster. Of a name in the
+    network, or of a mount made by fusermount3, nobody can tell."""
+    if not mounted.is_superfs or not mounted.source.startswith(("unix:", "/")):
+        return mounted.is_superfs
+    ours = {*target.cluster, *([str(target.home.root)] if target.home else [])}
+    return not ours.isdisjoint(mounted.source.split(","))
+
+
 def _space(admin: Admin) -> dict[str, int] | None:
     from superfs.core.errors import FsError
 
@@ -81,12 +94,10 @@ def _space(admin: Admin) -> dict[str, int] | None:
 def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    screen = console()
+    screen = console(TABLE_CHARS)
     if found["error"]:
         screen.print(f"[red]not reachable[/]: {found['error']}")
     table = Table("daemon", "serving", "pid", "restarts", "address", box=None, pad_edge=False)
-    table.columns[-1].no_wrap = True
-    table.columns[-1].overflow = "ignore"
     children: dict[str, Any] = (found["supervisor"] or {}).get("children", {})
     for daemon in found["daemons"]:
         child = children.get(daemon["name"], {})

@@ -56,6 +56,12 @@ def lock(home: Home) -> Iterator[bool]:
         os.close(fd)
 
 
+def is_locked(home: Home) -> bool:
+    """Whether there is a supervisor."""
+    with lock(home) as free:
+        return not free
+
+
 class _ForcedStop(Exception):
     """A second Ctrl-C."""
 
@@ -82,6 +88,7 @@ class Supervisor:
         self._phase = "starting"
         self._stops = 0
         self._wakes = 0
+        self._is_noted = False
         self._selector = selectors.DefaultSelector()
 
     # ---- the whole life
@@ -307,8 +314,24 @@ class Supervisor:
             "children": {c.program.name: c.to_json() for c in self._children},
         }
         new = self._home.status_file.with_suffix(".new")
-        new.write_text(json.dumps(status, indent=2))
-        new.replace(self._home.status_file)
+        try:
+            new.write_text(json.dumps(status, indent=2))
+            new.replace(self._home.status_file)
+        except OSError as error:
+            # On a full disk what stands there goes on telling who we are, which `down` needs.
+            if not self._is_noted:
+                raise CliError(f"{self._home.status_file}: {error.strerror}") from None
+        self._is_noted = True
+
+
+def noted_mount_point(home: Home) -> str | None:
+    """Where the last supervisor has mounted it, although it may have been killed since."""
+    try:
+        status = json.loads(home.status_file.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    point = status.get("mount_point") if isinstance(status, dict) else None
+    return point if isinstance(point, str) else None
 
 
 def read_status(home: Home) -> dict[str, Any] | None:

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer evaluates the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from superfs.cli import mounts, supervisor
 from superfs.cli.children import end_of, last_lines, rotate
-from superfs.cli.formatting import prepare
+from superfs.cli.formatting import own_root, prepare
 from superfs.cli.installed import script
 from superfs.cli.mounting import unmount_all_of
 from superfs.cli.options import DirOption, home_of
@@ -81,16 +81,21 @@ def _run(
     tell: Callable[[str], None],
     on_ready: Callable[[], None],
 ) -> int:
+    def ready() -> None:
+        own_root(home)
+        on_ready()
+
     home.make_dirs()
-    with supervisor.lock(home) as ours:
-        if not ours:
-            _await_other(home, point, data, tell)
+    while True:
+        with supervisor.lock(home) as ours:
+            if ours:
+                _refuse_running_elsewhere(home, point)
+                prepare(home, data)
+                programs = of_home(home, point, tell)
+                boss = supervisor.Supervisor(home, programs, mount_point=point, tell=tell)
+                return boss.run(ready)
+        if _await_other(home, point, data, tell):
             return 0
-        _refuse_running_elsewhere(home, point)
-        prepare(home, data)
-        programs = of_home(home, point, tell)
-        boss = supervisor.Supervisor(home, programs, mount_point=point, tell=tell)
-        return boss.run(on_ready)
 
 
 def _running(home: Home, point: Path | None) -> str:
@@ -128,18 +133,21 @@ def _refuse_running_elsewhere(home: Home, point: Path | None) -> None:
 
 def _await_other(
     home: Home, point: Path | None, data: int | None, tell: Callable[[str], None]
-) -> None:
-    """Another supervisor has the lock: wait until everything runs, or say what does not."""
+) -> bool:
+    """Another supervisor has the lock: wait until everything runs, or say what does not. False: it
+    was stopped meanwhile, or did not start, and the lock is free."""
     woken = False
     deadline = time.monotonic() + OTHER_READY_TIMEOUT_S
     while time.monotonic() < deadline:
         status = supervisor.read_status(home)
+        if status is None and not supervisor.is_locked(home):
+            return False
         if status is not None and status["phase"] == "ready":
             _check_same(home, point, data, status)
             resting = [n for n, c in status["children"].items() if c["state"] != "ready"]
             if not resting:
                 tell(f"Already running (pid {status['pid']}).")
-                return
+                return True
             if not woken:
                 woken = True
                 tell(f"Already running (pid {status['pid']}); starting {', '.join(resting)} again.")
@@ -259,9 +267,10 @@ def down(
     status = supervisor.read_status(home)
     if status is not None:
         _stop_supervisor(home, _identity(status), force=force)
-    stopped = _stop_orphans(home)
+    stopped = _stop_orphans(home) | _clear_dead_mounts(home)
     if status is None and not stopped:
-        say("Nothing is running.")
+        where = "" if home.exists else f" {home.root} holds no cluster."
+        say(f"Nothing is running.{where}")
     else:
         say("Stopped.")
 
@@ -286,16 +295,24 @@ def _stop_orphans(home: Home) -> bool:
     for name in reversed(names):
         if name not in running:
             continue
-        identity, words = running[name]
+        identity, _ = running[name]
         if not stop(identity, MOUNT_GRACE_S if name == "mount" else DAEMON_GRACE_S):
             warn(f"{name} (pid {identity.pid}) did not end: killed")
-        if name == "mount":
-            _clear_dead_mount(Path(words[-1]))
         say(f"{name}: stopped")
     return bool(running)
 
 
-def _clear_dead_mount(point: Path) -> None:
-    found = mounts.mounted_at(point)
-    if found is not None and found.is_superfs and mounts.is_dead(point):
+def _clear_dead_mounts(home: Home) -> bool:
+    """What mounts that were killed have left. Who mounts by fusermount3 cannot say of which
+    cluster it is; the killed supervisor has noted the place."""
+    ours = {str(home.root), home.address("clusterd")}
+    noted = supervisor.noted_mount_point(home)
+    dead = [
+        m.path
+        for m in mounts.mount_table()
+        if m.is_superfs and (m.source in ours or str(m.path) == noted) and mounts.is_dead(m.path)
+    ]
+    for point in dead:
         mounts.unmount(point, lazy=True)
+        say(f"{point}: taken off; its process had been killed")
+    return bool(dead)

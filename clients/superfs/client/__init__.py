@@ -3,6 +3,10 @@
 `FileSystem` is the blocking, path-level API, `AsyncFileSystem` the same for trio, which is
 imported with it and not before. `Connection` and what hangs on it speak in inodes and raise
 `FsError`; the mount is built on them.
+
+A program that moves large files and little else may call `keep_large_buffers` first thing: it sets
+malloc so that the memory of a large message is used again instead of being mapped anew. The library
+itself leaves such settings alone.
 """
 
 from __future__ import annotations
@@ -13,11 +17,19 @@ from superfs.client.config import ClientConfig
 from superfs.client.connection import Connection
 from superfs.client.file import OpenInode
 from superfs.client.fs import FileSystem
+from superfs.rpc.memory import keep_large_buffers
 
 if TYPE_CHECKING:
     from superfs.client.aio import AsyncFileSystem
 
-__all__ = ["AsyncFileSystem", "ClientConfig", "Connection", "FileSystem", "OpenInode"]
+__all__ = [
+    "AsyncFileSystem",
+    "ClientConfig",
+    "Connection",
+    "FileSystem",
+    "OpenInode",
+    "keep_large_buffers",
+]
 
 
 def __getattr__(name: str) -> object:

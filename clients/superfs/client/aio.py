@@ -19,7 +19,7 @@ import trio
 from superfs.client import bulk
 from superfs.client.connection import Connection
 from superfs.client.exporting import Export
-from superfs.client.fileobj import parse_mode
+from superfs.client.fileobj import check_usable, parse_mode
 from superfs.client.importing import Import
 from superfs.client.opening import Handle, open_file, read_bytes, write_bytes
 from superfs.client.paths import Paths
@@ -72,7 +72,12 @@ class AsyncFile:
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        """The end is where it was last seen: `size`."""
+        check_usable(self._handle)
+        bases = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
+        if whence not in bases:
+            raise ValueError(f"invalid whence: {whence}")
+        base = bases[whence]
         if base + offset < 0:
             raise os_error(FsError(Code.INVALID), self._path)
         self._position = base + offset
@@ -80,26 +85,33 @@ class AsyncFile:
 
     async def read(self, length: int = -1) -> bytes:
         """-1: to the end."""
-        if length < 0:
-            length = max(0, self.size - self._position)
-        data = await self.pread(length, self._position)
-        self._position += len(data)
+        check_usable(self._handle, self._handle.readable)
+        at = self._position
+        reading = self._handle.read_all(at) if length < 0 else self._handle.read(at, length)
+        data = await self._run(reading)
+        self._position = at + len(data)
         return data
 
     async def pread(self, length: int, offset: int) -> bytes:
+        check_usable(self._handle, self._handle.readable)
         return await self._run(self._handle.read(offset, length))
 
     async def write(self, data: bytes | bytearray | memoryview) -> int:
-        self._position = await self._run(self._handle.write(self._position, data))
-        return len(data)
+        check_usable(self._handle, self._handle.writable)
+        view = memoryview(data).cast("B")
+        self._position = await self._run(self._handle.write(self._position, view))
+        return len(view)
 
     async def truncate(self, size: int) -> None:
+        check_usable(self._handle, self._handle.writable)
         await self._run(self._handle.truncate(size))
 
     async def flush(self) -> None:
+        check_usable(self._handle)
         await self._run(self._handle.flush())
 
     async def fsync(self) -> None:
+        check_usable(self._handle)
         await self._run(self._handle.fsync())
 
     async def close(self) -> None:

@@ -239,6 +239,8 @@ async def get_many(paths: Paths, wanted: Sequence[AnyPath]) -> list[bytes | FsEr
     contents = await paths.connection.data.read_many(wheres)
     for (place, _), data in zip(small, contents, strict=True):
         found[place] = data
+        if isinstance(data, FsError) and data.code is Code.STALE_DATA:
+            alone.append(place)  # replaced or emptied since it was found
 
     async def read(place: int) -> None:
         try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-KEEP_ALIVES_PER_RETRY = 3
-
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:

@@ -131,6 +131,7 @@ class Connection:
             "this connection was opened before fork(); open another one in the child"
         )
         self._refusal = refusal
+        self._lock = threading.Lock()
         for stream in self._streams():
             stream.refuse(refusal)
 

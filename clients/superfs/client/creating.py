@@ -114,6 +114,7 @@ async def fill(
             mtime_ns=wanted.mtime_ns or inode.attr.mtime_ns,
         )
     except (FsError, OSError):
+        await inode.abandon(lambda: True)
         await connection.meta.release([ref])
         raise
     await connection.meta.release([ref])

@@ -141,7 +141,13 @@ class DataClient:
             request = encode_write(
                 tag, where.ino, where.data_generation, piece.chunk, piece.offset, body
             )
-            item = DataItem(request, tag, kept_bytes=piece.length, capability=where.capability)
+            item = DataItem(
+                request,
+                tag,
+                kept_bytes=piece.length,
+                inodes=frozenset((where.ino,)),
+                capability=where.capability,
+            )
             self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
         return [pending for _, pending in parts]
 
@@ -166,9 +172,14 @@ class DataClient:
         for (stream, capability), group in groups.items():
             for batch in _batches(group):
                 size = sum(length for _, _, length in batch)
+                tag = new_tag()
                 many = data_pb2.WriteMany(writes=[write for _, write, _ in batch])
-                item = DataItem.of(
-                    data_pb2.DataRequest(write_many=many), kept_bytes=size, capability=capability
+                item = DataItem(
+                    data_pb2.DataRequest(tag=tag, write_many=many),
+                    tag,
+                    kept_bytes=size,
+                    inodes=frozenset(write.ino for _, write, _ in batch),
+                    capability=capability,
                 )
                 await self._make_room_at(stream, size)
                 item.pending.on_done(partial(self._writing.release, size))
@@ -176,9 +187,10 @@ class DataClient:
                 pendings.append(item.pending)
         return pendings
 
-    async def commit(self, chains: Iterable[int] | None = None) -> None:
+    async def commit(self, chains: Iterable[int] | None = None, ino: int = 0) -> None:
         """Everything written through this client to the daemons of these chains (None: to any)
-        is on their disks when it returns."""
+        is on their disks when it returns. Raises what is known to be lost of this inode (0: of
+        any)."""
         streams = (
             set(self._router.data_streams())
             if chains is None
@@ -186,6 +198,8 @@ class DataClient:
         )
         for item in [stream.commit() for stream in streams]:
             check(await item.pending)
+        for stream in streams:
+            stream.raise_lost(ino)
 
     async def usage(self, chain: int) -> data_pb2.UsageReply:
         item = DataItem.of(data_pb2.DataRequest(usage=data_pb2.Usage()))

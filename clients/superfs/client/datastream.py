@@ -2,19 +2,24 @@
 
 A write that was answered survives a kill of the daemon, not of its machine. So the stream keeps
 it until a Commit has covered it. Every reply carries the daemon's boot epoch, and every call
-begins with a probe for it: when it has changed, what is kept is sent again, ahead of everything
-else and in its order, before anything new. Kept writes never expire; what waits for them does.
+begins with a probe for it: when it has changed, the daemon says up to which version it has found
+the writes of each epoch on its disk. What is kept and has a later version is sent again, ahead of
+everything else and in its order, before anything new. What has survived must not be sent again:
+somebody may have written over it, or cut it off, since. Kept writes never expire; what waits for
+them does. One that is refused when it is sent again is lost, and `raise_lost` says so to the next
+fsync of its file.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.client.wire import Reply, encode_request
-from superfs.core.errors import Code, FsError
+from superfs.core.errors import Code, FsError, known_code
 from superfs.rpc.stream import Item, Stream, StreamTimes
 from superfs.v1 import data_pb2
 
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from superfs.client.session import Session
+
+log = logging.getLogger("superfs.client")
 
 IDLE_COMMIT_S = 2.0
 """Nothing is kept much longer than this, even if nobody calls fsync."""
@@ -36,9 +43,11 @@ def new_tag() -> int:
 
 class DataItem(Item[Reply]):
     """`request` has a tag of its own (`new_tag`) in it already. `kept_bytes` > 0: a write, kept
-    until it is committed."""
+    until it is committed, of these `inodes`."""
 
-    __slots__ = ("capability", "commits", "kept_bytes", "order", "request", "tag")
+    __slots__ = (
+        "capability", "commits", "inodes", "kept_bytes", "order", "request", "tag", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -46,6 +55,7 @@ class DataItem(Item[Reply]):
         tag: int,
         *,
         kept_bytes: int = 0,
+        inodes: frozenset[int] = frozenset(),
         capability: bytes = b"",
         commits: bool = False,
         patient: bool = False,
@@ -54,16 +64,27 @@ class DataItem(Item[Reply]):
         self.request = request
         self.tag = tag
         self.kept_bytes = kept_bytes
+        self.inodes = inodes
+        self.version = 0  # of the write, at the daemon
         self.capability = capability
         self.commits = commits
         self.order = 0  # of sending: what a commit covers was sent before it
 
     @classmethod
-    def of(
-        cls, request: data_pb2.DataRequest, *, kept_bytes: int = 0, capability: bytes = b""
-    ) -> DataItem:
+    def of(cls, request: data_pb2.DataRequest, *, capability: bytes = b"") -> DataItem:
         request.tag = new_tag()
-        return cls(request, request.tag, kept_bytes=kept_bytes, capability=capability)
+        return cls(request, request.tag, capability=capability)
+
+    def again(self) -> DataItem:
+        """What was answered once, for the daemon that has lost it. Nobody waits for it."""
+        return DataItem(
+            self.request,
+            self.tag,
+            kept_bytes=self.kept_bytes,
+            inodes=self.inodes,
+            capability=self.capability,
+            patient=True,
+        )
 
 
 class Host(Protocol):
@@ -98,6 +119,7 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         self._shown = b""
         self._kept: deque[DataItem] = deque()
         self._kept_since = 0.0
+        self._lost: dict[int, FsError] = {}  # by inode: writes that were acknowledged once
         self._commits = 0
         self.kept_bytes = 0
         self.boot_epoch = 0
@@ -148,15 +170,10 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         if reply.code in (Code.UNAVAILABLE, Code.UNAUTHENTICATED, Code.FORBIDDEN):
             raise FsError(Code(reply.code), reply.detail)
         if self.boot_epoch and reply.boot_epoch != self.boot_epoch:
+            survived = _survived(reply, self.boot_epoch)
             for item in reversed(self._kept):
-                again = DataItem(
-                    item.request,
-                    item.tag,
-                    kept_bytes=item.kept_bytes,
-                    capability=item.capability,
-                    patient=True,
-                )
-                self._lanes[0].appendleft(again)
+                if item.version > survived:
+                    self._lanes[0].appendleft(item.again())
             self._kept.clear()
             self.kept_bytes = 0
         self.boot_epoch = reply.boot_epoch
@@ -194,10 +211,27 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
             (item,) = items
             if reply.code == Code.OK:
                 if item.kept_bytes:
+                    item.version = reply.version
                     self._keep(item)
                 elif item.commits:
                     self._committed(item.order)
+            elif item.patient and reply.code != Code.STALE_DATA:  # else its file is gone
+                self._lose(item, reply)
         item.pending.complete(reply)
+
+    def _lose(self, item: DataItem, reply: Reply) -> None:
+        for ino in item.inodes:
+            log.error("inode %x: written bytes are lost: %s cannot take them again: %s", ino,
+                      self.name, reply.detail)  # fmt: skip
+            text = f"{self.name} lost what was written and cannot take it again: {reply.detail}"
+            self._lost[ino] = FsError(known_code(reply.code), text)
+
+    def raise_lost(self, ino: int = 0) -> None:
+        """Once: the error of a write to this inode, 0 to any, that is lost for good."""
+        with self._lock:
+            error = self._lost.pop(ino or next(iter(self._lost), 0), None)
+        if error is not None:
+            raise error
 
     def _keep(self, item: DataItem) -> None:
         if not self._kept:
@@ -210,6 +244,15 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         while self._kept and self._kept[0].order < order:
             self.kept_bytes -= self._kept.popleft().kept_bytes
         self._kept_since = time.monotonic()
+
+
+def _survived(hello: Reply, epoch: int) -> int:
+    """The last version of that epoch that is on the daemon's disk; -1: it does not remember."""
+    boots = hello.usage.boots
+    for boot, next_boot in itertools.pairwise(boots):
+        if boot.epoch == epoch:
+            return next_boot.survived
+    return -1
 
 
 def _nothing() -> None:

@@ -135,6 +135,16 @@ def overlay(base: bytes, offset: int, extents: Iterable[Extent]) -> bytes:
     return base if buffer is None else bytes(buffer)
 
 
+def merge(contents: bytes, writes: Sequence[Extent]) -> bytes:
+    """Whole contents after these writes, zeros in the holes."""
+    merged = bytearray(contents)
+    for offset, data in writes:
+        if len(merged) < offset:
+            merged.extend(bytes(offset - len(merged)))
+        merged[offset : offset + len(data)] = data
+    return bytes(merged)
+
+
 def covers(extents: Sequence[Extent], offset: int, length: int) -> bool:
     """Whether one of them has it all: then nothing below needs to be read."""
     return any(start <= offset and start + len(d) >= offset + length for start, d in extents)

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from superfs.client.data import Where
+from superfs.client.importing import OF_ONE_DIRECTORY
 from superfs.client.opening import open_file, read_bytes
 from superfs.client.resolve import ref_of, resolve
 from superfs.core.attrs import Flag
@@ -83,9 +84,15 @@ class Export:
         self._reporter.report(path)
         after = b""
         while True:
-            outcome = await self._meta.read_dir(
-                directory, after=after, limit=PORTION_FILES, inline_max=INLINE_BYTES_MAX
-            )
+            try:
+                outcome = await self._meta.read_dir(
+                    directory, after=after, limit=PORTION_FILES, inline_max=INLINE_BYTES_MAX
+                )
+            except FsError as error:
+                if error.code not in OF_ONE_DIRECTORY:
+                    raise
+                self._progress.failed(path, error)
+                return
             await self._entries(outcome.entries, path, local)
             if not outcome.more or not outcome.entries:
                 break
@@ -191,9 +198,9 @@ class Export:
             os.symlink(await self._paths.readlink(path) if target is None else target, local)
         elif kind != stat.S_IFREG:
             os.mknod(local, attr.mode, attr.rdev)
-        elif isinstance(contents, FsError):
+        elif isinstance(contents, FsError) and contents.code is not Code.STALE_DATA:
             raise contents
-        elif contents is not None:
+        elif isinstance(contents, bytes):
             _write_small(local, contents)
         elif entry.inline is not None and attr.is_inline and attr.size <= LARGE_BYTES:
             _write_small(local, entry.inline.ljust(attr.size, b"\0"))

@@ -28,12 +28,14 @@ from superfs.client.dirty import covers, overlay
 from superfs.client.writing import LOST_RACE, Writing
 from superfs.core.attrs import Attr, Set
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import FILE_DATA_BYTES_MAX
+from superfs.core.limits import FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from superfs.client.connection import Connection
     from superfs.core.namespace.txn import Caller
 
+WRITE_BYTES_MAX = 8 * MESSAGE_DATA_BYTES_MAX
+"""A larger write is taken in such parts: it is copied before it is sent."""
 ATTR_AGE_S = 1.0
 """How long attributes are believed by a reader. Until leases exist."""
 
@@ -50,6 +52,10 @@ class OpenInode(Writing):
         """`inline`: contents that came with `attr` (lookup or open with want_inline), if any.
         `capability`: from `open`, of a user session."""
         super().__init__(connection, attr, inline=inline, capability=capability)
+
+    def show(self, capability: bytes) -> None:
+        """From now on this right to the data: one for writing, of a later `open`."""
+        self._capability = capability
 
     def __repr__(self) -> str:
         return f"OpenInode({self._attr.ino:x}.{self._attr.generation})"
@@ -99,26 +105,28 @@ class OpenInode(Writing):
         """Changes attributes in order with the writes of this process: truncate, utimens and
         everything else that a pending write could undo."""
         async with self._turn:
-            if mask & Set.SIZE:
-                if not 0 <= size <= FILE_DATA_BYTES_MAX:
-                    raise FsError(Code.FILE_TOO_BIG if size > 0 else Code.INVALID, f"size {size}")
-                with self._state:
-                    self._dirty.truncate(size)
+            if mask & Set.SIZE and not 0 <= size <= FILE_DATA_BYTES_MAX:
+                raise FsError(Code.FILE_TOO_BIG if size > 0 else Code.INVALID, f"size {size}")
             if mask & Set.SIZE and size == 0:
-                await self._discard()
+                take_back = await self._discard()
             else:
                 await self._flush()
-            outcome = await self._meta.setattr(
-                self.ref,
-                mask,
-                mode=mode,
-                uid=uid,
-                gid=gid,
-                size=size,
-                atime_ns=atime_ns,
-                mtime_ns=mtime_ns,
-                caller=caller,
-            )
+                take_back = _nothing
+            try:
+                outcome = await self._meta.setattr(
+                    self.ref,
+                    mask,
+                    mode=mode,
+                    uid=uid,
+                    gid=gid,
+                    size=size,
+                    atime_ns=atime_ns,
+                    mtime_ns=mtime_ns,
+                    caller=caller,
+                )
+            except BaseException:
+                take_back()  # it was not truncated: what was written before is still to come
+                raise
             assert outcome.attr is not None
             with self._state:
                 if mask & Set.SIZE:
@@ -133,16 +141,25 @@ class OpenInode(Writing):
 
     # ---- reading
 
+    async def _look_if_old(self) -> None:
+        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
+            await self.refresh()
+
+    async def end(self) -> int:
+        """The size that a read of now goes by."""
+        await self._look_if_old()
+        return self.size
+
     async def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
         if offset < 0 or length < 0:
             raise FsError(Code.INVALID, f"read of {length} at {offset}")
-        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
-            await self.refresh()
+        wanted = length
+        await self._look_if_old()
         while True:
             with self._state:
                 attr, size = self._attr, self._size()
-                length = min(length, size - offset)
+                length = min(wanted, size - offset)
                 if length <= 0:
                     return b""
                 extents = self._overlapping(offset, length)
@@ -150,8 +167,16 @@ class OpenInode(Writing):
             if covers(extents, offset, length):
                 return overlay(bytes(length), offset, extents)
             if not attr.is_inline:
-                where = Where.of(attr, self._capability)
-                base = await self._readahead.read(where, size, offset, length)
+                try:
+                    where = Where.of(attr, self._capability)
+                    base = await self._readahead.read(where, size, offset, length)
+                except FsError as error:
+                    if error.code is not Code.STALE_DATA:
+                        raise
+                    await self._look_again()  # somebody else has truncated it to nothing
+                    if self._attr.data_generation == attr.data_generation:
+                        raise
+                    continue
                 return overlay(base, offset, extents)
             if inline is None:
                 inline = await self._read_inline()
@@ -196,15 +221,16 @@ class OpenInode(Writing):
         if offset + len(data) > FILE_DATA_BYTES_MAX:
             raise FsError(Code.FILE_TOO_BIG, f"{len(data)} bytes at {offset}")
         self._raise_failure()
-        if not len(data):
-            return 0
-        with self._state:
-            self._dirty.write(offset, data)
-            self._readahead.drop(offset, offset + len(data))
-            self._note_write(kill_priv, caller)
-            full = self._is_full()
-        if full:
-            await self._push()
+        whole = memoryview(data)
+        for at in range(0, len(whole), WRITE_BYTES_MAX):
+            part = whole[at : at + WRITE_BYTES_MAX]
+            with self._state:
+                self._dirty.write(offset + at, part)
+                self._readahead.drop(offset + at, offset + at + len(part))
+                self._note_write(kill_priv, caller)
+                full = self._is_full()
+            if full:
+                await self._push()
         return len(data)
 
     async def append(
@@ -248,7 +274,7 @@ class OpenInode(Writing):
             with self._state:
                 chains = () if self._attr.is_inline else self._attr.chains
             if chains:
-                await self._data.commit(chains)
+                await self._data.commit(chains, self._attr.ino)
 
     async def _append(self, data: bytes, kill_priv: bool, caller: Caller | None) -> int:
         """Nothing is dirty. The place is metad's to give; the bytes of a file on data daemons
@@ -296,3 +322,7 @@ class OpenInode(Writing):
             if error.code not in LOST_RACE:
                 raise
             await self._look_again()
+
+
+def _nothing() -> None:
+    return None

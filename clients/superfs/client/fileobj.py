@@ -40,6 +40,14 @@ def parse_mode(mode: str) -> tuple[int, bool]:
     return flags | access, "b" not in kinds
 
 
+def check_usable(handle: Handle, allowed: bool = True) -> None:
+    """What file objects raise, and before anything is asked of a daemon."""
+    if handle.closed:
+        raise ValueError("I/O operation on closed file")
+    if not allowed:
+        raise io.UnsupportedOperation("the file was not opened for that")
+
+
 class RawFile(io.RawIOBase):
     """Unbuffered. Not to be used by two threads at once (two files may)."""
 
@@ -78,29 +86,32 @@ class RawFile(io.RawIOBase):
         return len(data)
 
     def readall(self) -> bytes:
-        self._check(self._handle.readable, "not readable")
-        return self._read(max(0, self._handle.inode.size - self._position))
+        self._check(self._handle.readable)
+        with os_errors(self.name):
+            data = run_sync(self._handle.read_all(self._position))
+        self._position += len(data)
+        return data
 
     def _read(self, length: int) -> bytes:
-        self._check(self._handle.readable, "not readable")
+        self._check(self._handle.readable)
         with os_errors(self.name):
             data = run_sync(self._handle.read(self._position, length))
         self._position += len(data)
         return data
 
     def write(self, data: ReadableBuffer) -> int:
-        self._check(self._handle.writable, "not writable")
+        self._check(self._handle.writable)
         view = memoryview(data).cast("B")
         with os_errors(self.name):
             self._position = run_sync(self._handle.write(self._position, view))
         return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._check(True, "")
+        self._check()
         base = {
             os.SEEK_SET: 0,
             os.SEEK_CUR: self._position,
-            os.SEEK_END: self._handle.inode.size if whence == os.SEEK_END else 0,
+            os.SEEK_END: self._end() if whence == os.SEEK_END else 0,
         }.get(whence)
         if base is None:
             raise ValueError(f"invalid whence: {whence}")
@@ -110,22 +121,28 @@ class RawFile(io.RawIOBase):
         self._position = base + offset
         return self._position
 
+    def _end(self) -> int:
+        with os_errors(self.name):
+            return run_sync(self._handle.inode.end())
+
     def tell(self) -> int:
         return self._position
 
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes, as this process has written it."""
+        return self._handle.inode.size
+
     def truncate(self, size: int | None = None) -> int:
-        self._check(self._handle.writable, "not writable")
+        self._check(self._handle.writable)
         wanted = self._position if size is None else size
         with os_errors(self.name):
             run_sync(self._handle.truncate(wanted))
         return wanted
 
-    def stat_size(self) -> int:
-        return self._handle.inode.size
-
     def sync(self) -> None:
         """fsync: on disk at every daemon concerned. Flush a buffered file before."""
-        self._check(True, "")
+        self._check()
         with os_errors(self.name):
             run_sync(self._handle.fsync())
 
@@ -144,11 +161,8 @@ class RawFile(io.RawIOBase):
             self._discard(self._handle)
             super().close()
 
-    def _check(self, allowed: bool, why: str) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on closed file")
-        if not allowed:
-            raise io.UnsupportedOperation(why)
+    def _check(self, allowed: bool = True) -> None:
+        check_usable(self._handle, allowed)
 
 
 def wrap(

@@ -38,6 +38,7 @@ class OpenFiles:
         self._lock = threading.Lock()
         self._open: dict[tuple[int, int], _Shared] = {}
         self._released: list[Ref] = []
+        self._unfinished: list[_Shared] = []  # closed, but something is still to be written
         self._armed = False
 
     def view(self, attr: Attr) -> Attr:
@@ -59,42 +60,73 @@ class OpenFiles:
         self, attr: Attr, *, write: bool = False, caller: Caller | None = None
     ) -> OpenInode:
         """Of an inode that exists; what `create(open=True)` made goes to `adopt`."""
-        outcome = await self._connection.meta.open(
-            ref_of(attr), write=write, want_inline=True, caller=caller
-        )
+        try:
+            outcome = await self._connection.meta.open(
+                ref_of(attr), write=write, want_inline=True, caller=caller
+            )
+        except FsError:
+            raise
+        except BaseException:  # cancelled: the server may hold it open for us by now
+            with self._lock:
+                self._released.append(ref_of(attr))
+            self._arm()
+            raise
         assert outcome.attr is not None
         inline = outcome.data if outcome.attr.is_inline else None
-        return self.adopt(outcome.attr, inline=inline, capability=outcome.capability)
+        return self.adopt(outcome.attr, inline=inline, capability=outcome.capability, write=write)
 
     def adopt(
-        self, attr: Attr, *, inline: bytes | None = None, capability: bytes = b""
+        self,
+        attr: Attr,
+        *,
+        inline: bytes | None = None,
+        capability: bytes = b"",
+        write: bool = True,
     ) -> OpenInode:
+        """`capability` is of a user session; `write`: it is good for writing too."""
         key = (attr.ino, attr.generation)
         with self._lock:
             shared = self._open.get(key)
             if shared is None:
                 inode = OpenInode(self._connection, attr, inline=inline, capability=capability)
                 shared = self._open[key] = _Shared(inode)
+            elif write:
+                shared.inode.show(capability)
             shared.handles += 1
         shared.inode.observe(attr)
         return shared.inode
 
     async def close(self, inode: OpenInode) -> None:
-        """Flushes; the handle is gone even where that fails."""
+        """Flushes; the handle is gone even where that fails. What could not be written, or not
+        yet, is kept under the same `OpenInode`: whoever opens the file meanwhile writes over it
+        and not beside it."""
         try:
             await inode.flush()
         finally:
             self._let_go(inode)
 
     def _let_go(self, inode: OpenInode) -> None:
-        ref = inode.ref
         with self._lock:
-            key = (ref.ino, ref.generation)
-            shared = self._open[key]
+            shared = self._open[_key(inode)]
             shared.handles -= 1
+            self._unfinished.append(shared)
+            self._finish()
+        self._arm()
+
+    def _finish(self) -> None:
+        """Forgets what nobody has open and nothing has to be written to. Called with the lock."""
+        left = []
+        for shared in self._unfinished:
+            if not shared.handles and shared.inode.is_dirty:
+                left.append(shared)
+                continue
             if not shared.handles:
-                del self._open[key]
-            self._released.append(ref)
+                self._open.pop(_key(shared.inode), None)
+            self._released.append(shared.inode.ref)
+        self._unfinished = left
+
+    def _arm(self) -> None:
+        with self._lock:
             arm, self._armed = not self._armed, True
         if arm:
             with contextlib.suppress(FsError):  # closing: the end of the session releases all
@@ -106,8 +138,12 @@ class OpenFiles:
 
     async def release(self) -> None:
         with self._lock:
+            self._finish()
             refs, self._released = self._released, []
             self._armed = False
+            left = bool(self._unfinished)
+        if left:
+            self._arm()
         if refs:
             try:
                 await self._connection.meta.release(refs)
@@ -124,3 +160,8 @@ class OpenFiles:
                 failed = failed or error
         if failed is not None:
             raise failed
+
+
+def _key(inode: OpenInode) -> tuple[int, int]:
+    ref = inode.ref
+    return ref.ino, ref.generation

@@ -19,9 +19,10 @@ from superfs.client.creating import FileSpec, create_files, fill, new_attr, plac
 from superfs.client.data import Where, check
 from superfs.client.localfiles import SMALL_BYTES_MAX, data_pieces, data_ranges, read_small, xattrs
 from superfs.client.resolve import ref_of, resolve
-from superfs.core.attrs import Set
+from superfs.core.attrs import Flag, Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
+from superfs.core.namespace.acl import ACCESS_XATTR, DEFAULT_XATTR
 from superfs.rpc.pending import Crew
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ DIRECTORIES_AT_ONCE = 16
 PORTION_FILES = 512
 PORTION_BYTES = 4 * MESSAGE_DATA_BYTES_MAX
 PIECES_AT_ONCE = 8
+ACLS = ((ACCESS_XATTR, Flag.HAS_ACL), (DEFAULT_XATTR, Flag.HAS_DEFAULT_ACL))
+OF_ONE_DIRECTORY = frozenset(
+    {Code.ACCESS, Code.NOT_PERMITTED, Code.NOT_FOUND, Code.NOT_DIRECTORY, Code.STALE}
+)
+"""What goes wrong with a directory that is not ours to write, or that somebody has removed
+meanwhile. The others are copied all the same."""
 
 
 @dataclass(slots=True)
@@ -116,6 +123,10 @@ class Import:
             await self._finish_directory(path, directory)
         except OSError as error:
             self._progress.failed(path, error)
+        except FsError as error:
+            if error.code not in OF_ONE_DIRECTORY:
+                raise
+            self._progress.failed(path, error)
         self._progress.directories += 1
         self._reporter.report(path)
 
@@ -176,7 +187,7 @@ class Import:
         mask = Set.MODE | Set.ATIME | Set.MTIME
         if self._keeps_owner:
             mask |= Set.UID | Set.GID
-        await self._meta.setattr(
+        outcome = await self._meta.setattr(
             directory,
             mask,
             mode=stat.S_IMODE(found.st_mode),
@@ -185,7 +196,8 @@ class Import:
             atime_ns=found.st_atime_ns,
             mtime_ns=found.st_mtime_ns,
         )
-        await self._copy_xattrs([(path, directory)])
+        assert outcome.attr is not None
+        await self._copy_xattrs([(path, found, outcome.attr)])
 
     # ---- its files
 
@@ -232,7 +244,7 @@ class Import:
         return attr
 
     async def _made(self, made: list[_Local], entries: list[Entry]) -> None:
-        labelled: list[tuple[bytes, Ref]] = []
+        labelled: list[tuple[bytes, os.stat_result, Attr]] = []
         for local, entry in zip(made, entries, strict=True):
             if entry.code is not Code.OK or entry.attr is None:
                 self._progress.failed(local.path, FsError(entry.code))
@@ -243,7 +255,7 @@ class Import:
             self._progress.bytes_done += local.spec.attr.size
             if local.stat.st_nlink > 1:
                 self._links[_identity(local.stat)].first = ref
-            labelled.append((local.path, ref))
+            labelled.append((local.path, local.stat, entry.attr))
         await self._copy_xattrs(labelled)
         if made:
             self._reporter.report(made[-1].path)
@@ -323,7 +335,8 @@ class Import:
                 except FsError as error:
                     self._progress.failed(path, error)
         for directory, path in self._touched.items():
-            with contextlib.suppress(OSError):  # gone meanwhile: its times do not matter
+            # Gone meanwhile, or told already: its times do not matter.
+            with contextlib.suppress(OSError, FsError):
                 await self._finish_directory(path, directory)
 
     async def _link(self, first: Ref | None, parent: Ref, name: bytes) -> None:
@@ -342,13 +355,20 @@ class Import:
 
     # ---- extended attributes and ACLs
 
-    async def _copy_xattrs(self, made: list[tuple[bytes, Ref]]) -> None:
+    async def _copy_xattrs(self, made: list[tuple[bytes, os.stat_result, Attr]]) -> None:
+        """And undoes what a default ACL of the directory has made of mode and ACLs: the copy is
+        what the source is."""
         calls: list[ops.Call] = []
         owners: list[bytes] = []
-        for path, ref in made:
-            for name, value in xattrs(path):
-                calls.append(ops.setxattr(ref, name, value))
-                owners.append(path)
+        for path, found, attr in made:
+            ref, wanted, mode = ref_of(attr), dict(xattrs(path)), stat.S_IMODE(found.st_mode)
+            inherited = [n for n, flag in ACLS if attr.flags & flag and n not in wanted]
+            new = [ops.removexattr(ref, name) for name in inherited]
+            if stat.S_IMODE(attr.mode) != mode and not attr.is_symlink:
+                new.append(ops.setattr(ref, Set.MODE, mode=mode))
+            new += [ops.setxattr(ref, name, value) for name, value in wanted.items()]
+            calls += new
+            owners += [path] * len(new)
         for start in range(0, len(calls), PORTION_FILES):
             outcomes = await self._meta.run_many(calls[start : start + PORTION_FILES])
             for path, outcome in zip(owners[start:], outcomes, strict=False):

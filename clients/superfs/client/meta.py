@@ -7,14 +7,16 @@ write the data again before asking again; every other verb asks again by itself 
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from superfs.client import ops
 from superfs.client.dispatch import ASK_AGAIN, Dispatch, Router
-from superfs.core.errors import Code
+from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT
 from superfs.core.limits import LISTING_ENTRIES_MAX
 from superfs.core.namespace.txn import Ref
+from superfs.rpc.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +30,8 @@ class MetaClient(Dispatch):
     def __init__(self, router: Router) -> None:
         super().__init__(router)
         self._open: dict[int, tuple[Ref, int]] = {}
+        self._leaving: dict[int, Pending[None]] = {}  # whose last release is on its way
+        self._opens = threading.Lock()  # of both
 
     # ---- reading
 
@@ -89,21 +93,33 @@ class MetaClient(Dispatch):
         want_inline: bool = False,
         caller: Caller | None = None,
     ) -> Outcome:
-        """Counted: as many `release`s end it."""
-        self.note_open(inode)
+        """Counted: as many `release`s end it. One that was cancelled counts: nobody knows what
+        the server has done. A release that is on its way is waited for: it would end this too."""
+        while True:
+            with self._opens:
+                leaving = self._leaving.get(inode.ino)
+                if leaving is None:
+                    self._count_open(inode)
+                    break
+            await leaving
         try:
             return await self.run(ops.open(inode, write=write, want_inline=want_inline), caller)
-        except BaseException:
-            self._drop_open(inode)
+        except FsError:
+            with self._opens:
+                self._drop_open(inode)
             raise
 
     def note_open(self, inode: Ref) -> None:
         """Of an inode that a `create(open=True)` has opened."""
+        with self._opens:
+            self._count_open(inode)
+
+    def _count_open(self, inode: Ref) -> None:
         _, count = self._open.get(inode.ino, (inode, 0))
         self._open[inode.ino] = (inode, count + 1)
 
     def _drop_open(self, inode: Ref) -> bool:
-        """Whether this was the last."""
+        """Whether this was the last. Called with the lock."""
         ref, count = self._open.get(inode.ino, (inode, 0))
         if count > 1:
             self._open[inode.ino] = (ref, count - 1)
@@ -115,12 +131,22 @@ class MetaClient(Dispatch):
         return [ref for ref, _ in self._open.copy().values()]
 
     async def release(self, inodes: Sequence[Ref], *, caller: Caller | None = None) -> None:
-        last = [ref for ref in inodes if self._drop_open(ref)]
-        groups: dict[MetaStream, list[Ref]] = {}
-        for ref in last:
-            groups.setdefault(self._router.meta_stream(ref.place or ref.ino), []).append(ref)
-        for group in groups.values():
-            await self.run(ops.release(group), caller)
+        gone: Pending[None] = Pending()
+        with self._opens:
+            last = [ref for ref in inodes if self._drop_open(ref)]
+            self._leaving.update((ref.ino, gone) for ref in last)
+        try:
+            groups: dict[MetaStream, list[Ref]] = {}
+            for ref in last:
+                groups.setdefault(self._router.meta_stream(ref.place or ref.ino), []).append(ref)
+            for group in groups.values():
+                await self.run(ops.release(group), caller)
+        finally:
+            with self._opens:
+                for ref in last:
+                    if self._leaving.get(ref.ino) is gone:
+                        del self._leaving[ref.ino]
+            gone.complete(None)
 
     # ---- changing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from superfs.client.data import Where
 from superfs.client.resolve import AnyPath, ref_of, resolve, resolve_parent
@@ -13,11 +13,17 @@ from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
     from superfs.client.file import OpenInode
     from superfs.client.paths import Paths
     from superfs.core.attrs import Attr
 
+T = TypeVar("T")
 CREATE_MODE = 0o666
+REPLACED_TRIES = 16
+"""A path that leads to another file each time is somebody else's error."""
 
 
 class Handle:
@@ -28,6 +34,7 @@ class Handle:
         self.inode = inode
         self.flags = flags
         self.closed = False
+        self.losses = inode.losses
         access = flags & os.O_ACCMODE
         self.readable = access in (os.O_RDONLY, os.O_RDWR)
         self.writable = access in (os.O_WRONLY, os.O_RDWR)
@@ -35,8 +42,16 @@ class Handle:
     async def read(self, offset: int, length: int) -> bytes:
         return await self.inode.read(offset, length)
 
+    async def read_all(self, offset: int) -> bytes:
+        """To the end."""
+        return await self.inode.read(offset, max(0, await self.inode.end() - offset))
+
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         """The position behind the write, which O_APPEND moves to the end of the file."""
+        with self.inode.telling(self):
+            return await self._write(offset, data)
+
+    async def _write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         kill_priv = self._paths.connection.caller.uid != 0
         if self.flags & os.O_APPEND:
             offset = await self.inode.append_at(data, kill_priv=kill_priv)
@@ -50,19 +65,38 @@ class Handle:
         await self.inode.truncate(size)
 
     async def flush(self) -> None:
-        await self.inode.flush()
+        with self.inode.telling(self):
+            await self.inode.flush()
 
     async def fsync(self) -> None:
-        await self.inode.fsync()
+        with self.inode.telling(self):
+            await self.inode.fsync()
 
     async def close(self) -> None:
         """Once; the error is that of the flush."""
         if not self.closed:
             self.closed = True
-            await self._paths.files.close(self.inode)
+            with self.inode.telling(self):
+                await self._paths.files.close(self.inode)
+
+
+async def _anew(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The file at a path may be replaced after it was found and before it is opened or read: then
+    the path is looked up again."""
+    for _ in range(REPLACED_TRIES):
+        try:
+            return await attempt()
+        except FsError as error:
+            if error.code not in (Code.STALE, Code.STALE_DATA):
+                raise
+    return await attempt()
 
 
 async def open_file(paths: Paths, path: AnyPath, flags: int, mode: int = CREATE_MODE) -> Handle:
+    return await _anew(lambda: _open_file(paths, path, flags, mode))
+
+
+async def _open_file(paths: Paths, path: AnyPath, flags: int, mode: int) -> Handle:
     writes = flags & os.O_ACCMODE != os.O_RDONLY
     if flags & os.O_CREAT:
         attr, fresh, capability = await _create(paths, path, flags, mode)
@@ -119,6 +153,10 @@ async def _create(paths: Paths, path: AnyPath, flags: int, mode: int) -> tuple[A
 
 async def read_bytes(paths: Paths, path: AnyPath) -> bytes:
     """The whole file: one round trip where it is small."""
+    return await _anew(lambda: _read_bytes(paths, path))
+
+
+async def _read_bytes(paths: Paths, path: AnyPath) -> bytes:
     target = await resolve(paths.meta, path, want_inline=True)
     attr = target.attr
     assert attr is not None

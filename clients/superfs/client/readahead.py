@@ -7,9 +7,11 @@ when they have been read past, when something is written over them, and when the
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from superfs.client.data import finish_read
+from superfs.core.errors import FsError
 from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ BEHIND_PIECES = 1
 
 
 class Readahead:
-    """Not locked: its file calls it with its own state lock held, but for `read`."""
+    """Threads read and write one file at once: what was asked for before a `drop` is not kept
+    behind it."""
 
     def __init__(self, data: DataClient) -> None:
         self._data = data
@@ -30,16 +33,16 @@ class Readahead:
         self._next = 0  # where a sequential reader would read next
         self._window = 0
         self._version = 0
+        self._lock = threading.Lock()  # of _pieces and _version
 
     def drop(self, offset: int = 0, end: int | None = None) -> None:
         """What overlaps [offset, end); None: everything behind."""
-        self._version += 1
-        if not self._pieces:
-            return
         first = offset // PIECE_BYTES
-        for index in list(self._pieces):
-            if index >= first and (end is None or index * PIECE_BYTES < end):
-                del self._pieces[index]
+        with self._lock:
+            self._version += 1
+            for index in list(self._pieces):
+                if index >= first and (end is None or index * PIECE_BYTES < end):
+                    del self._pieces[index]
 
     async def read(self, where: Where, size: int, offset: int, length: int) -> bytes:
         """[offset, offset + length) of a file of `size` bytes."""
@@ -48,9 +51,10 @@ class Readahead:
             return await self._data.read(where, offset, length)
         first = offset // PIECE_BYTES
         last = (offset + length - 1) // PIECE_BYTES
-        for index in list(self._pieces):
-            if index < first - BEHIND_PIECES:
-                self._pieces.pop(index, None)
+        with self._lock:
+            for index in list(self._pieces):
+                if index < first - BEHIND_PIECES:
+                    del self._pieces[index]
         wanted = [await self._piece(where, size, index) for index in range(first, last + 1)]
         for index in range(last + 1, last + 1 + self._window):
             if index * PIECE_BYTES >= size or not self._data.has_room_to_read(PIECE_BYTES):
@@ -74,11 +78,24 @@ class Readahead:
     async def _piece(self, where: Where, size: int, index: int) -> StartedRead:
         start = index * PIECE_BYTES
         length = min(PIECE_BYTES, size - start)
-        piece = self._pieces.get(index)
-        if piece is not None and piece[0] >= length:
+        with self._lock:
+            piece = self._pieces.get(index)
+            version = self._version
+        if piece is not None and piece[0] >= length and not _has_failed(piece[1]):
             return piece[1]
-        version = self._version
         started = await self._data.start_read(where, start, length)
-        if version == self._version:  # else something was written while we waited for our turn
-            self._pieces[index] = (length, started)
+        with self._lock:
+            if version == self._version:  # else something was written while we waited for our turn
+                self._pieces[index] = (length, started)
         return started
+
+
+def _has_failed(started: StartedRead) -> bool:
+    """Then it is asked for anew: an outage that is over is no reader's error."""
+    for _, pending in started:
+        try:
+            if pending.done and pending.result().code:
+                return True
+        except FsError:
+            return True
+    return False

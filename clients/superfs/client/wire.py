@@ -36,6 +36,7 @@ class Reply:
     data: bytes = b""
     reads: Sequence[data_pb2.ReadResult] = ()
     usage: data_pb2.UsageReply = field(default_factory=data_pb2.UsageReply)
+    version: int = 0
 
 
 def encode_request(request: bytes | data_pb2.DataRequest) -> bytes:
@@ -70,8 +71,9 @@ def decode_reply(raw: bytes) -> Reply:
             raw = raw[:start] + raw[end:]
     m = data_pb2.DataReply.FromString(raw)
     if not (m.code or m.reads or m.data) and not m.HasField("usage"):
-        return Reply(m.tag, 0, "", m.boot_epoch, data)
-    return Reply(m.tag, m.code, m.detail, m.boot_epoch, data or m.data, m.reads, m.usage)
+        return Reply(m.tag, 0, "", m.boot_epoch, data, version=m.version)
+    data = data or m.data
+    return Reply(m.tag, m.code, m.detail, m.boot_epoch, data, m.reads, m.usage, m.version)
 
 
 def _find(raw: bytes, wanted: int) -> tuple[int, int, int] | None:

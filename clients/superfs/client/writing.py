@@ -5,13 +5,14 @@ Everything here that awaits is called with `_turn` held.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.data import Where, check
-from superfs.client.dirty import DirtyExtents
+from superfs.client.dirty import DirtyExtents, merge
 from superfs.client.readahead import Readahead
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
@@ -19,7 +20,7 @@ from superfs.core.namespace.txn import Ref
 from superfs.rpc.pending import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator
 
     from superfs.client.connection import Connection
     from superfs.client.dirty import Extent
@@ -40,6 +41,10 @@ LOST_RACE = frozenset({Code.STALE_DATA, Code.NOT_INLINE, Code.INLINE_FULL, Code.
 """Write again: under the attributes that the file has by now."""
 TRY_LATER = frozenset({Code.UNAVAILABLE, Code.DEADLINE, Code.GRACE, Code.BUSY})
 """The bytes are kept; anything else that fails a write loses them, loudly."""
+
+
+class Told(Protocol):
+    losses: int  # `Writing.losses` when it was opened, or last told
 
 
 class Writing:
@@ -69,6 +74,8 @@ class Writing:
         self._kill_priv = False
         self._caller: Caller | None = None
         self._failure: FsError | None = None
+        self._last_loss = FsError(Code.IO)
+        self.losses = 0  # how often written bytes had to be dropped
         self._rewrites = 0
 
     @property
@@ -133,6 +140,25 @@ class Writing:
         else:
             self._failure = error
 
+    @contextlib.contextmanager
+    def telling(self, handle: Told) -> Iterator[None]:
+        """Around what a handle asks for: bytes that were dropped are an error of each, once."""
+        try:
+            yield
+            if self.losses != handle.losses:
+                raise FsError(self._last_loss.code, self._last_loss.detail)
+        except FsError:
+            handle.losses = self.losses
+            raise
+
+    async def abandon(self, still: Callable[[], bool]) -> None:
+        """The last close has failed: its bytes must not come later, over what others write.
+        `still` is asked when nothing of them is on its way any more."""
+        async with self._turn:
+            if still() and self.is_dirty:
+                log.error("inode %x: written bytes are lost: its last close failed", self._attr.ino)
+                self._drop_writes()
+
     async def flush_aged(self) -> None:
         """In the background: what is older than `DIRTY_AGE_S`. Keeps its error for a caller."""
         try:
@@ -158,16 +184,27 @@ class Writing:
             self._mtime_ns = 0
             self._kill_priv = False
 
-    async def _discard(self) -> None:
-        """Before a truncation to nothing. What is on its way must arrive first, or it would come
-        after the file's data was reaped."""
+    async def _discard(self) -> Callable[[], None]:
+        """Before a truncation to nothing; returns what undoes it. What is on its way must arrive
+        first, or it would come after the file's data was reaped."""
         for answer in self._answers:
             try:
                 await answer
             except FsError as error:
                 log.info("inode %x: %s, truncated anyway", self._attr.ino, error)
         self._answers = []
+        with self._state:
+            dropped = [*self._unpublished, *self._flying, *self._dirty.take()]
+            kill_priv, caller = self._kill_priv, self._caller
         self._drop_writes()
+
+        def take_back() -> None:
+            with self._state:
+                if dropped:
+                    self._dirty.put_under(dropped)
+                    self._note_write(kill_priv, caller)
+
+        return take_back
 
     # ---- sending
 
@@ -197,14 +234,18 @@ class Writing:
                 await self._guarded(self._send_and_publish)
                 return
             except FsError as error:
-                if error.code not in LOST_RACE:
-                    raise
                 delay = next(delays)
-                if time.monotonic() + delay > deadline:
+                if not self._is_worth_again(error) or time.monotonic() + delay > deadline:
                     raise
-                if error.code is Code.BUSY:
+                if error.code in (Code.BUSY, Code.SESSION_EXPIRED):
                     await self._connection.sleep(delay)
             await self._look_again()
+
+    def _is_worth_again(self, error: FsError) -> bool:
+        """A host that slept too long begins a new session, which brings a new right to all data;
+        the right to one inode, of a user, ends with its open."""
+        renewed = error.code is Code.SESSION_EXPIRED and not self._capability
+        return error.code in LOST_RACE or renewed
 
     async def _look_again(self) -> None:
         outcome = await self._meta.getattr(self.ref)
@@ -230,12 +271,13 @@ class Writing:
         except FsError as error:
             with self._state:
                 self._write_again()
-            if error.code not in LOST_RACE | TRY_LATER:
+            if error.code not in TRY_LATER and not self._is_worth_again(error):
                 log.error("inode %x: written bytes are lost: %s", self._attr.ino, error)
                 self._drop_writes()
+                self._last_loss = error
+                self.losses += 1
             raise
-        except BaseException:
-            # Cancelled: nothing is known about what was on its way.
+        except BaseException:  # cancelled: nothing is known about what was on its way
             with self._state:
                 self._write_again()
             raise
@@ -263,7 +305,7 @@ class Writing:
         with self._state:
             merged = None
             if self._inline is not None and outcome.number == self._inline_change:
-                merged = _merge(self._inline, writes)
+                merged = merge(self._inline, writes)
             self._published(outcome)
             self._inline, self._inline_change = merged, self._attr.change
 
@@ -283,6 +325,9 @@ class Writing:
             answers += await self._data.start_write(where, offset, data)
         for answer in answers:
             check(await answer)
+        if prepared.data:
+            # They are on metad's disk, which forgets them with the spill.
+            await self._data.commit(where.chains, where.ino)
         outcome = await self._meta.publish(
             self.ref,
             prepared.number,
@@ -345,12 +390,3 @@ class Writing:
         self._observe(outcome.attr, own=True)
         self._flying = []
         self._forget_unpublished()
-
-
-def _merge(contents: bytes, writes: Sequence[Extent]) -> bytes:
-    merged = bytearray(contents)
-    for offset, data in writes:
-        if len(merged) < offset:
-            merged.extend(bytes(offset - len(merged)))
-        merged[offset : offset + len(data)] = data
-    return bytes(merged)

@@ -38,7 +38,7 @@ class _Named:
     @property
     def size(self) -> int:
         """Bytes, with what this process has written and flushed."""
-        return self.raw.stat_size()
+        return self.raw.size
 
     @property
     def details(self) -> dict[str, Any]:

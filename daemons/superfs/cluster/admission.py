@@ -61,7 +61,7 @@ class Admission:
         return Admitted(self._authority.issue(Purpose.SESSION, grant), grant)
 
     def _check_peer(self, grant: Grant, peer: Peer) -> None:
-        """A token file that leaked is of no use to another user of this host."""
+        """Over our socket a token file that leaked is of no use to another user of this host."""
         allowed = (0, self._own_uid) if grant.kind == "host" else (0, grant.uid)
         if peer.uid not in allowed:
             raise FsError(Code.FORBIDDEN, f"this token is not for uid {peer.uid}")

@@ -105,8 +105,9 @@ def _joined(old: Map, node: Node) -> Map:
         return replace(old, nodes=nodes, chains=(*old.chains, Chain(last + 1, (node.node_id,))))
     if old.slots:
         raise FsError(
-            Code.NOT_SUPPORTED,
-            f"this version has one metadata daemon, and node {old.slots[0].node_id} is it",
+            Code.WRONG_IDENTITY,
+            f"node {node.node_id} cannot join: this version has one metadata daemon, "
+            f"and node {old.slots[0].node_id} is it; stop this one",
         )
     return replace(old, nodes=nodes, slots=(SlotRange(0, SLOTS - 1, node.node_id),))
 

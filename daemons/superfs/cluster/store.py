@@ -105,7 +105,7 @@ def check(state_dir: Path, identity: Identity) -> None:
         with environment.begin() as txn:
             found, _ = _unpack(txn, path)
     except lmdb.Error as error:
-        raise FsError(Code.DAMAGED, f"{path}: {error}") from None
+        raise lmdbfile.fault_of(path, error) from None
     if found != identity:
         raise FsError(
             Code.WRONG_IDENTITY, f"{path} is of cluster {found.cluster_id}, not of this directory's"

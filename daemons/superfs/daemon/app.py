@@ -26,40 +26,17 @@ from superfs.core.config import ConfigError
 from superfs.core.errors import Code, FsError
 from superfs.core.tokens import Authority
 from superfs.daemon import failpoints, keyfile, logs
-from superfs.daemon.clock import Clock, SystemClock
+from superfs.daemon.clock import SystemClock
 from superfs.daemon.common import CommonConfig, DaemonConfig
+from superfs.daemon.lmdbfile import end_checks
 from superfs.daemon.metrics import MetricsServer, RpcMetrics, new_registry
 from superfs.daemon.notify import Notifier
 from superfs.daemon.statedir import AlreadyRunning, StateDir
-from superfs.daemon.world import (
-    EXIT_CONFIG,
-    EXIT_FAILURE,
-    EXIT_IO,
-    EXIT_USAGE,
-    World,
-    exit_code_of,
-    exit_fatal,
-)
-from superfs.rpc.server import GrpcServer, grant_of
+from superfs.daemon.world import World, exit_code_of
+from superfs.rpc.server import GrpcServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-__all__ = [
-    "EXIT_CONFIG",
-    "EXIT_FAILURE",
-    "EXIT_IO",
-    "EXIT_USAGE",
-    "Clock",
-    "CommonConfig",
-    "DaemonConfig",
-    "GrpcServer",
-    "Service",
-    "World",
-    "exit_fatal",
-    "grant_of",
-    "run_daemon",
-]
 
 C = TypeVar("C", bound=DaemonConfig)
 D = TypeVar("D", bound=DaemonConfig, contravariant=True)
@@ -221,6 +198,7 @@ class _Run:
                 self._notify.stopping("stopping")
                 if not self._started:
                     serving.cancel()  # while it waited for something: nothing was served
+                    end_checks()
                 await asyncio.wait({serving})
                 raise _Stopped
         except BaseExceptionGroup as group_error:
@@ -230,11 +208,12 @@ class _Run:
     async def _serve(self, group: asyncio.TaskGroup) -> None:
         """Returns after a clean stop."""
         common, world = self._common, self._world
+        starting = group.create_task(self._notify.starting(), name="starting")
         await self._service.start(group)
+        starting.cancel()
         self._started = True
-        server = GrpcServer(
-            common.listen, world.authority, world.clock.now_ns, RpcMetrics(world.metrics)
-        )
+        rpcs = RpcMetrics(world.metrics)
+        server = GrpcServer(common.listen, world.authority, world.clock.now_ns, rpcs, rpcs.received)
         self._service.register(server)
         metrics = MetricsServer(common.metrics, world.metrics) if common.metrics else None
         try:

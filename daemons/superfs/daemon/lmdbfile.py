@@ -14,6 +14,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import lmdb
+
 from superfs.core.errors import Code, FsError, known_code
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE_BYTES = 4096
-CHECK_S = 600.0
 
 ADVICE = (
     "Nothing was changed. Keep the directory; restore it from a copy, "
@@ -32,6 +33,12 @@ _MAGIC = 0xBEEFC0DE
 _DATA_VERSION = 1
 _DEATHS = (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
 """What damage does to the child; any other signal came from outside."""
+_NO_DAMAGE = (
+    lmdb.DiskError, lmdb.LockError, lmdb.MemoryError, lmdb.ReadersFullError, lmdb.TlsFullError,
+)  # fmt: skip
+"""What LMDB says of the machine, not of the file."""
+
+_children: set[subprocess.Popen[bytes]] = set()
 
 
 def data_file(store: Path) -> Path:
@@ -76,43 +83,68 @@ def check_file(path: Path) -> None:
         raise FsError(Code.DAMAGED, f"{path} has {size} bytes, its pages need {pages * PAGE_BYTES}")
 
 
+def fault_of(path: Path, error: lmdb.Error) -> FsError:
+    """What an error of LMDB means that was met while a store was opened or read."""
+    code = Code.IO if isinstance(error, _NO_DAMAGE) else Code.DAMAGED
+    return FsError(code, f"{path}: {error}")
+
+
 def check_in_child(module: str, args: Sequence[str], path: Path) -> None:
-    """Runs `python -m module args`, whose `main` is `child_main`; FsError is what it found."""
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", module, *args],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=CHECK_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise FsError(Code.IO, f"{path}: reading it takes longer than {CHECK_S:g} s") from None
+    """Runs `python -m module args`, whose `main` is `child_main`; FsError is what it found. Takes
+    as long as reading everything takes, or until `end_checks`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        _children.add(child)
+        try:
+            output, errors = child.communicate()
+        finally:
+            _children.discard(child)
     if child.returncode == 0:
         return
     if child.returncode < 0:
-        number = signal.Signals(-child.returncode)
-        if number not in _DEATHS:
-            raise FsError(Code.IO, f"{path}: the check was ended by {number.name}; start again")
-        raise FsError(
-            Code.DAMAGED,
-            f"{path} cannot be read: the check was ended by {number.name}, "
-            f"as it is for a page that is zeroed or cut off. {ADVICE}",
-        )
+        error = death_of(path, child.returncode)
+        damage = error.code is Code.DAMAGED
+        raise FsError(error.code, f"{error.detail}. {ADVICE}") if damage else error
     try:
-        answer = json.loads(child.stdout)
+        answer = json.loads(output)
         code, detail = known_code(int(answer["code"])), str(answer["detail"])
     except (ValueError, KeyError, TypeError):
-        lines = child.stderr.decode(errors="replace").strip().splitlines()
+        lines = errors.decode(errors="replace").strip().splitlines()
         code, detail = Code.DAMAGED, f"the check failed: {lines[-1] if lines else 'no message'}"
-    raise FsError(code, f"{detail}. {ADVICE}")
+    raise FsError(code, f"{detail}. {ADVICE}" if code is not Code.IO else detail)
+
+
+def death_of(path: Path, returncode: int) -> FsError:
+    """What the signal means that ended a child: the file did it, or somebody from outside, as the
+    kernel does when memory runs out."""
+    name = signal.Signals(-returncode).name
+    if -returncode not in _DEATHS:
+        return FsError(Code.IO, f"{path}: the check was ended by {name}; start again")
+    return FsError(
+        Code.DAMAGED,
+        f"{path} cannot be read: the check was ended by {name}, "
+        "as it is for a page that is zeroed or cut off",
+    )
+
+
+def end_checks() -> None:
+    """The daemon is to stop: whoever waits for a check gets an FsError."""
+    for child in list(_children):
+        child.kill()
 
 
 def child_main(check: Callable[[], None]) -> int:
     """The other side of `check_in_child`."""
     try:
         check()
+        return 0
     except FsError as error:
-        print(json.dumps({"code": int(error.code), "detail": error.detail}))
-        return 78
-    return 0
+        found = error
+    except (ImportError, MemoryError, OSError) as error:  # no verdict on the store
+        found = FsError(Code.IO, f"the check failed: {type(error).__name__}: {error}")
+    print(json.dumps({"code": int(found.code), "detail": found.detail}))
+    return 75 if found.code is Code.IO else 78

@@ -142,8 +142,9 @@ class Membership:
         if fresh.cluster_id != self._cluster_id:
             raise FsError(
                 Code.WRONG_IDENTITY,
-                f"clusterd at {', '.join(self._common.cluster)} serves cluster "
-                f"{fresh.cluster_id}, this daemon's data belongs to {self._cluster_id}",
+                f"{self._common.state_dir}: clusterd at {', '.join(self._common.cluster)} serves "
+                f"cluster {fresh.cluster_id}, this daemon's data belongs to {self._cluster_id}. "
+                "Nothing was changed: correct `cluster` or `state_dir` in its configuration",
             )
         if self._map is None or fresh.epoch > self._map.epoch:
             async with self._news:

@@ -45,12 +45,20 @@ class MetricsServer:
 
 
 class RpcMetrics:
-    """What the server's guard tells of every call; a Session stream counts once, at its end."""
+    """What the server's guard tells of every call; a Session stream counts once, at its end. And of
+    every request, each message of a stream."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Counter(
             "superfs_rpc_calls", "Finished calls", ("method", "code"), registry=registry
         )
+        self._requests = Counter(
+            "superfs_rpc_requests",
+            "Requests that came in, each message of a stream",
+            ("method",),
+            registry=registry,
+        )
+        self._counts: dict[str, Counter] = {}
         self._seconds = Histogram(
             "superfs_rpc_seconds",
             "Duration of calls",
@@ -65,3 +73,10 @@ class RpcMetrics:
         name = "refused" if guessed else method
         self._calls.labels(name, code.name).inc()
         self._seconds.labels(name).observe(seconds)
+
+    def received(self, method: str) -> None:
+        """Of methods that there are, so that their number is bounded."""
+        child = self._counts.get(method)
+        if child is None:
+            child = self._counts[method] = self._requests.labels(method)
+        child.inc()

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+STARTING_S = 20.0
+
+
 class Notifier:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
@@ -29,8 +32,12 @@ class Notifier:
     def stopping(self, status: str) -> None:
         self._send(f"STOPPING=1\nSTATUS={status}")
 
-    def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
+    async def starting(self) -> None:
+        """A store is read from end to end before it is served, and that takes as long as it takes:
+        systemd is told that we are at it. Until it is cancelled."""
+        while True:
+            self._send(f"EXTEND_TIMEOUT_USEC={int(3 * STARTING_S * 1_000_000)}")
+            await asyncio.sleep(STARTING_S)
 
     async def watch(self) -> None:
         """Keeps the watchdog quiet for as long as the event loop turns."""

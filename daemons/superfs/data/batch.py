@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from superfs.data import keys, records
 from superfs.data.keys import CUT, EXTENT, FENCE, SEGMENT, ChunkKey, FileKey
-from superfs.data.records import CutRecord, FenceRecord, Position, SegmentRecord, checksum_of, seal
+from superfs.data.records import (
+    Boot,
+    CutRecord,
+    FenceRecord,
+    Position,
+    SegmentRecord,
+    checksum_of,
+    seal,
+)
 
 if TYPE_CHECKING:
     from superfs.data.extentmap import Piece, Pieces
@@ -27,6 +35,7 @@ class Batch:
     segments: dict[int, SegmentRecord | None] = field(default_factory=dict)
     cuts: dict[FileKey, CutRecord | None] = field(default_factory=dict)
     fences: dict[int, FenceRecord | None] = field(default_factory=dict)
+    boots: tuple[Boot, ...] = ()  # none: as they were
 
 
 class BatchWriter:

@@ -82,6 +82,7 @@ class Compactor:
         self._world = world
         self._threads = threads
         self._fragmented: dict[ChunkKey, float] = {}
+        self._damaged = 0  # reads that met damage, counted
         self._spared: set[int] = set()  # segments that cannot be emptied: something is damaged
         store.on_fragmented = self._note
 
@@ -122,12 +123,12 @@ class Compactor:
         limit = min(store.config.extents_max, 3 * len(pieces) // 4)
         if len(pieces) <= store.config.extents_max or count_after(pieces, runs) > limit:
             return False
-        if key.file in store.cuts.by_file:
+        if key.file in store.cuts.pending:
             return False
         moved = 0
         for run in runs:
             data = await self._read(key, pieces, run.start, run.end)
-            if data is None or store.chunks.get(key) != pieces or key.file in store.cuts.by_file:
+            if data is None or store.chunks.get(key) != pieces or key.file in store.cuts.pending:
                 return False
             self._world.failpoints.hit("datad.compact.chunk")
             for at in range(0, len(data), MESSAGE_DATA_BYTES_MAX):
@@ -145,6 +146,7 @@ class Compactor:
             return await asyncio.get_running_loop().run_in_executor(self._threads, plan.wait)
         except FsError as error:
             self._world.log.error("damaged data not moved", where=error.detail)
+            self._damaged += 1
             return None
 
     # ---- segments
@@ -166,20 +168,34 @@ class Compactor:
     async def empty_segment(self, segment: Segment) -> bool:
         """Moves everything visible elsewhere; true when nothing is left in it."""
         store = self._store
-        file = store.segments.open_for_read(segment.number)
+        try:
+            file = store.segments.open_for_read(segment.number)
+        except FsError as error:
+            self._spare(segment, error.detail)
+            return False
         loop = asyncio.get_running_loop()
         keys = await loop.run_in_executor(self._threads, chunks_in, segment, file)
+        stuck = self._damaged
         for key in keys:
-            if key.file not in store.cuts.by_file:
+            if key.file not in store.cuts.pending:
                 await self._pace(await self._move(key, segment.number))
         if segment.live:
-            if not any(key.file in store.cuts.by_file for key in keys):
-                self._spared.add(segment.number)
-                self._world.log.warning("segment not emptied", segment=segment.path.name)
+            # What a write or a cut changed meanwhile is moved another time.
+            if self._damaged > stuck or not self._is_known(keys, segment.number):
+                self._spare(segment, "something in it is damaged")
             return False
         self._world.failpoints.hit("datad.compact.emptied")
         await self._syncer.ask()
         return True
+
+    def _spare(self, segment: Segment, why: str) -> None:
+        self._spared.add(segment.number)
+        self._world.log.warning("segment not emptied", segment=segment.path.name, why=why)
+
+    def _is_known(self, keys: list[ChunkKey], number: int) -> bool:
+        """Whether one of these chunks has what is left; else its headers cannot be read."""
+        pieces_of = self._store.chunks.get
+        return any(piece.segment == number for key in keys for piece in pieces_of(key))
 
     async def _move(self, key: ChunkKey, number: int) -> int:
         store = self._store
@@ -190,7 +206,7 @@ class Compactor:
             data = await self._read(key, (piece,), piece.offset, piece.end)
             if data is None or piece not in store.chunks.get(key):
                 continue
-            if key.file in store.cuts.by_file:
+            if key.file in store.cuts.pending:
                 break
             self._world.failpoints.hit("datad.compact.move")
             for at in range(0, len(data), MESSAGE_DATA_BYTES_MAX):
@@ -211,7 +227,10 @@ def chunks_in(segment: Segment, file: OpenFile) -> list[ChunkKey]:
     found: dict[ChunkKey, None] = {}
     at = HEADER_BYTES
     while at < segment.length:
-        head = os.pread(file.fd, APPEND_HEADER_BYTES_MAX, at)
+        try:
+            head = os.pread(file.fd, APPEND_HEADER_BYTES_MAX, at)
+        except OSError:
+            break  # a place that cannot be read is damage like any other
         append = records.parse_append(head, segment.nonce, at)
         if append is None:
             break

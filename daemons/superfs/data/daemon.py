@@ -49,8 +49,7 @@ class DataDaemon:
         metrics = DataMetrics(world.metrics)
         metrics.watch(self.store)
         self.syncer = Syncer(self.store, world, metrics)
-        boot_epoch = world.rng.getrandbits(63) + 1
-        self.requests = Requests(self.store, self.syncer, metrics, world, boot_epoch, self._threads)
+        self.requests = Requests(self.store, self.syncer, metrics, world, self._threads)
         checker = Checker(self.store, self.syncer, self._threads)
         self.service = DataService(self.store, self.requests, checker, config.stream, world)
         group.create_task(self.syncer.run(), name="sync")

@@ -24,6 +24,7 @@ from superfs.data import keys, records
 from superfs.data.batch import SUM_MASK, Batch, BatchWriter
 from superfs.data.keys import CUT, EXTENT, FENCE, META, SEGMENT, TABLES, ChunkKey, FileKey
 from superfs.data.records import (
+    Boot,
     CutRecord,
     FenceRecord,
     Identity,
@@ -153,6 +154,12 @@ class Index:
             value = self._meta(txn, keys.META_ALLOCATED)
         return 0 if value is None else records.parse_number(value)
 
+    def boots(self) -> tuple[Boot, ...]:
+        """Oldest first."""
+        with self._reading() as txn:
+            value = self._meta(txn, keys.META_BOOTS)
+        return () if value is None else records.parse_boots(value)
+
     def count(self, table: str) -> int:
         return self._tally[table][0]
 
@@ -244,6 +251,8 @@ class Index:
                     self._put_meta(txn, keys.meta_stats(table), records.pack_stats(count, total))
                 self._put_meta(txn, keys.META_POSITION, records.pack_position(batch.position))
                 self._put_meta(txn, keys.META_ALLOCATED, records.pack_number(self.map_bytes))
+                if batch.boots:
+                    self._put_meta(txn, keys.META_BOOTS, records.pack_boots(batch.boots))
                 used = self._used(txn)
         except _DAMAGE as error:
             raise FsError(Code.DAMAGED, f"index: commit failed: {error}. {ADVICE}") from None

@@ -10,13 +10,16 @@ the order of tuples; everything of one file, and of one chunk, is a contiguous r
     cut      ino 8, data generation 4                 CutRecord: a truncate being finished, or a
                                                       reaped generation (its tombstone)
     fence    session 8                                FenceRecord: lowest epoch still let in
-    meta     name                                     identity, position, stats/<table>, allocated
+    meta     name                                     identity, position, stats/<table>, allocated,
+                                                      boots
 
 * Pieces of one chunk never overlap; what no piece covers reads as zeros.
 * `position` says up to where the segments are reflected in `extent`; what was appended behind it
   is replayed at start (recovery.py).
 * `stats/<table>` holds the number of records of a table and the sum of their checksums modulo
   2^64: a record that is absent is noticed, not only one that is damaged.
+* `boots` are the last starts of the daemon, and up to which version each found the appends of the
+  one before it: what clients need to know about writes that they have not seen committed.
 * A cut with `size` > 0 lives until its pieces are gone. A cut of size 0 is a tombstone: it stays
   for a while after that, so that a late write does not bring the generation back.
 * The live bytes of a segment are the lengths of the pieces in it, derived: a check recounts them.
@@ -38,6 +41,7 @@ TABLES = (EXTENT, SEGMENT, CUT, FENCE)
 META_IDENTITY = b"identity"
 META_POSITION = b"position"
 META_ALLOCATED = b"allocated"
+META_BOOTS = b"boots"
 
 
 class FileKey(NamedTuple):
@@ -62,8 +66,6 @@ _CHUNK = struct.Struct(">QII")
 _FILE = struct.Struct(">QI")
 _NUMBER = struct.Struct(">Q")
 
-EXTENT_KEY_BYTES = _EXTENT.size
-CHUNK_PREFIX_BYTES = _CHUNK.size
 FILE_PREFIX_BYTES = _FILE.size
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from crc32c import crc32c
 from xxhash import xxh3_64_intdigest
@@ -27,6 +27,9 @@ from xxhash import xxh3_64_intdigest
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES
 from superfs.data.extentmap import CRC_BYTES, Piece, block_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FORMAT_VERSION = 1
 CHECKSUM_BYTES = 8
@@ -39,6 +42,7 @@ _CUT = struct.Struct("<QQqB")
 _FENCE = struct.Struct("<Qq")
 _POSITION = struct.Struct("<QQQ")
 _STATS = struct.Struct("<QQ")
+_BOOT = struct.Struct("<QQ")
 _IDENTITY = struct.Struct("<II16s")
 _HEADER = struct.Struct("<8sII16sQQq")
 _APPEND = struct.Struct("<IHHQIIIIQ")
@@ -78,6 +82,13 @@ class Position(NamedTuple):
     segment: int
     offset: int
     version: int
+
+
+class Boot(NamedTuple):
+    """A start of the daemon, and the last version that it found on disk."""
+
+    epoch: int
+    survived: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,14 @@ def pack_position(p: Position) -> bytes:
 
 def parse_position(value: bytes) -> Position:
     return Position(*_POSITION.unpack(value))
+
+
+def pack_boots(boots: Sequence[Boot]) -> bytes:
+    return b"".join(_BOOT.pack(*boot) for boot in boots)
+
+
+def parse_boots(value: bytes) -> tuple[Boot, ...]:
+    return tuple(Boot(*fields) for fields in _BOOT.iter_unpack(value))
 
 
 def pack_stats(count: int, checksums: int) -> bytes:

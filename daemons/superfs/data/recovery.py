@@ -3,7 +3,8 @@
 The index says up to which append it is complete. Appends behind that place were acknowledged but
 not committed; after a kill they are all there and are put into the index again. After a loss of
 power the last ones may be torn: the replay ends at the first append that is not whole, and what
-follows it was promised to nobody (clients keep what is not committed, and send it again).
+follows it was promised to nobody. Clients keep what is not committed, and the start is noted with
+the last version that was found: what has a later one they send again.
 
 A replayed segment is sealed: nothing is ever appended behind what a start has found.
 """
@@ -97,6 +98,7 @@ def open_store(state_dir: Path, node_id: int, config: StoreConfig, world: World)
             )
         store = DataStore(state_dir, identity, index, config, world)
         _Recovery(store).run()
+        store.begin_boot()
         store.sync()
     except BaseException:
         index.close()

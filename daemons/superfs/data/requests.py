@@ -16,7 +16,7 @@ from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.data.keys import ChunkKey, FileKey
 from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
 from superfs.data.segments import Blob
-from superfs.v1.data_pb2 import DataReply, DataRequest, Read, ReadResult, UsageReply, Write
+from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, Read, ReadResult, UsageReply, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +41,9 @@ class Requests:
         syncer: Syncer,
         metrics: DataMetrics,
         world: World,
-        boot_epoch: int,
         threads: Executor,
     ) -> None:
-        self.boot_epoch = boot_epoch
+        self.boot_epoch = store.boot_epoch
         self._store = store
         self._syncer = syncer
         self._metrics = metrics
@@ -73,11 +72,23 @@ class Requests:
                 raise FsError(Code.BAD_REQUEST, "a request without a body that is known here")
             begun = self._begin[body](request, access)
         except FsError as error:
+            if error.code is Code.DAMAGED and not isinstance(error, DamagedError):
+                self._damaged(error)  # a segment that is gone: nothing has said so yet
             return self._refused(request.tag, error)
         except OSError as error:
             self._world.fatal(f"the disk failed: {error}; the next start verifies what is on it")
         self._world.failpoints.hit("datad.reply.before")
-        return begun
+        return begun if isinstance(begun, DataReply) else self._later(request.tag, begun)
+
+    async def _later(self, tag: int, answer: Coroutine[Any, Any, DataReply]) -> DataReply:
+        """Never raises: the answers behind it on the stream wait for it."""
+        try:
+            return await answer
+        except FsError as error:
+            return self._refused(tag, error)
+        except Exception as error:
+            self._world.log.exception("request failed")
+            return self._refused(tag, FsError(Code.INTERNAL, type(error).__name__))
 
     def _refused(self, tag: int, error: FsError) -> DataReply:
         self._metrics.refused.labels(error.code.name).inc()
@@ -85,6 +96,12 @@ class Requests:
 
     def _done(self, tag: int) -> DataReply:
         return DataReply(tag=tag, boot_epoch=self.boot_epoch)
+
+    def _written(self, tag: int, size: int) -> DataReply:
+        self._metrics.written_bytes.inc(size)
+        self._syncer.nudge()
+        version = self._store.position.version
+        return DataReply(tag=tag, boot_epoch=self.boot_epoch, version=version)
 
     # ---- writes
 
@@ -98,9 +115,7 @@ class Requests:
     def _write(self, request: DataRequest, access: Access) -> Begun:
         blob = self._blob(request.write, access)
         self._store.write([blob])
-        self._metrics.written_bytes.inc(len(blob.data))
-        self._syncer.nudge()
-        return self._done(request.tag)
+        return self._written(request.tag, len(blob.data))
 
     def _write_many(self, request: DataRequest, access: Access) -> Begun:
         writes = request.write_many.writes
@@ -108,9 +123,7 @@ class Requests:
             raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} writes in one request")
         blobs = [self._blob(write, access) for write in writes]
         self._store.write(blobs)
-        self._metrics.written_bytes.inc(sum(len(blob.data) for blob in blobs))
-        self._syncer.nudge()
-        return self._done(request.tag)
+        return self._written(request.tag, sum(len(blob.data) for blob in blobs))
 
     # ---- reads
 
@@ -133,10 +146,7 @@ class Requests:
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, data=data)
 
     async def _read_disk(self, tag: int, plan: ReadPlan) -> DataReply:
-        try:
-            data = await self._fetch(plan)
-        except FsError as error:
-            return self._refused(tag, error)
+        data = await self._fetch(plan)
         return DataReply(tag=tag, boot_epoch=self.boot_epoch, data=data)
 
     async def _fetch(self, plan: ReadPlan) -> bytes:
@@ -149,7 +159,7 @@ class Requests:
         self._metrics.read_bytes.inc(len(data))
         return data
 
-    def _damaged(self, error: DamagedError) -> FsError:
+    def _damaged(self, error: FsError) -> FsError:
         self._metrics.damaged.inc()
         self._world.log.error("damaged data", where=error.detail)
         return error
@@ -169,8 +179,9 @@ class Requests:
                 plan = self._plan(read, access)
                 data = plan.cached(self._scratch)
             except FsError as error:
-                code = self._damaged(error) if isinstance(error, DamagedError) else error
-                result.code = code.code
+                if error.code is Code.DAMAGED:
+                    self._damaged(error)
+                result.code = error.code
                 continue
             if data is None:
                 waiting.append((result, plan))
@@ -245,5 +256,6 @@ class Requests:
             bytes_live=found.bytes_live,
             segments=found.segments,
             extents=found.extents,
+            boots=[Boot(epoch=b.epoch, survived=b.survived) for b in self._store.boots],
         )
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, usage=usage)

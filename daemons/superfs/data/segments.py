@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 DESCRIPTORS_MAX = 256
 BUFFERS_PER_WRITE_MAX = 1000  # below IOV_MAX
 SPARE_RETRY_S = 0.1
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _NAME = re.compile(r"([0-9a-f]{16})\.seg")
 _PADDING = bytes(records.ALIGN_BYTES)
 
@@ -155,7 +156,7 @@ class Segments:
         return segment
 
     def open_for_read(self, number: int) -> OpenFile:
-        """DAMAGED when the segment is not there any more."""
+        """DAMAGED when the segment is not there any more; IO for want of descriptors."""
         file = self._open.get(number)
         if file is not None:
             self._open.move_to_end(number)
@@ -168,7 +169,8 @@ class Segments:
         try:
             file = OpenFile(segment.path, os.O_RDONLY)
         except OSError as error:
-            raise FsError(Code.DAMAGED, f"segment {segment.path}: {error.strerror}") from None
+            code = Code.IO if error.errno in _NO_DESCRIPTOR else Code.DAMAGED
+            raise FsError(code, f"segment {segment.path}: {error.strerror}") from None
         self._open[number] = file
         if len(self._open) > DESCRIPTORS_MAX:
             self._open.popitem(last=False)

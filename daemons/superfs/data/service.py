@@ -110,6 +110,7 @@ class _Answers:
         self._sent = asyncio.Event()
 
     async def put(self, begun: Begun, request: DataRequest) -> None:
+        self._check()
         if isinstance(begun, DataReply):
             if self._sender is None:
                 await self._context.write(begun)
@@ -131,8 +132,12 @@ class _Answers:
             await self._one_sent()
 
     async def _one_sent(self) -> None:
+        self._check()
         self._sent.clear()
         await self._sent.wait()
+        self._check()
+
+    def _check(self) -> None:
         if self._sender is not None and self._sender.done():
             self._sender.result()  # the stream is broken: so are we
 

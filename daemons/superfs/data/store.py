@@ -22,7 +22,7 @@ from superfs.data.chunks import Chunks
 from superfs.data.cuts import Cut, Cuts
 from superfs.data.keys import EXTENT, ChunkKey, FileKey
 from superfs.data.reading import ReadPlan, fetch_of
-from superfs.data.records import FenceRecord, Identity, Position
+from superfs.data.records import Boot, FenceRecord, Identity, Position
 from superfs.data.segments import Segments, free_bytes, total_bytes
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from superfs.data.extentmap import Pieces
     from superfs.data.index import Index
     from superfs.data.segments import Blob, OpenFile, Segment
+
+FENCE_KEEP_S = 30 * 86_400
+"""A capability ends with nothing but its fence, and whoever holds one may come back late."""
+BOOTS_MAX = 64
+"""Starts that are remembered. A client that has missed more sends everything again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,10 @@ class DataStore:
         self.cuts = Cuts(index, self.chunks, self.segments)
         self.fences: dict[int, FenceRecord] = {}
         self.position = Position(0, 0, 0)
+        self.boots: tuple[Boot, ...] = ()  # the present one ends them
         self.on_fragmented: Callable[[ChunkKey, int], None] = _ignore
         self._fences_changed: dict[int, FenceRecord | None] = {}
+        self._boots_changed = False
 
     # ---- contents
 
@@ -181,14 +188,27 @@ class DataStore:
 
     def prune(self) -> None:
         """Forgets tombstones and fences that are too old to matter."""
-        oldest_ns = self.world.clock.now_ns() - int(self.config.tombstone_keep_s * 1e9)
-        self.cuts.prune(oldest_ns, self.config.tombstones_max)
+        now_ns = self.world.clock.now_ns()
+        self.cuts.prune(
+            now_ns - int(self.config.tombstone_keep_s * 1e9), self.config.tombstones_max
+        )
+        oldest_ns = now_ns - FENCE_KEEP_S * 1_000_000_000
         for session, record in list(self.fences.items()):
             if record.since_ns < oldest_ns:
                 del self.fences[session]
                 self._fences_changed[session] = None
 
     # ---- durability
+
+    @property
+    def boot_epoch(self) -> int:
+        return self.boots[-1].epoch
+
+    def begin_boot(self) -> None:
+        """Once, when everything that survived has been found."""
+        boot = Boot(self.world.rng.getrandbits(63) + 1, self.position.version)
+        self.boots = (*self.index.boots(), boot)[-BOOTS_MAX:]
+        self._boots_changed = True
 
     @property
     def has_changes(self) -> bool:
@@ -220,10 +240,12 @@ class DataStore:
             records,
             self.cuts.take_changed(),
             self._fences_changed,
+            self.boots if self._boots_changed else (),
         )
         self._fences_changed = {}
+        self._boots_changed = False
         job = SyncJob(self, batch, files, segments.new_files, dead)
-        job.changes = bool(batch.chunks or batch.segments or batch.cuts or batch.fences)
+        job.changes = any((batch.chunks, batch.segments, batch.cuts, batch.fences, batch.boots))
         segments.unsynced.clear()
         segments.new_files = False
         return job

@@ -15,7 +15,14 @@ from pathlib import Path
 import lmdb
 
 from superfs.core.errors import Code, FsError
-from superfs.daemon.lmdbfile import PAGE_BYTES, check_file, check_in_child, child_main, data_file
+from superfs.daemon.lmdbfile import (
+    PAGE_BYTES,
+    check_file,
+    check_in_child,
+    child_main,
+    data_file,
+    fault_of,
+)
 from superfs.data.index import Index
 from superfs.data.keys import TABLES
 from superfs.data.records import checksum_of, unseal
@@ -37,8 +44,9 @@ def verify(directory: Path) -> None:
             _verify_table(index, table)
         index.walk_all_pages()
         index.identity()
+        index.boots()
     except lmdb.Error as error:
-        raise FsError(Code.DAMAGED, f"{path}: {error}") from None
+        raise fault_of(path, error) from None
 
 
 def _verify_length(path: Path, wanted: int) -> None:

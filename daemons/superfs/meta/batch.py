@@ -8,7 +8,7 @@ to come back later (a retryable code) is not.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -16,7 +16,13 @@ import lmdb
 from superfs.core.attrs import Flag
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import SLOT_SHIFT
-from superfs.core.limits import BATCH_OPS_MAX, MESSAGE_BYTES_MAX
+from superfs.core.limits import (
+    BATCH_OPS_MAX,
+    KIB,
+    MANY_ENTRIES_MAX,
+    MESSAGE_BYTES_MAX,
+    REMOVE_TREE_ENTRIES_MAX,
+)
 from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.release_orphan import release_orphan
 from superfs.meta import keys
@@ -39,9 +45,11 @@ if TYPE_CHECKING:
     from superfs.meta.store import LmdbTxn
 
 ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 4
-"""Of the reads of one batch. The answers to mutations are about as long as their requests."""
-ANSWER_SPARE_BYTES = (MESSAGE_BYTES_MAX - ANSWER_BYTES_MAX) // 2
-"""So much more the last of them may take; the first one, alone, always fits."""
+"""Where a batch is answered so far that no further read begins."""
+LAST_ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX - ANSWER_BYTES_MAX - 64 * KIB
+"""What the last read may add to that; a first one may be as long as a message."""
+REMOVALS_MAX = 2 * REMOVE_TREE_ENTRIES_MAX
+"""Of all remove_trees of one batch: everybody else waits for the writer meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,13 @@ def mutates(op: meta_pb2.Op) -> bool:
     return verb is not None and verb.mutates
 
 
+def weight_of(op: meta_pb2.Op) -> int:
+    """How many entries an operation may be about."""
+    if op.WhichOneof("verb") == "remove_tree":
+        return min(op.remove_tree.limit or REMOVE_TREE_ENTRIES_MAX, REMOVE_TREE_ENTRIES_MAX)
+    return min(max(1, op.create_many.count), MANY_ENTRIES_MAX)
+
+
 def failure(error: FsError) -> meta_pb2.Result:
     return meta_pb2.Result(code=error.code, detail=error.detail)
 
@@ -89,6 +104,7 @@ class Operations:
         self._txn = txn
         self._fresh = fresh
         self.room = ANSWER_BYTES_MAX if room is None else room
+        self._removals = REMOVALS_MAX
         self.waits: list[bytes] = []
         """Truncations that the last operation has to wait for, by the key of their debt."""
 
@@ -108,18 +124,16 @@ class Operations:
             else:
                 raise FsError(Code.BAD_REQUEST, "an operation without a verb")
             result = encode_outcome(outcome)
-            size = result.ByteSize()
-            if size > self.room + ANSWER_SPARE_BYTES:
-                raise FsError(Code.BUSY, "the answer does not fit any more: ask again")
+            over = result.ByteSize() - self.room - LAST_ANSWER_BYTES_MAX
+            if over > 0 and self.room < ANSWER_BYTES_MAX:
+                raise FsError(Code.BUSY, "the answer is too full for this one: ask again")
         except FsError as error:
             result = failure(error)
-            size = result.ByteSize()
         except lmdb.Error:
             raise
         except Exception:
             result = self._unexpected(name)
-            size = result.ByteSize()
-        self.room -= size
+        self.room -= result.ByteSize()
         self._count(name, result.code)
         return result
 
@@ -156,6 +170,7 @@ class Operations:
         if result.code and txn.changes != before:
             self._parts.world.log.error("an operation failed half-way", verb=name, code=result.code)
             raise Spoiled(result)
+        self.room -= result.ByteSize()
         if store:
             parts.sessions.store(txn, client, slot, op.seq, result.SerializeToString())
         return result
@@ -176,10 +191,18 @@ class Operations:
         except FsError:
             if not was_open:
                 opens.release(session, ino)
+                self._fresh.discard(ino)
             raise
         self._fresh.discard(ino)
-        outcome.capability = self._parts.capability(self._grant, ino)
+        outcome.capability = self._right(ino, write=body.write)
         return outcome
+
+    def _right(self, ino: int, *, write: bool) -> bytes:
+        """To the data of an inode, for a user session that has just been let open it."""
+        grant = self._grant
+        if grant.kind != "user":
+            return b""
+        return self._parts.capability(grant if write else replace(grant, read_only=True), ino)
 
     def _release(self, m: meta_pb2.Release) -> Outcome:
         session = self._grant.session_id
@@ -193,17 +216,31 @@ class Operations:
 
     def _mutate(self, name: str, verb: Verb, body: Any, caller: Caller) -> Outcome:  # noqa: ANN401
         txn = self._txn
+        if name == "remove_tree":
+            return self._remove_tree(verb, caller, body)
+        if name == "create" and body.open:
+            self._parts.opens.check_room(self._grant.session_id)
         outcome = verb.rule(txn, caller, body)
         attr = outcome.attr
         if name == "create":
             assert attr is not None
             if body.open:
                 self._parts.opens.open(self._grant.session_id, attr.ino)
-                outcome.capability = self._parts.capability(self._grant, attr.ino)
+                if outcome.number:  # new, and so the caller's own; one that was there is opened
+                    outcome.capability = self._right(attr.ino, write=True)
         elif attr is not None and attr.flags & Flag.TRUNCATING:
             key = keys.pack_reap(attr.ino, attr.data_generation, Work.TRUNCATE)
             if name == "setattr" and key in txn.debts:
                 self.waits.append(key)
+        return outcome
+
+    def _remove_tree(self, verb: Verb, caller: Caller, m: meta_pb2.RemoveTree) -> Outcome:
+        if self._removals <= 0:
+            raise FsError(Code.BUSY, "the batch removes enough already: ask again")
+        limit = min(m.limit or REMOVE_TREE_ENTRIES_MAX, self._removals)
+        part = meta_pb2.RemoveTree(dir=m.dir, name=m.name, limit=limit)
+        outcome = verb.rule(self._txn, caller, part)
+        self._removals -= outcome.number
         return outcome
 
     def _again(self, name: str, op: meta_pb2.Op, stored: bytes) -> meta_pb2.Result:
@@ -235,7 +272,7 @@ class BatchJob(Job):
     """A batch that has mutations, or something else that must not pass the writer by."""
 
     def __init__(self, parts: Parts, grant: Grant, batch: meta_pb2.Batch, fresh: set[int]) -> None:
-        self.weight = max(1, len(batch.ops))
+        self.weight = max(1, sum(map(weight_of, batch.ops)))
         self.size_bytes = batch.ByteSize()
         self.future: asyncio.Future[meta_pb2.BatchReply] = (
             asyncio.get_running_loop().create_future()
@@ -273,11 +310,13 @@ class BatchJob(Job):
             self._results.append(result)
 
     def committed(self, commit: int) -> None:
+        self._parts.opens.take_back(self._grant.session_id, self._fresh)
         reply = meta_pb2.BatchReply(batch=self._batch.batch, commit=commit, results=self._results)
         if not self.future.done():
             self.future.set_result(reply)
 
     def failed(self, error: FsError) -> None:
+        self._parts.opens.take_back(self._grant.session_id, self._fresh)
         results = [failure(error)] * len(self._batch.ops)
         reply = meta_pb2.BatchReply(batch=self._batch.batch, results=results)
         if not self.future.done():

@@ -15,6 +15,7 @@ what reaches this file is one of three things:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import lmdb
 
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import MIB
 from superfs.meta.environment import PAGE_BYTES
 from superfs.meta.store import LmdbTxn, Outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from superfs.daemon.world import World
     from superfs.meta.environment import Environment
@@ -39,12 +41,25 @@ T = TypeVar("T")
 
 COMMIT_WEIGHT_MAX = 4096
 """Operations of one transaction; with the limits of a message this bounds its dirty pages."""
-COMMIT_BYTES_MAX = 64 * 1024 * 1024
+COMMIT_BYTES_MAX = 64 * MIB
+QUEUE_BYTES_MAX = 256 * MIB
+"""Of the requests that wait. More would be memory for the asking: a client may try again."""
 GROW_RETRY_S = 1.0
 
 
 class Spoiled(Exception):
     """An operation failed after a change."""
+
+
+@contextlib.contextmanager
+def full_store_is_no_end() -> Iterator[None]:
+    """Around what a task of the daemon itself does from time to time: without a page left for it
+    (the writer has said so) it is done another time."""
+    try:
+        yield
+    except FsError as error:
+        if error.code is not Code.NO_SPACE:
+            raise
 
 
 class Job(Protocol):
@@ -125,6 +140,8 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._grow_not_before = 0.0
+        self._submitted_bytes = 0  # of all time; the event loop counts these, the writer those
+        self._taken_bytes = 0
         self._stopping = False
         self.broken = False
         self.busy = False
@@ -153,6 +170,11 @@ class Committer:
         if self._stopping or self.broken:
             job.failed(FsError(Code.UNAVAILABLE, "the daemon is stopping"))
             return
+        waiting = self._submitted_bytes - self._taken_bytes
+        if waiting and waiting + job.size_bytes > QUEUE_BYTES_MAX:
+            job.failed(FsError(Code.BUSY, "too much waits for the writer: ask again"))
+            return
+        self._submitted_bytes += job.size_bytes
         self._queue.put(job)
 
     async def run(self, function: Callable[[LmdbTxn], T], *, weight: int = 1) -> T:
@@ -192,6 +214,7 @@ class Committer:
             jobs.append(job)
             weight += job.weight
             size += job.size_bytes
+            self._taken_bytes += job.size_bytes
             if weight >= self._weight_max() or size >= COMMIT_BYTES_MAX:
                 return jobs, True
             try:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from superfs.meta.config import MetadConfig
 
 
+FENCE_RETRY_S = 5.0
+
+
 class DataDaemons:
     """`layout` gives the newest cluster map; a daemon that has moved is found at its new place."""
 
@@ -36,6 +39,8 @@ class DataDaemons:
         self.news = asyncio.Event()
         """Set when the cluster map has changed."""
         self._usage: dict[int, data_pb2.UsageReply] = {}
+        self._fences: dict[int, dict[int, int]] = {}  # node -> session -> epoch, to be told
+        self._fence_news = asyncio.Event()
 
     def nodes_of(self, chains: Iterable[int]) -> set[int]:
         """The data daemons that hold these chains. A chain that no map has named yet is the
@@ -53,15 +58,35 @@ class DataDaemons:
         body = data_pb2.Truncate(ino=ino, data_generation=generation, size=size)
         await self._call(node, data_pb2.DataRequest(truncate=body))
 
-    async def fence(self, session: int, epoch: int) -> None:
-        """Nothing below `epoch` of an ended session is let in any more. Best effort: what a dead
-        client writes can be read by nobody, since data generations are never used again."""
-        body = data_pb2.Fence(session_id=session, epoch=epoch)
+    def fence(self, session: int, epoch: int) -> None:
+        """Nothing below `epoch` of an ended session is to be let in any more: each data daemon is
+        told, if need be when it comes back (`send_fences`). Until then it lets a client write that
+        does not know of its end, where it might have written just before."""
         for node in self._layout().addresses:
+            self._fences.setdefault(node, {})[session] = epoch
+        self._fence_news.set()
+
+    async def send_fences(self) -> None:
+        """For ever. What is still to be told is in memory only: a restart of ours forgets it."""
+        while True:
+            self._fence_news.clear()
+            for node, sessions in list(self._fences.items()):
+                await self._send_fences(node, sessions)
+            left = any(self._fences.values())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FENCE_RETRY_S if left else None):
+                    await self._fence_news.wait()
+
+    async def _send_fences(self, node: int, sessions: dict[int, int]) -> None:
+        for session, epoch in list(sessions.items()):
+            body = data_pb2.Fence(session_id=session, epoch=epoch)
             try:
                 await self._call(node, data_pb2.DataRequest(fence=body))
             except FsError as error:
-                self._world.log.info("not fenced", node=node, session=session, error=str(error))
+                self._world.log.debug("not fenced yet", node=node, error=str(error))
+                return
+            if sessions[session] == epoch:
+                del sessions[session]
 
     # ---- usage
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import SLOT_SHIFT
 from superfs.core.limits import (
     GROUPS_MAX,
     REMOVE_TREE_ENTRIES_MAX,
@@ -268,7 +267,3 @@ VERBS: dict[str, Verb] = {
     "remove_tree": Verb(_remove_tree, _dir, mutates=True),
 }
 """All but statfs and release, which touch no inode (batch.py)."""
-
-
-def slot_of_op(verb: Verb, m: Any) -> int:  # noqa: ANN401
-    return verb.place(m) >> SLOT_SHIFT

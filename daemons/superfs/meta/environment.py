@@ -23,6 +23,7 @@ import lmdb
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
+from superfs.daemon.lmdbfile import fault_of
 from superfs.daemon.statedir import Identity, identity_path, sync_directory
 from superfs.meta import records
 from superfs.meta.keys import IDENTITY_KEY, KEY_BYTES_MAX, Table
@@ -187,4 +188,4 @@ def open_checked(state_dir: Path) -> Environment:
     try:
         return Environment(state_dir, size)
     except lmdb.Error as error:
-        raise FsError(Code.DAMAGED, f"{data_file(state_dir)}: {error}") from None
+        raise fault_of(data_file(state_dir), error) from None

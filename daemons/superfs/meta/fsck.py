@@ -20,6 +20,8 @@ import lmdb
 from superfs.core.attrs import Attr, Flag, unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.check import Finding, check
+from superfs.daemon.lmdbfile import death_of, fault_of
+from superfs.daemon.world import EXIT_IO
 from superfs.meta import keys, records
 from superfs.meta.environment import PAGE_BYTES, Environment, data_file
 from superfs.meta.keys import Table, Work
@@ -87,6 +89,10 @@ def check_bookkeeping(rows: Records) -> Iterator[Finding]:
         if run.session not in alive:
             last = keys.parse_id(key)
             yield Finding("reserved-without-session", f"inodes {run.first:#x} to {last:#x}")
+    for key, record in rows.scan(Table.ORPHAN, b""):
+        for session in sorted(records.unpack_orphan(record).holders - alive):
+            ino = keys.parse_id(key)
+            yield Finding("orphan-without-session", f"inode {ino:#x}", f"session {session:#x}")
     yield from _check_truncations(rows)
 
 
@@ -120,18 +126,32 @@ async def check_in_child(state_dir: Path) -> AsyncIterator[common_pb2.Finding]:
         async for line in child.stdout:
             found = json.loads(line)
             yield common_pb2.Finding(severity=common_pb2.Finding.ERROR, **found)
-        code = await child.wait()
-        if code:
+        died = _death(data_file(state_dir), await child.wait())
+        if died is not None:
             yield common_pb2.Finding(
                 severity=common_pb2.Finding.ERROR,
                 kind="check-died",
                 object=str(data_file(state_dir)),
-                detail=f"the check ended with status {code}: restart metad, which verifies",
+                detail=f"{died}: restart metad, which verifies",
             )
     finally:
         if child.returncode is None:
             child.kill()
             await child.wait()
+
+
+def _death(path: Path, code: int) -> str | None:
+    """Of a child that did not get to its end; FsError where that says nothing of the store."""
+    if code == 0:
+        return None
+    if code == EXIT_IO:
+        raise FsError(Code.IO, f"{path}: the check failed, see the daemon's log")
+    if code > 0:
+        return f"the check ended with status {code}"
+    error = death_of(path, code)
+    if error.code is not Code.DAMAGED:
+        raise error
+    return error.detail
 
 
 def main() -> int:
@@ -142,9 +162,13 @@ def main() -> int:
         with environment.reading() as rows:
             for finding in check_store(rows):
                 print(json.dumps(asdict(finding)), flush=True)
-    except (FsError, lmdb.Error) as error:
-        detail = error.detail if isinstance(error, FsError) else str(error)
-        finding = Finding(Code.DAMAGED.name.lower(), str(data_file(state_dir)), detail)
+    except (FsError, lmdb.Error, MemoryError) as error:
+        path = data_file(state_dir)
+        found = fault_of(path, error) if isinstance(error, lmdb.Error) else error
+        if isinstance(found, MemoryError) or found.code is Code.IO:
+            print(f"superfs-metad: the check of {path}: {found!r}", file=sys.stderr)
+            return EXIT_IO
+        finding = Finding(Code.DAMAGED.name.lower(), str(path), found.detail)
         print(json.dumps(asdict(finding)), flush=True)
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from superfs.core.errors import FsError
 from superfs.daemon.app import run_daemon
 from superfs.daemon.membership import Membership, fetch_map
 from superfs.daemon.statedir import Identity, read_identity, write_identity
@@ -40,10 +39,7 @@ class Metad:
         membership = Membership(
             common, cluster_pb2.ROLE_META, self._world, cluster_id=identity.cluster_id
         )
-        try:
-            await membership.join(group)
-        except FsError as error:
-            raise FsError(error.code, f"{common.state_dir}: {error.detail}") from None
+        await membership.join(group)
         node.set_layout(Layout.of(membership.map, common.node_id))
         node.start(group)
         group.create_task(self._follow(membership, node), name="cluster map")

@@ -94,10 +94,6 @@ class MemStore:
         finally:
             self._in_batch = False
 
-    def pass_time(self, ns: int) -> None:
-        assert ns >= 0, ns
-        self._now_ns += ns
-
     @property
     def now_ns(self) -> int:
         return self._now_ns

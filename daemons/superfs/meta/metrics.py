@@ -24,7 +24,7 @@ class MetaMetrics:
         self._counts: dict[tuple[str, int], Counter] = {}
         self.commit_operations = Histogram(
             "superfs_meta_commit_operations",
-            "Operations of one commit",
+            "Operations of one commit; of a bulk operation each entry",
             buckets=BATCH_BUCKETS,
             registry=registry,
         )

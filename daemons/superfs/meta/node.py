@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -21,7 +22,7 @@ from superfs.meta.background import Background
 from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, mutates
 from superfs.meta.chains import Layout
 from superfs.meta.columns import encode_attr
-from superfs.meta.commit import Committer, Room
+from superfs.meta.commit import Committer, Room, full_store_is_no_end
 from superfs.meta.datads import DataDaemons
 from superfs.meta.environment import make_store, open_checked
 from superfs.meta.keys import Table
@@ -34,7 +35,7 @@ from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from superfs.core.namespace.outcome import FsStat
     from superfs.daemon.statedir import Identity
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from superfs.meta.records import Debt
     from superfs.meta.table import Records
 
+FORGET_EVERY_S = 3600.0
 READ_SLICE_S = 0.005
 """How long a batch of reads may keep the event loop."""
 INODE_BYTES = 1024
@@ -92,7 +94,9 @@ class MetaNode:
             self.reaper.start(group, rows)
         self.background = Background(group)
         self.background.start(self._expire_sessions(), "session expiry")
+        self.background.start(self._forget_sessions(), "ended sessions")
         self.background.start(self.datads.watch_usage(), "usage")
+        self.background.start(self.datads.send_fences(), "fences")
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
@@ -164,8 +168,8 @@ class MetaNode:
         await self._end_session(grant.session_id, None)
 
     def capability(self, grant: Grant, ino: int) -> bytes:
-        """What the client shows to data daemons. A host's is for every inode, a user's for one;
-        it ends with the session, whose epoch it carries."""
+        """What the client shows to data daemons. A host's is for every inode, a user's for one.
+        The fence at the end of the session, whose epoch it carries, takes it back."""
         if (grant.kind == "user" and not ino) or (grant.kind != "user" and ino):
             return b""
         right = Grant(
@@ -199,7 +203,7 @@ class MetaNode:
             self._world.log.info(
                 "session ended", session=f"{session:#x}", expired=silent_since is not None
             )
-            self.background.start(self.datads.fence(session, epoch), "fence")
+            self.datads.fence(session, epoch)
 
     async def _expire_sessions(self) -> None:
         """Silence counts while this daemon was there to listen: after a pause of its own (it was
@@ -207,7 +211,6 @@ class MetaNode:
         timeout_s = self._config.meta.session_timeout_s
         pause_s = min(1.0, timeout_s / 4)
         now = self._world.clock.monotonic()
-        await self.committer.run(self.sessions.forget_ended)
         while True:
             await asyncio.sleep(pause_s)
             before, now = now, self._world.clock.monotonic()
@@ -215,12 +218,27 @@ class MetaNode:
                 self._world.log.warning("did not run for a while", seconds=round(now - before, 1))
                 self.sessions.excuse(now - before)
             for session in self.sessions.silent_since(now - timeout_s):
-                await self._end_session(session, now - timeout_s)
+                with full_store_is_no_end():
+                    await self._end_session(session, now - timeout_s)
+
+    async def _forget_sessions(self) -> None:
+        """What ended sessions have left, a part at a time: others want the writer too."""
+        sessions, run = self.sessions, self.committer.run
+        while True:
+            with full_store_is_no_end():
+                await run(sessions.release_dead)
+                start = await run(partial(sessions.forget_ended, start=b""))
+                while start:
+                    start = await run(partial(sessions.forget_ended, start=start))
+            await asyncio.sleep(FORGET_EVERY_S)
 
     # ---- operations
 
-    def submit(self, grant: Grant, batch: meta_pb2.Batch) -> asyncio.Future[meta_pb2.BatchReply]:
-        """Takes its place in the order of things at once; the answer comes as a future."""
+    def submit(
+        self, grant: Grant, batch: meta_pb2.Batch, settles: Callable[[], None] | None = None
+    ) -> asyncio.Future[meta_pb2.BatchReply]:
+        """Takes its place in the order of things at once; the answer comes as a future. `settles`
+        is called when the batch is durable, but its answer has to wait for data daemons."""
         check_batch(batch)
         self.sessions.heard(grant.session_id)
         fresh = self._register(grant, batch)
@@ -228,15 +246,18 @@ class MetaNode:
             check_session(grant)
             job = BatchJob(self._parts, grant, batch, fresh)
             self.committer.submit(job)
-            return asyncio.ensure_future(self._finish(job))
+            return asyncio.ensure_future(self._finish(job, settles))
         return asyncio.ensure_future(self._read(grant, batch, fresh))
 
     async def execute(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
         return await self.submit(grant, batch)
 
     def _register(self, grant: Grant, batch: meta_pb2.Batch) -> set[int]:
-        """What the batch opens, before it is read; what of it was not open already."""
-        fresh = set()
+        """What the batch opens, before it is read; what of it was not open already. A session
+        that is not known here, new or ended, has to pass the writer first."""
+        fresh: set[int] = set()
+        if self.sessions.get(grant.session_id) is None:
+            return fresh
         for op in batch.ops:
             if op.WhichOneof("verb") == "open":
                 ino = op.open.inode.ino
@@ -259,8 +280,12 @@ class MetaNode:
             registers = registers or verb == "open"
         return registers and (self.committer.busy or self.sessions.get(grant.session_id) is None)
 
-    async def _finish(self, job: BatchJob) -> meta_pb2.BatchReply:
+    async def _finish(
+        self, job: BatchJob, settles: Callable[[], None] | None
+    ) -> meta_pb2.BatchReply:
         reply = await job.future
+        if job.waits and settles is not None:
+            settles()
         for index, debts in job.waits.items():
             for debt in debts:
                 attr = await self.reaper.settled(debt)
@@ -284,7 +309,7 @@ class MetaNode:
                     if self.sessions.has_ended(rows, grant.session_id):
                         error = FsError(Code.SESSION_EXPIRED, "the session has ended")
                         reply.results.extend(failure(error) for _ in ops[done:])
-                        return reply
+                        done = len(ops)
                     run = Operations(self._parts, grant, txn, fresh, room)
                     while done < len(ops):
                         reply.results.append(run.read(ops[done]))
@@ -295,6 +320,7 @@ class MetaNode:
             except lmdb.Error as error:
                 self._world.fatal(f"the store cannot be read: {error}")
             if done == len(ops):
+                self.opens.take_back(grant.session_id, fresh)
                 return reply
             await asyncio.sleep(0)
 

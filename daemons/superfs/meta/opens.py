@@ -5,7 +5,7 @@ inode. What is unlinked meanwhile stays as an orphan of it, and is let go when i
 without that inode, or has expired.
 
 Used by the event loop and by the writer thread. `Open` registers *before* it reads the inode: a
-transaction that asks later sees the registration, one that is running is waited for (service.py).
+transaction that asks later sees the registration, one that is running is waited for (node.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.limits import OPEN_PER_SESSION_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class Opens:
@@ -38,15 +38,25 @@ class Opens:
     def open(self, session: int, ino: int) -> None:
         with self._lock:
             mine = self._by_session.setdefault(session, set())
-            if len(mine) >= OPEN_PER_SESSION_MAX and ino not in mine:
-                raise FsError(Code.TOO_LARGE, f"a session opens at most {OPEN_PER_SESSION_MAX}")
+            if ino not in mine:
+                _check_room(mine)
             mine.add(ino)
             self._by_inode.setdefault(ino, set()).add(session)
+
+    def check_room(self, session: int) -> None:
+        """For one more, before it is made: an operation must not fail half-way."""
+        _check_room(self._by_session.get(session, ()))
 
     def release(self, session: int, ino: int) -> None:
         with self._lock:
             self._by_session.get(session, set()).discard(ino)
             self._drop(session, ino)
+
+    def take_back(self, session: int, fresh: set[int]) -> None:
+        """What was registered for opens that were never run."""
+        for ino in fresh:
+            self.release(session, ino)
+        fresh.clear()
 
     def claim(self, session: int, inos: Iterable[int]) -> None:
         """What the session says it has open replaces what was known."""
@@ -78,3 +88,8 @@ class Opens:
             holders.discard(session)
             if not holders:
                 del self._by_inode[ino]
+
+
+def _check_room(mine: Collection[int]) -> None:
+    if len(mine) >= OPEN_PER_SESSION_MAX:
+        raise FsError(Code.TOO_LARGE, f"a session opens at most {OPEN_PER_SESSION_MAX}")

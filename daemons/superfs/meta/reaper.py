@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
@@ -117,7 +118,7 @@ class Reaper:
             await lane.news.wait()
             lane.news.clear()
             while lane.waiting:
-                part = dict(list(lane.waiting.items())[:ITEMS_MAX])
+                part = dict(islice(lane.waiting.items(), ITEMS_MAX))
                 try:
                     await self._tell(node, part)
                 except FsError as error:
@@ -163,8 +164,9 @@ class Reaper:
             await self._news.wait()
             self._news.clear()
             while self._acknowledged:
-                keys_ = list(self._acknowledged)[:ITEMS_MAX]
-                part = {key: self._acknowledged.pop(key) for key in keys_}
+                part = dict(islice(self._acknowledged.items(), ITEMS_MAX))
+                for key in part:
+                    del self._acknowledged[key]
                 self._world.failpoints.hit("metad.settle.before")
                 debts = {key: found.debt for key, found in part.items()}
                 try:
@@ -174,7 +176,12 @@ class Reaper:
                 except FsError as error:
                     if error.code is Code.UNAVAILABLE:
                         return  # stopping: the debts are on record
-                    raise
+                    if error.code is not Code.NO_SPACE:
+                        raise
+                    # Not a page is left for it (the writer has said so). It stays owed.
+                    self._acknowledged = part | self._acknowledged
+                    await asyncio.sleep(RETRY_MAX_S)
+                    continue
                 self._forget(part, attrs)
 
     def _forget(self, part: Mapping[bytes, _Open], attrs: Sequence[Attr | None]) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superfs.core.attrs import unpack_attr
 from superfs.core.errors import Code, FsError
-from superfs.meta import fsck
+from superfs.core.ids import FIRST_DATA_GENERATION
+from superfs.core.limits import REPLY_WINDOW_OPS
+from superfs.meta import fsck, keys, records
 from superfs.meta.keys import Table
 from superfs.rpc.server import grant_of
 from superfs.v1 import common_pb2, meta_pb2, meta_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from superfs.core.tokens import Grant
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 BATCHES_AT_A_TIME = 64
 """Of one stream; its client's next message waits."""
+SETTLING_MAX = REPLY_WINDOW_OPS
+"""Beside these: batches that are durable and wait for a data daemon. It may be away for long, and
+the stream has to go on."""
 LIST_ENTRIES = 8192
 
 
@@ -82,6 +89,20 @@ class MetaService(meta_pb2_grpc.MetaServicer):
                 if not start:
                     break
                 await asyncio.sleep(0)
+        for found in self._reserved():
+            yield _columns(found)
+
+    def _reserved(self) -> list[list[tuple[int, int, int]]]:
+        """Numbers under which somebody may be writing a file that has no name yet, by runs."""
+        with self._node.environment.reading() as rows:
+            runs = [
+                (keys.parse_id(key), records.unpack_run(record).first)
+                for key, record in rows.scan(Table.RESERVED, b"")
+            ]
+        return [
+            [(ino, FIRST_DATA_GENERATION, 0) for ino in range(first, last + 1)]
+            for last, first in runs
+        ]
 
     def _list(self, table: Table, start: bytes) -> tuple[meta_pb2.DataList, bytes]:
         """Up to some entries from `start`, and where to go on (b"": that was all)."""
@@ -95,12 +116,23 @@ class MetaService(meta_pb2_grpc.MetaServicer):
                 attr = unpack_attr(record)
                 if attr.data_generation and attr.chains:
                     found.append((attr.ino, attr.data_generation, attr.size))
-        count = len(found)
-        return meta_pb2.DataList(
-            inos=struct.pack(f"<{count}Q", *(f[0] for f in found)),
-            generations=struct.pack(f"<{count}I", *(f[1] for f in found)),
-            sizes=struct.pack(f"<{count}Q", *(f[2] for f in found)),
-        ), after
+        return _columns(found), after
+
+
+def _columns(found: Sequence[tuple[int, int, int]]) -> meta_pb2.DataList:
+    count = len(found)
+    return meta_pb2.DataList(
+        inos=struct.pack(f"<{count}Q", *(f[0] for f in found)),
+        generations=struct.pack(f"<{count}I", *(f[1] for f in found)),
+        sizes=struct.pack(f"<{count}Q", *(f[2] for f in found)),
+    )
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A batch: whether it is one that settles, and so holds no slot."""
+
+    settling: bool = False
 
 
 class _Stream:
@@ -112,6 +144,7 @@ class _Stream:
         self._context = context
         self._writing = asyncio.Lock()
         self._slots = asyncio.Semaphore(BATCHES_AT_A_TIME)
+        self._settling = 0
 
     async def serve(
         self, requests: AsyncIterator[meta_pb2.SessionRequest], group: asyncio.TaskGroup
@@ -120,8 +153,11 @@ class _Stream:
             body = request.WhichOneof("body")
             if body == "batch":
                 await self._slots.acquire()
-                answer = self._node.submit(self._grant, request.batch)
-                group.create_task(self._answer(answer))
+                under_way = _UnderWay()
+                answer = self._node.submit(
+                    self._grant, request.batch, partial(self._settles, under_way)
+                )
+                group.create_task(self._answer(answer, under_way))
             elif body == "keep_alive":
                 self._node.sessions.heard(self._grant.session_id)
                 await self._write(meta_pb2.SessionReply(keep_alive=request.keep_alive))
@@ -131,11 +167,22 @@ class _Stream:
             else:
                 raise FsError(Code.BAD_REQUEST, f"not expected on a session stream: {body}")
 
-    async def _answer(self, answer: asyncio.Future[meta_pb2.BatchReply]) -> None:
+    def _settles(self, under_way: _UnderWay) -> None:
+        if self._settling < SETTLING_MAX:
+            under_way.settling = True
+            self._settling += 1
+            self._slots.release()
+
+    async def _answer(
+        self, answer: asyncio.Future[meta_pb2.BatchReply], under_way: _UnderWay
+    ) -> None:
         try:
             await self._write(meta_pb2.SessionReply(batch=await answer))
         finally:
-            self._slots.release()
+            if under_way.settling:
+                self._settling -= 1
+            else:
+                self._slots.release()
 
     async def _write(self, reply: meta_pb2.SessionReply) -> None:
         async with self._writing:

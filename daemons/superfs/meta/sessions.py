@@ -3,7 +3,7 @@
 A session is born when a client first speaks and ends when it says goodbye or has been silent for
 too long. Its record outlives it: an operation of an ended session never runs. The reply of each
 mutation is stored in the transaction that ran it, under (slot, session, seq), and pruned, some
-hundreds at a time, once the client has acknowledged it.
+hundreds or a megabyte at a time, once the client has acknowledged it.
 
 In memory `Client.written` remembers which sequence numbers have a reply and in which slot; it is a
 hint to where to look, the record is the truth. Functions that take a `txn` run in the writer
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import REPLY_WINDOW_OPS, SESSIONS_MAX
+from superfs.core.limits import MIB, REPLY_WINDOW_OPS, SESSIONS_MAX
 from superfs.core.namespace.release_orphan import release_orphan
 from superfs.meta import keys, records
 from superfs.meta.keys import Table
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 KINDS = ("host", "user", "daemon")
 CLIENT_NAME_CHARS_MAX = 128
 PRUNE_REPLIES_MIN = 256
+PRUNE_BYTES_MIN = 1 * MIB
+FORGET_PART = 4096
 ENDED_KEPT_NS = 30 * 86_400 * 1_000_000_000
 
 
@@ -45,6 +47,7 @@ class Client:
     heard: float  # monotonic
     acked_below: int = 0  # what the client has acknowledged; the record may be behind
     written: dict[int, int] = field(default_factory=dict)  # seq -> slot of its reply
+    stored_bytes: int = 0  # of replies, about, since some were pruned
 
 
 class Sessions:
@@ -138,12 +141,15 @@ class Sessions:
     def store(self, txn: LmdbTxn, client: Client, slot: int, seq: int, reply: bytes) -> None:
         txn.rows.put(Table.REPLY, keys.pack_reply(slot, client.session, seq), reply)
         client.written[seq] = slot
+        client.stored_bytes += len(reply)
 
     def acknowledge(self, txn: LmdbTxn, client: Client, below: int) -> None:
         """Prunes only now and then: an acknowledgement alone is never a reason to commit."""
         client.acked_below = max(client.acked_below, below)
         done = [seq for seq in client.written if seq < client.acked_below]
-        if len(done) >= PRUNE_REPLIES_MIN:
+        many = len(done) >= PRUNE_REPLIES_MIN or client.stored_bytes >= PRUNE_BYTES_MIN
+        if done and many:
+            client.stored_bytes = 0
             self._prune(txn, client, done)
 
     def _prune(self, txn: LmdbTxn, client: Client, done: list[int]) -> None:
@@ -181,7 +187,7 @@ class Sessions:
                 rows.delete(Table.REPLY, reply)
         runs = [k for k, r in rows.scan(Table.RESERVED, b"") if _owner(r) == session]
         for run in runs:
-            rows.delete(Table.RESERVED, run)
+            txn.drop_reserved(keys.parse_id(run))
         found = records.unpack_session(record)
         found.ended_ns = txn.now_ns
         found.epoch += 1
@@ -191,18 +197,30 @@ class Sessions:
 
     def _forget(self, session: int) -> None:
         self._clients.pop(session, None)
+        self._opens.end(session)  # what it has opened since
 
-    def forget_ended(self, txn: LmdbTxn) -> int:
-        """Records of sessions that ended so long ago that no token of theirs can be about."""
+    def forget_ended(self, txn: LmdbTxn, start: bytes) -> bytes:
+        """Records of sessions that ended so long ago that nobody asks in their name any more, among
+        the next ones from `start`; where to go on, b"" at the end."""
         limit = txn.now_ns - ENDED_KEPT_NS
-        old = [
-            key
-            for key, record in txn.rows.scan(Table.SESSION, b"")
-            if 0 < records.unpack_session(record).ended_ns < limit
-        ]
+        old: list[bytes] = []
+        after = b""
+        for seen, (key, record) in enumerate(txn.rows.scan(Table.SESSION, start)):
+            if seen == FORGET_PART:
+                after = key
+                break
+            if 0 < records.unpack_session(record).ended_ns < limit:
+                old.append(key)
         for key in old:
             txn.rows.delete(Table.SESSION, key)
-        return len(old)
+        return after
+
+    def release_dead(self, txn: LmdbTxn) -> None:
+        """Orphans of sessions that are no more. `end` leaves none; a store that was cut off from
+        its daemon by a bug, or was made by an earlier version, may have some."""
+        for key, record in list(txn.rows.scan(Table.ORPHAN, b"")):
+            for session in records.unpack_orphan(record).holders - self._clients.keys():
+                release_orphan(txn, keys.parse_id(key), session)
 
     def _release_orphans(self, txn: LmdbTxn, session: int, but: set[int]) -> None:
         rows = txn.rows

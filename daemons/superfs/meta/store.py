@@ -14,6 +14,7 @@ import lmdb
 from superfs.core.attrs import Attr, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import (
+    FIRST_DATA_GENERATION,
     LOW_MASK,
     SLOT_SHIFT,
     ChainId,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from superfs.meta.table import Records
 
 GENERATION_MAX = (1 << 32) - 1
+CLOCK_BACK_NS = 60 * 1_000_000_000
+"""A clock that goes back by less is adjusted: time goes on from where it was. One that goes back by
+more had been wrong, and no file is to get a time of its future."""
 
 
 class Outside(Protocol):
@@ -105,7 +109,10 @@ class LmdbTxn:
         self._room_bytes = -1
 
     def next_operation(self) -> None:
-        self._now_ns = max(self._outside.now_ns(), self._now_ns + 1)
+        now = self._outside.now_ns()
+        if 0 <= self._now_ns - now < CLOCK_BACK_NS:
+            now = self._now_ns + 1
+        self._now_ns = now
 
     def has_room(self, bytes_wanted: int) -> bool:
         fits = self.rows.bytes_written + bytes_wanted < self._room_bytes
@@ -339,6 +346,19 @@ class LmdbTxn:
         if run.first < ino:
             head = records.pack_run(run)
             self._put(Table.RESERVED, ino - 1, keys.pack_id(ino - 1), head)
+
+    def drop_reserved(self, last: int) -> None:
+        """The run that ends with `last` becomes no files any more. Data that was written for them
+        goes, whichever chains the client has chosen."""
+        run = self._run_of(last)
+        assert run is not None, last
+        self._delete(Table.RESERVED, last, keys.pack_id(last))
+        chains = tuple(ChainId(c) for c in self._outside.available_chains())
+        if chains:
+            for ino in range(run[1].first, last + 1):
+                lost = Attr(ino, 0, ino, 0, 0, 0, 0, data_generation=FIRST_DATA_GENERATION)
+                lost.chains = chains
+                self.reap_data(lost)
 
     # ---- work for the data daemons
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import lmdb
 
 from superfs.core.errors import Code, FsError
-from superfs.daemon.lmdbfile import check_file, check_in_child, child_main
+from superfs.daemon.lmdbfile import check_file, check_in_child, child_main, fault_of
 from superfs.daemon.statedir import Identity
 from superfs.meta import records
 from superfs.meta.environment import PAGE_BYTES, Environment, data_file
@@ -48,7 +48,7 @@ def verify(state_dir: Path, identity: Identity) -> int:
             _verify_identity(rows, identity, size)
             return sum(_verify_table(rows, environment, t) for t in Table if t != Table.META)
     except lmdb.Error as error:
-        raise FsError(Code.DAMAGED, f"{path}: {error}") from None
+        raise fault_of(path, error) from None
     except FsError as error:
         raise FsError(error.code, f"{path}: {error.detail}") from None
 

@@ -2,7 +2,8 @@
 
 All handles of one inode share one `Contents` (superfs.client.file.OpenInode). What is written is
 published when a handle is closed, on fsync, and by the client's write back within a second or so.
-An error of the background is told once, at the next write, close or fsync.
+Bytes that could not be written are an error of every handle, once, at its next write, close or
+fsync.
 """
 
 from __future__ import annotations
@@ -58,12 +59,15 @@ class Files:
     def open_cached(self, node: Node, flags: int, caller: Caller) -> FileHandle | None:
         """Without asking, where the attributes are still good and nothing is to be cut."""
         attr = self._m.known_attr(node)
-        if attr is None or flags & os.O_TRUNC:
+        if attr is None or flags & os.O_TRUNC or self._m.opens.is_leaving(node):
             return None
         return self._attach(node, attr, flags, caller)
 
     async def open(self, node: Node, flags: int, caller: Caller) -> FileHandle:
         attr = await self._m.attr(node)
+        while self._m.opens.is_leaving(node):
+            await self._m.opens.left(node)
+            attr = await self._m.attr(node)
         handle = self._attach(node, attr, flags, caller)
         try:
             if flags & os.O_TRUNC:
@@ -84,6 +88,8 @@ class Files:
             raise FsError(Code.IS_DIRECTORY if attr.is_dir else Code.INVALID, "open")
         file = node.file
         if file is None:
+            if node.gone and not self._m.opens.holds(node):
+                raise FsError(Code.STALE, "it was removed before it was opened")
             node.file = file = OpenFile(node)
             self._open[file] = None
             self._m.opens.opened(node)
@@ -94,6 +100,7 @@ class Files:
             sync=self._m.options.sync or bool(flags & (os.O_SYNC | os.O_DSYNC)),
             caller=caller,
             touches=not flags & os.O_NOATIME,
+            losses=0 if file.contents is None else file.contents.losses,
         )
         file.handles += 1
         return handle
@@ -114,7 +121,9 @@ class Files:
             if file.handles == 1 and contents is not None and contents.is_dirty:
                 await drive(contents.flush())  # pages of a mapping come after the close
         except FsError as error:
-            log.error("inode %d: what was written is lost: %s", file.node.ino, error)
+            log.error("inode %d: the last close failed: %s", file.node.ino, error)
+            if file.contents is not None:
+                await drive(file.contents.abandon(lambda: file.handles == 1))
         finally:
             file.handles -= 1
             if not file.handles:
@@ -156,12 +165,13 @@ class Files:
         contents = handle.file.contents or await self._contents(handle)
         if handle.caller.uid != 0:
             await self._drop_privileges(handle)
-        if handle.append:
-            await self._append(handle, contents, offset, data)
-        else:
-            await drive(contents.write(offset, data))
-        if handle.sync:
-            await drive(contents.fsync())
+        with contents.telling(handle):
+            if handle.append:
+                await self._append(handle, contents, offset, data)
+            else:
+                await drive(contents.write(offset, data))
+            if handle.sync:
+                await drive(contents.fsync())
         return len(data)
 
     async def _append(
@@ -185,12 +195,16 @@ class Files:
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""
-        if handle.file.contents is not None:
-            await drive(handle.file.contents.flush())
+        contents = handle.file.contents
+        if contents is not None:
+            with contents.telling(handle):
+                await drive(contents.flush())
 
     async def fsync(self, handle: FileHandle) -> None:
         """Of what others wrote here before as well."""
-        await drive((await self._contents(handle)).fsync())
+        contents = await self._contents(handle)
+        with contents.telling(handle):
+            await drive(contents.fsync())
 
     async def flush_everything(self) -> None:
         """Before the mount ends."""

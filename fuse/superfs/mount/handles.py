@@ -25,6 +25,7 @@ class FileHandle:
     sync: bool
     caller: Caller  # who opened it: writes of any but root clear setuid and its like
     touches: bool  # its first read counts as an access
+    losses: int = 0  # of the contents' lost bytes, how often it has been told
 
 
 @dataclass(slots=True, eq=False)

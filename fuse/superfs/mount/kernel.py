@@ -82,6 +82,10 @@ def is_superfs(path: Path) -> bool:
     return found is not None and found[1] == FSTYPE
 
 
+def is_mounted(path: Path) -> bool:
+    return _mountinfo(path) is not None
+
+
 def _mountinfo(path: Path) -> tuple[str, str] | None:
     """(device as MAJOR:MINOR, file system type) of the topmost mount at this place, from the
     kernel's table: a stat would be a request to the mount itself."""

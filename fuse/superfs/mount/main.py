@@ -26,6 +26,7 @@ from superfs.core.namespace.txn import Ref
 from superfs.mount import kernel
 from superfs.mount.options import MountConfig, parse_options, parse_source
 from superfs.mount.serve import serve
+from superfs.rpc.memory import keep_large_buffers
 from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
@@ -76,9 +77,11 @@ def parse(argv: Sequence[str]) -> Order:
 
 
 def _resolved(mountpoint: str) -> Path:
-    """Without touching the last component: it may be a dead mount."""
+    """As the kernel's table will have it. Without touching a mount: it may be dead."""
     path = Path(os.path.abspath(mountpoint))
-    return path.parent.resolve() / path.name
+    path = path.parent.resolve() / path.name
+    is_link = not kernel.is_mounted(path) and os.path.islink(path)
+    return path.resolve() if is_link else path
 
 
 def _named(config: MountConfig, mountpoint: str) -> MountConfig:
@@ -115,6 +118,7 @@ def run(order: Order) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    keep_large_buffers()
     try:
         order = parse(sys.argv[1:] if argv is None else argv)
         configure_logs(order.config)

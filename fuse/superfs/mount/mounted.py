@@ -16,12 +16,14 @@ from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from contextlib import AbstractContextManager
 
     from superfs.client.meta import MetaClient
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
     from superfs.mount.attrcache import AttrCache
+    from superfs.mount.handles import FileHandle
     from superfs.mount.nodes import Node, Nodes
     from superfs.mount.opens import Opens
     from superfs.mount.options import MountOptions
@@ -39,6 +41,11 @@ class Contents(Protocol):
     @property
     def is_dirty(self) -> bool: ...
 
+    losses: int
+
+    def telling(self, handle: FileHandle) -> AbstractContextManager[None]:
+        """Around what a handle does: it is told of lost bytes, once."""
+
     def observe(self, attr: Attr) -> None:
         """The server has told these attributes of the inode."""
 
@@ -47,6 +54,7 @@ class Contents(Protocol):
     async def append_at(self, data: bytes) -> int: ...
     async def flush(self) -> None: ...
     async def fsync(self) -> None: ...
+    async def abandon(self, still: Callable[[], bool]) -> None: ...
 
     async def setattr(
         self,

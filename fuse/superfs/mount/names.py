@@ -6,6 +6,7 @@ them on one name at the same time.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
@@ -137,12 +138,17 @@ class Names:
     async def unlink(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
         target = m.cache.last_known(parent, name)
-        await m.opens.before_removal(target)
+        if target is not None:
+            await m.opens.before_unlink(target)
         m.cache.changed(parent, name)
-        keep = target is not None and target.file is not None
-        outcome = await m.ask(m.meta.unlink(parent.ref, name, keep=keep, caller=caller))
-        m.cache.changed(parent, name)
-        self._removed(outcome.other, keep=keep)
+        with contextlib.ExitStack() as stack:
+            # A name that we do not remember may be that of any file that is open here.
+            keep = target is None or target.file is not None
+            if target is not None and not keep:
+                stack.enter_context(m.opens.leaving(target))
+            outcome = await m.ask(m.meta.unlink(parent.ref, name, keep=keep, caller=caller))
+            m.cache.changed(parent, name)
+            self._removed(outcome.other, keep=keep)
 
     async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
@@ -162,10 +168,10 @@ class Names:
         m = self._m
         if flags & ~3:
             raise FsError(Code.INVALID, f"rename flags {flags:#x}")
-        target = None if flags & RENAME_EXCHANGE else m.cache.last_known(new_parent, new_name)
-        await m.opens.before_removal(target)
+        # Who replaces a file does so for readers who must always find one: what they have found
+        # stays until the kernel has forgotten it.
+        keep = not flags & RENAME_EXCHANGE
         self._renaming(old_parent, old_name, new_parent, new_name)
-        keep = target is not None and target.file is not None
         outcome = await m.ask(
             m.meta.rename(
                 old_parent.ref, old_name, new_parent.ref, new_name,
@@ -173,8 +179,8 @@ class Names:
             )
         )  # fmt: skip
         self._renaming(old_parent, old_name, new_parent, new_name)
-        if not flags & RENAME_EXCHANGE:
-            self._removed(outcome.other, keep=keep)
+        if keep:
+            self._removed(outcome.other, keep=True)
         self._moved(outcome.attr, new_parent)
         if flags & RENAME_EXCHANGE:
             self._moved(outcome.other, old_parent)

@@ -2,14 +2,16 @@
 
 The server needs to know, so that a file which another client unlinks stays as long as it is open
 here. It is told late on purpose: an Open only when the file is still open a moment later, a
-Release only when the file was not opened again for some seconds. What this mount unlinks itself
-does not depend on it: the request says `keep`.
+Release only when the file was not opened again for some seconds. What this mount removes itself
+does not depend on it: the request says `keep`, and what was kept is let go when the kernel has
+forgotten it. A look-up may have found it before, and its open is still to come.
 
-Pure bookkeeping but for `settle` and `run`.
+Pure bookkeeping but for `settle`, `left` and `run`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -20,12 +22,14 @@ from superfs.core.errors import FsError
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from superfs.client.meta import MetaClient
     from superfs.core.namespace.txn import Ref
     from superfs.mount.nodes import Node
 
+KEPT_S = 60.0
+"""How long a removed file is kept that the kernel neither opens nor forgets."""
 OPEN_DELAY_S = 0.05
 TICK_S = 0.1
 RELEASE_BATCH_MAX = 1024
@@ -47,6 +51,7 @@ class Opens:
         self._told: set[Key] = set()
         self._to_open: dict[Key, tuple[Node, float]] = {}
         self._to_release: dict[Key, tuple[Ref, float]] = {}
+        self._leaving: dict[Key, trio.Event] = {}
 
     def opened(self, node: Node, *, told: bool = False) -> None:
         """First handle here. `told`: the server has registered it already."""
@@ -61,33 +66,63 @@ class Opens:
         key = (node.ino, node.generation)
         self._to_open.pop(key, None)
         if key in self._told:
-            delay = 0.0 if node.gone else self._release_delay_s
-            self._to_release[key] = (node.ref, self._now() + delay)
+            self._release_later(node, self._release_delay_s)
+
+    def _release_later(self, node: Node, delay_s: float) -> None:
+        if node.gone:
+            delay_s = KEPT_S if node.nlookup > 0 else 0.0
+        self._to_release[node.ino, node.generation] = (node.ref, self._now() + delay_s)
+
+    def forgotten(self, node: Node) -> None:
+        """By the kernel: nobody can open it any more without a look-up."""
+        waiting = self._to_release.get((node.ino, node.generation))
+        if node.gone and waiting is not None:
+            self._to_release[node.ino, node.generation] = (waiting[0], self._now())
 
     def kept(self, node: Node) -> None:
-        """The server keeps an unlinked file for this mount."""
+        """The server keeps a removed file for this mount."""
         key = (node.ino, node.generation)
         self._to_open.pop(key, None)
         if key not in self._told:
             self._told.add(key)
             self._meta.note_open(node.ref)
         if node.file is None:
-            self._to_release[key] = (node.ref, self._now())
+            self._release_later(node, 0.0)
+
+    def holds(self, node: Node) -> bool:
+        """Whether the server keeps it as long as we say nothing."""
+        return (node.ino, node.generation) in self._told
 
     @property
     def registered(self) -> int:
         return len(self._told)
 
-    async def before_removal(self, node: Node | None) -> None:
-        """Called before a name is removed: of a file that is closed here the server must not
-        believe that it is open, or it would keep it for nothing; and it must know of every other
-        one, because the name may be another file's by now."""
-        if node is not None:
-            waiting = self._to_release.pop((node.ino, node.generation), None)
-            if waiting is not None:
-                await self._release([((node.ino, node.generation), waiting[0])])
-        if node is None and self._to_open:
-            await self._tell(list(self._to_open))
+    async def before_unlink(self, node: Node) -> None:
+        """Of a file that is closed here the server must not believe that it is open, or it would
+        keep it for nothing."""
+        waiting = self._to_release.pop((node.ino, node.generation), None)
+        if waiting is not None:
+            await self._release([((node.ino, node.generation), waiting[0])])
+
+    # ---- removals under way that will keep nothing
+
+    @contextlib.contextmanager
+    def leaving(self, node: Node) -> Iterator[None]:
+        key = (node.ino, node.generation)
+        event = self._leaving[key] = trio.Event()
+        try:
+            yield
+        finally:
+            if self._leaving.get(key) is event:
+                del self._leaving[key]
+            event.set()
+
+    def is_leaving(self, node: Node) -> bool:
+        return bool(self._leaving) and (node.ino, node.generation) in self._leaving
+
+    async def left(self, node: Node) -> None:
+        """Whoever opens it meanwhile waits for what comes of it."""
+        await self._leaving[node.ino, node.generation].wait()
 
     async def run(self) -> None:
         while True:

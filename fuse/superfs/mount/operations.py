@@ -140,6 +140,7 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for node in self._m.nodes.forget(inode_list):
             self._m.cache.forget(node)
+            self._m.opens.forgotten(node)
             self._s.inodes.forget(node)
 
     @served
@@ -245,7 +246,7 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return await self._s.xattrs.names(self._m.node(inode))
+        return await self._s.xattrs.names(self._m.node(inode), ctx.uid)
 
     @served
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:

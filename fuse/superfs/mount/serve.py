@@ -31,7 +31,7 @@ from superfs.mount.operations import Operations
 from superfs.mount.services import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from superfs.client.connection import Connection
     from superfs.core.namespace.txn import Ref
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from superfs.mount.options import MountOptions
 
 FINISH_TIMEOUT_S = 60.0
+STRAY_READ_S = 0.2
 
 log = logging.getLogger("superfs.mount")
 
@@ -63,11 +64,26 @@ def serve(connection: Connection, root: Ref, mountpoint: Mountpoint, options: Mo
         detach(mountpoint)
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
     try:
-        trio.run(_main, services, operations.begun, mountpoint, options)
+        with stray_reads_interrupted(STRAY_READ_S):
+            trio.run(_main, services, operations.begun, mountpoint, options)
     finally:
         pyfuse3.close(unmount=False)  # and with it the connection to the kernel
         detach(mountpoint)
         stop_metrics()
+
+
+@contextlib.contextmanager
+def stray_reads_interrupted(every_s: float) -> Iterator[None]:
+    """pyfuse3 reads a request when the kernel has said that there is one, and holds the
+    interpreter's lock while it does. When the process that asked was killed in between, the read
+    sleeps until somebody else asks, and with it every thread: writing back, staying in touch
+    with the daemons. A signal ends the read; pyfuse3 goes on."""
+    signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, every_s, every_s)
+    try:
+        yield
+    finally:  # a process that ends does not handle signals any more: this one would kill it
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:

@@ -49,12 +49,15 @@ class Xattrs:
         outcome = await self._m.ask(self._m.meta.getxattr(node.ref, name))
         return outcome.data
 
-    async def names(self, node: Node) -> list[bytes]:
+    async def names(self, node: Node, uid: int) -> list[bytes]:
+        """Of trusted ones only root hears, as of every file system."""
         attr = self._m.known_attr(node) or await self._m.fetch(node)
         if not attr.flags & (Flag.HAS_XATTR | Flag.HAS_ACL | Flag.HAS_DEFAULT_ACL):
             return []
         outcome = await self._m.ask(self._m.meta.listxattr(node.ref))
-        return [name for name in outcome.data.split(b"\0") if name]
+        hidden = b"trusted." if uid else b"\0"
+        names = outcome.data.split(b"\0")
+        return [name for name in names if name and not name.startswith(hidden)]
 
     async def set(self, node: Node, name: bytes, value: bytes, caller: Caller) -> None:
         _check(name, value)

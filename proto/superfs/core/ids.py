@@ -8,7 +8,7 @@ An inode number has 64 bits: the slot in the high 12, one bit "directory", 51 bi
 * A *slot* is the unit of placement: the cluster map says which metadata daemon owns it. Every
   key in a metadata daemon's store starts with its slot, so a slot is one contiguous range.
 * A *directory's* number is predictable from (birth parent's number, name, version). The version
-  is the smallest one whose number is free, 0 nearly always.
+  is one whose number is free: 0 nearly always, n where n directories born there were moved away.
 * A *file's* number is a counter of the slot of its birth directory, and is never reused.
 * The *group* of a directory is its entries and the inodes of its single-link files. `Place` is
   the number a record is filed under: the directory that names the file, or the inode itself for

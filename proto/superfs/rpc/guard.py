@@ -28,12 +28,15 @@ from superfs.rpc.errors import message_of, status_of, trailing_metadata
 OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/superfs.v1.Cluster/Handshake")
 
 STOPPING = "the daemon is stopping"
+EXPIRED = "the token has expired"
 
 log = logging.getLogger("superfs.rpc")
 
 _grant: contextvars.ContextVar[Grant] = contextvars.ContextVar("superfs-grant")
 
 Rpc = Callable[[Any, Any], Any]
+Received = Callable[[str], None]
+"""Told the method of every request that comes in: of a stream, of each of its messages."""
 
 
 class Observer(Protocol):
@@ -55,11 +58,16 @@ def grant_of(context: Any) -> Grant:  # noqa: ANN401 - grpc's context, or a stan
 
 class Guard(grpc.aio.ServerInterceptor):
     def __init__(
-        self, authority: Authority, now_ns: Callable[[], int], observe: Observer | None = None
+        self,
+        authority: Authority,
+        now_ns: Callable[[], int],
+        observe: Observer | None = None,
+        received: Received | None = None,
     ) -> None:
         self._authority = authority
         self._now_ns = now_ns
         self._observe = observe
+        self._received = received
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -69,9 +77,12 @@ class Guard(grpc.aio.ServerInterceptor):
         handler_call_details: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         method: str = handler_call_details.method
+        expires_ns = 0
         if not method.startswith(OPEN_PREFIXES):
             try:
-                _grant.set(self._authenticate(handler_call_details.invocation_metadata))
+                grant = self._authenticate(handler_call_details.invocation_metadata)
+                _grant.set(grant)
+                expires_ns = grant.expires_ns
             except FsError as error:
                 self._seen(method, error.code, 0.0)
                 return grpc.stream_stream_rpc_method_handler(_refuse(error))
@@ -79,7 +90,7 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler is None:
             missing = FsError(Code.NOT_SUPPORTED, "no such method")
             return grpc.stream_stream_rpc_method_handler(_refuse(missing))
-        return self._guarded(method, handler)
+        return self._guarded(method, handler, expires_ns)
 
     def end_streams(self) -> None:
         """Ends every open stream with UNAVAILABLE: clients connect again, to whoever answers."""
@@ -93,9 +104,9 @@ class Guard(grpc.aio.ServerInterceptor):
             raise FsError(Code.UNAUTHENTICATED, "a session token is needed")
         return self._authority.verify(Purpose.SESSION, token, self._now_ns())
 
-    def _guarded(self, method: str, handler: Any) -> Any:  # noqa: ANN401
+    def _guarded(self, method: str, handler: Any, expires_ns: int) -> Any:  # noqa: ANN401
         serialize = handler.response_serializer
-        parse = _parser(handler.request_deserializer)
+        parse = _parser(handler.request_deserializer, method, self._received)
         streams_in, streams_out = handler.request_streaming, handler.response_streaming
         inner: Rpc = (
             (handler.stream_stream if streams_out else handler.stream_unary)
@@ -114,7 +125,8 @@ class Guard(grpc.aio.ServerInterceptor):
                 await context.write(answer)
             return None
 
-        guarded = self._converting(method, run, stream=streams_in or streams_out)
+        stream = streams_in or streams_out
+        guarded = self._converting(method, run, stream=stream, expires_ns=expires_ns)
         if streams_in and streams_out:
             return grpc.stream_stream_rpc_method_handler(guarded, parse, serialize)
         if streams_in:
@@ -123,14 +135,17 @@ class Guard(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(guarded, None, serialize)
         return grpc.unary_unary_rpc_method_handler(guarded, None, serialize)
 
-    def _converting(self, method: str, run: Rpc, *, stream: bool) -> Rpc:
+    def _converting(self, method: str, run: Rpc, *, stream: bool, expires_ns: int) -> Rpc:
         async def guarded(request: Any, context: Any) -> Any:  # noqa: ANN401
             started = time.monotonic()
             code = Code.OK
             task = asyncio.current_task()
             assert task is not None
+            timer = _Timer(task)
             if stream:
                 self._streams.add(task)
+                if expires_ns:
+                    timer.start((expires_ns - self._now_ns()) / 1e9)
             try:
                 if stream and self._stopping:
                     raise FsError(Code.UNAVAILABLE, STOPPING)
@@ -143,15 +158,18 @@ class Guard(grpc.aio.ServerInterceptor):
                 raise
             except asyncio.CancelledError:
                 code = Code.UNAVAILABLE
-                if not (stream and self._stopping):
+                if not (stream and (self._stopping or timer.rang)):
                     raise
                 task.uncancel()
-                await abort(context, FsError(code, STOPPING))
+                if not self._stopping:
+                    code = Code.UNAUTHENTICATED
+                await abort(context, FsError(code, STOPPING if self._stopping else EXPIRED))
             except Exception:
                 code = Code.INTERNAL
                 log.exception("an unexpected error in %s", method)
                 await abort(context, FsError(code, "internal error; see the daemon's log"))
             finally:
+                timer.stop()
                 self._streams.discard(task)
                 self._seen(method, code, time.monotonic() - started)
 
@@ -162,8 +180,35 @@ class Guard(grpc.aio.ServerInterceptor):
             self._observe(method, code, seconds)
 
 
-def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+class _Timer:
+    """Cancels the task of a stream when its token expires: nobody stays in for longer than a new
+    call would get in. A client has renewed its token by then, and connects again."""
+
+    __slots__ = ("_handle", "_task", "rang")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self._handle: asyncio.TimerHandle | None = None
+        self.rang = False
+
+    def start(self, seconds: float) -> None:
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _ring(self) -> None:
+        self.rang = True
+        self._task.cancel()
+
+
+def _parser(
+    parse: Callable[[bytes], Any], method: str, received: Received | None
+) -> Callable[[bytes], Any]:
     def checked(raw: bytes) -> Any:  # noqa: ANN401
+        if received is not None:
+            received(method)
         try:
             return parse(raw)
         except Exception:

@@ -2,7 +2,8 @@
 
 glibc maps every allocation of 128 KiB and more anew and unmaps it when it is freed, so a message
 of 1 MiB costs 256 page faults at each of its copies: on a virtual machine more than everything
-else that is done with it. Call it first thing in a process that moves bulk data.
+else that is done with it. Our own processes that move bulk data call it first thing. The client
+library never does: how a process uses its memory is for its program to say.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ run a finalizer is allocated under it.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _GUARD = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    """Whoever held it is not here to release it."""
+    global _GUARD
+    _GUARD = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Pending(Generic[T]):

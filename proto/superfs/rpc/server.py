@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from superfs.core.errors import Code, FsError
 from superfs.rpc.channel import Options, common_options
-from superfs.rpc.guard import Guard, Observer, grant_of
+from superfs.rpc.guard import Guard, Observer, Received, grant_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,9 +55,10 @@ class GrpcServer:
         authority: Authority,
         now_ns: Callable[[], int],
         observe: Observer | None = None,
+        received: Received | None = None,
     ) -> None:
         self._listen = tuple(listen)
-        self._guard = Guard(authority, now_ns, observe)
+        self._guard = Guard(authority, now_ns, observe, received)
         self._health = health_aio.HealthServicer()
         self.grpc = grpc.aio.server(interceptors=[self._guard], options=server_options())
         """What `add_…Servicer_to_server` takes."""
@@ -73,10 +74,6 @@ class GrpcServer:
             await self.grpc.stop(None)  # else it complains when it is collected
             raise
         await self.grpc.start()
-
-    async def set_serving(self, serving: bool) -> None:
-        states = health_pb2.HealthCheckResponse
-        await self._health.set("", states.SERVING if serving else states.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, ends streams at once, lets unary calls finish within `grace_s`.

@@ -200,7 +200,10 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
             item.pending.fail(FsError(error.code, error.detail))
 
     def refuse(self, error: BaseException) -> None:
-        """From now on nothing is accepted (in a child after fork: without touching the lock)."""
+        """From now on nothing is accepted. In a child after fork: whoever held the lock there is
+        not here to release it."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._refusal = error
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ class DataRequest(_message.Message):
     def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ...) -> None: ...
 
 class DataReply(_message.Message):
-    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage")
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class DataReply(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     tag: int
     code: int
     detail: str
@@ -49,7 +50,8 @@ class DataReply(_message.Message):
     data: bytes
     reads: _containers.RepeatedCompositeFieldContainer[ReadResult]
     usage: UsageReply
-    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ...) -> None: ...
+    version: int
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Write(_message.Message):
     __slots__ = ("ino", "data_generation", "chunk", "offset", "data")
@@ -132,18 +134,28 @@ class Usage(_message.Message):
     def __init__(self) -> None: ...
 
 class UsageReply(_message.Message):
-    __slots__ = ("bytes_total", "bytes_free", "bytes_live", "segments", "extents")
+    __slots__ = ("bytes_total", "bytes_free", "bytes_live", "segments", "extents", "boots")
     BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     BYTES_FREE_FIELD_NUMBER: _ClassVar[int]
     BYTES_LIVE_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     EXTENTS_FIELD_NUMBER: _ClassVar[int]
+    BOOTS_FIELD_NUMBER: _ClassVar[int]
     bytes_total: int
     bytes_free: int
     bytes_live: int
     segments: int
     extents: int
-    def __init__(self, bytes_total: _Optional[int] = ..., bytes_free: _Optional[int] = ..., bytes_live: _Optional[int] = ..., segments: _Optional[int] = ..., extents: _Optional[int] = ...) -> None: ...
+    boots: _containers.RepeatedCompositeFieldContainer[Boot]
+    def __init__(self, bytes_total: _Optional[int] = ..., bytes_free: _Optional[int] = ..., bytes_live: _Optional[int] = ..., segments: _Optional[int] = ..., extents: _Optional[int] = ..., boots: _Optional[_Iterable[_Union[Boot, _Mapping]]] = ...) -> None: ...
+
+class Boot(_message.Message):
+    __slots__ = ("epoch", "survived")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SURVIVED_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    survived: int
+    def __init__(self, epoch: _Optional[int] = ..., survived: _Optional[int] = ...) -> None: ...
 
 class Fence(_message.Message):
     __slots__ = ("session_id", "epoch")

@@ -62,9 +62,10 @@ def merge(txn: Txn, attr: Attr, writes: Sequence[tuple[int, bytes]]) -> bytes:
 def set_mtime(attr: Attr, mtime_ns: int, ctime_before_ns: int) -> None:
     """After `stamp`, with the time of the write as the writer's clock had it (0: now). It is never
     in the future. A write older than the last change of the inode, one that arrives late, does not
-    set mtime back; a newer one does, when somebody had set a time in the future."""
+    set mtime back; a newer one does, when somebody had set a time in the future. Nor does an inode
+    keep the times of a clock that was wrong."""
     now = attr.ctime_ns
-    if not mtime_ns or mtime_ns > now:
+    if not mtime_ns or mtime_ns > now or ctime_before_ns > now:
         attr.mtime_ns = now
     elif mtime_ns > attr.mtime_ns or mtime_ns > ctime_before_ns:
         attr.mtime_ns = mtime_ns

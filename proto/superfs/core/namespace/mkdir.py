@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from superfs.core.namespace.txn import Caller, Ref, Txn
 
 _VERSION_MAX = (1 << 31) - 1
-_VERSION_TRIES_MAX = 1 << 16
 
 
 def mkdir(
@@ -64,12 +63,25 @@ def mkdir(
 
 
 def _free_number(txn: Txn, parent: int, name: bytes, version_min: int) -> InodeId:
-    """Of the smallest version that nobody uses: a directory that was renamed away, or is removed
-    but still open, keeps its number."""
+    """Of a version that nobody uses: a directory that was renamed away, or is removed but still
+    open, keeps its number. Who makes the same name and moves it away a thousand times uses as
+    many: the search goes ahead in steps that double, and then back to the first free one."""
     if not 0 <= version_min <= _VERSION_MAX:
         raise FsError(Code.INVALID, f"version_min {version_min}")
-    for version in range(version_min, version_min + _VERSION_TRIES_MAX):
+
+    def is_free(version: int) -> bool:
         ino = directory_id(parent, name, version)
-        if txn.get_directory(ino) is None and txn.get_orphan(ino) is None:
-            return ino
-    raise FsError(Code.NO_SPACE, f"no free number for directory {name!r}")
+        return txn.get_directory(ino) is None and txn.get_orphan(ino) is None
+
+    used, free, step = version_min - 1, version_min, 1
+    while not is_free(free):
+        used, free, step = free, free + step, 2 * step
+        if free > 2 * _VERSION_MAX:
+            raise FsError(Code.NO_SPACE, f"no free number for directory {name!r}")
+    while free - used > 1:
+        middle = (used + free) // 2
+        if is_free(middle):
+            free = middle
+        else:
+            used = middle
+    return directory_id(parent, name, free)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import FILE_DATA_BYTES_MAX
 from superfs.core.namespace.bits import INLINE
-from superfs.core.namespace.contents import check_writable, merge, set_mtime
+from superfs.core.namespace.contents import check_writable, may_read, merge, set_mtime
 from superfs.core.namespace.find import find, find_inode
 from superfs.core.namespace.inodes import kill_privileges, save, stamp
 from superfs.core.namespace.outcome import Outcome
@@ -47,7 +47,7 @@ def publish(
     atime_only: bool = False,
 ) -> Outcome:
     if atime_only:
-        return _publish_atime(txn, inode, atime_ns)
+        return _publish_atime(txn, caller, inode, atime_ns)
     attr = find_inode(txn, inode)
     check_writable(txn, caller, attr)
     if not 0 <= size <= FILE_DATA_BYTES_MAX:
@@ -80,9 +80,11 @@ def publish(
     return Outcome(attr, number=change_before)
 
 
-def _publish_atime(txn: Txn, inode: Ref, atime_ns: int) -> Outcome:
+def _publish_atime(txn: Txn, caller: Caller, inode: Ref, atime_ns: int) -> Outcome:
     """An access time, shipped lazily. It changes no other time, and never goes back."""
     attr, directory = find(txn, inode)
+    if not may_read(txn, caller, attr):
+        raise FsError(Code.ACCESS, f"uid {caller.uid} reads mode {attr.mode:o}")
     atime_ns = min(atime_ns, txn.now_ns)
     if atime_ns > attr.atime_ns:
         ctime_ns = attr.ctime_ns

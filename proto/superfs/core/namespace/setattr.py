@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _NOW = SET_ATIME_NOW | SET_MTIME_NOW
 _TIMES = SET_ATIME | SET_MTIME | _NOW
 _ACCESS = int(SET_MODE | SET_UID | SET_GID | SET_KILL_PRIV)
+_ASKED_FOR = SET_MODE | SET_UID | SET_GID | SET_SIZE | _TIMES
 _NO_ID = 0xFFFFFFFF
 _TIME_MAX = (1 << 63) - 1
 
@@ -142,6 +143,8 @@ def _check_permission(txn: Txn, caller: Caller, attr: Attr, mask: int, uid: int,
         if times != _NOW:
             raise FsError(Code.NOT_PERMITTED, "times of somebody else's file")
         check_access(txn, caller, attr, WRITE)
+    if not mask & _ASKED_FOR:
+        check_owner(caller, attr)  # chown to nobody: it still takes setuid away and sets ctime
 
 
 def _chmod_acl(txn: Txn, attr: Attr) -> None:

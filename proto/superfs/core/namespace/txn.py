@@ -100,7 +100,8 @@ class Ref:
 class Txn(Protocol):
     @property
     def now_ns(self) -> int:
-        """The time of this operation; strictly after that of the one before it."""
+        """The time of this operation; strictly after that of the one before it, unless the clock
+        had been far in the future and was set right."""
 
     @property
     def commit(self) -> int:

@@ -1,0 +1,193 @@
+"""The stream to a data daemon that is killed or loses its power: what is sent again, what not."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from superfs.client.config import ClientConfig
+from superfs.client.data import DataClient, Where
+from superfs.client.datastream import DataStream
+from superfs.client.retry import delays
+from superfs.client.session import Session
+from superfs.client.wire import decode_reply, encode_request
+from superfs.core.errors import Code, FsError
+from superfs.rpc.pending import run_sync
+from superfs.rpc.stream import StreamTimes
+from superfs.v1 import data_pb2
+from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, UsageReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FILE = Where(7, 1, (1,))
+
+
+class Datad:
+    """Every write is one append. A start keeps the appends that survived and forgets the rest."""
+
+    def __init__(self) -> None:
+        self.appends: list[bytes] = []
+        self.boots = [Boot(epoch=101)]
+        self.refuse = Code.OK
+        self.commits = 0
+        self.broken = False
+
+    def start_anew(self, survived: int) -> None:
+        del self.appends[survived:]
+        self.boots.append(Boot(epoch=self.boots[-1].epoch + 1, survived=survived))
+        self.broken = True
+
+    def answer(self, request: DataRequest) -> DataReply:
+        reply = DataReply(tag=request.tag, boot_epoch=self.boots[-1].epoch)
+        if request.HasField("usage"):
+            reply.usage.CopyFrom(UsageReply(boots=self.boots))
+        elif request.HasField("commit"):
+            self.commits += 1
+        elif self.refuse is not Code.OK:
+            reply.code = self.refuse
+        else:
+            self.appends.append(request.write.data)
+            reply.version = len(self.appends)
+        return reply
+
+
+class Call:
+    """Stands for grpc's call."""
+
+    def __init__(self, datad: Datad, requests: Iterator[DataRequest | bytes]) -> None:
+        self._datad = datad
+        self._requests = requests
+        datad.broken = False
+
+    def __iter__(self) -> Iterator[Any]:
+        for request in self._requests:
+            if self._datad.broken:
+                raise FsError(Code.UNAVAILABLE, "killed")
+            answer = self._datad.answer(DataRequest.FromString(encode_request(request)))
+            yield decode_reply(answer.SerializeToString())
+
+    def cancel(self) -> None:
+        """Nobody waits outside of the requests."""
+
+
+class Client:
+    """Connection, as far as the stream and the data client need one."""
+
+    def __init__(self, datad: Datad) -> None:
+        self.datad = datad
+        self.config = ClientConfig()
+        self.capability = b""
+        self.session = Session(1, b"", 0)
+        self.stream = DataStream(self, 2, StreamTimes(), self._delays)
+        self.data = DataClient(self)
+
+    def _delays(self) -> Iterator[float]:
+        return delays(random.Random(1), first_s=0.001, last_s=0.001)
+
+    def data_stream(self, _chain_id: int) -> DataStream:
+        return self.stream
+
+    def data_streams(self) -> list[DataStream]:
+        return [self.stream]
+
+    def open_data_call(
+        self, _node_id: int, requests: Iterator[DataRequest | bytes]
+    ) -> tuple[Any, Callable[[], None]]:
+        return Call(self.datad, requests), lambda: None
+
+    def recover(self, error: FsError, session: Session) -> None:
+        """The map and the session are as they were."""
+
+    def write(self, data: bytes, offset: int = 0) -> None:
+        run_sync(self.data.write(FILE, offset, data), 10)
+
+    def commit(self, ino: int = 0) -> None:
+        run_sync(self.data.commit(None, ino), 10)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client(Datad())
+    yield client
+    client.stream.close()
+
+
+def test_what_survived_a_kill_is_not_sent_again(client: Client) -> None:
+    """It may be old by now: somebody else may have written over it, or cut it off."""
+    datad = client.datad
+    client.write(b"old")
+    datad.appends.append(b"of somebody else, over it")
+    datad.start_anew(survived=2)
+    client.commit()
+    assert datad.appends == [b"old", b"of somebody else, over it"]
+    assert client.stream.kept_bytes == 0
+
+
+def test_what_was_lost_with_the_power_is_sent_again_in_order(client: Client) -> None:
+    datad = client.datad
+    for number in range(4):
+        client.write(b"%d" % number)
+    datad.start_anew(survived=2)
+    client.write(b"new")
+    assert datad.appends == [b"0", b"1", b"2", b"3", b"new"]
+    client.commit()
+    assert client.stream.kept_bytes == 0
+
+
+def test_two_starts_at_once(client: Client) -> None:
+    """Versions of a start that the client has not seen are not those that it knows."""
+    datad = client.datad
+    client.write(b"lost")
+    datad.start_anew(survived=0)
+    datad.appends += [b"of somebody else"] * 5
+    datad.start_anew(survived=5)
+    client.commit()
+    assert datad.appends[5:] == [b"lost"]
+
+
+def test_a_daemon_that_does_not_remember_gets_everything(client: Client) -> None:
+    datad = client.datad
+    client.write(b"a")
+    datad.boots = [Boot(epoch=900), Boot(epoch=901, survived=9)]
+    datad.broken = True
+    client.commit()
+    assert datad.appends == [b"a", b"a"]
+
+
+@pytest.mark.allow_log("written bytes are lost")
+def test_fsync_says_that_acknowledged_bytes_are_lost(client: Client) -> None:
+    datad = client.datad
+    client.write(b"lost")
+    datad.start_anew(survived=0)
+    datad.refuse = Code.NO_SPACE
+    client.commit(ino=8)  # of another file
+    with pytest.raises(FsError) as caught:
+        client.commit(ino=FILE.ino)
+    assert caught.value.code is Code.NO_SPACE
+    client.commit()  # it has been said
+
+
+def test_bytes_of_a_removed_file_are_not_missed(client: Client) -> None:
+    datad = client.datad
+    client.write(b"gone")
+    datad.start_anew(survived=0)
+    datad.refuse = Code.STALE_DATA
+    client.commit()
+    assert datad.appends == []
+    assert client.stream.kept_bytes == 0
+
+
+def test_usage_says_which_starts_there_were() -> None:
+    reply = DataReply(usage=data_pb2.UsageReply(boots=[Boot(epoch=1, survived=2)]))
+    assert decode_reply(reply.SerializeToString()).usage.boots[0].survived == 2
+
+
+def test_refusing_needs_no_lock(client: Client) -> None:
+    """Another thread may have held it at the moment of a fork."""
+    client.stream._lock.acquire()
+    client.stream.refuse(RuntimeError("after fork"))
+    with pytest.raises(RuntimeError, match="after fork"):
+        client.stream.commit()
