@@ -26,7 +26,7 @@ import lmdb
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
 from superfs.meta.environment import PAGE_BYTES
-from superfs.meta.store import LmdbTxn, Outside
+from superfs.meta.store import LmdbTxn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from superfs.daemon.world import World
     from superfs.meta.environment import Environment
     from superfs.meta.metrics import MetaMetrics
+    from superfs.meta.numbers import Outside
     from superfs.meta.records import Debt
     from superfs.meta.table import Records
 

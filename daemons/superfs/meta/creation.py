@@ -122,20 +122,12 @@ def _create(
     names, count = columns.names, len(columns.names)
     slot, parent = slot_of(directory.attr.ino), directory.attr.ino
     first, generation = txn.new_inode_ids(slot, count), txn.new_generations(slot, count)
-    prefix = keys.pack_id(parent)
     tail = records.pack_dentry(Dentry(0, 0, stat.S_IFREG))[_NUMBERS.size :]
     numbers = [_NUMBERS.pack(first + i, generation + i) for i in range(count)]
-    places = [prefix + keys.pack_id(first + i) for i in range(count)]
     inodes = [n + shapes[packed] for n, packed in zip(numbers, columns.attrs, strict=True)]
-    contents = columns.contents()
-    rows = txn.rows
-    rows.add_all(
-        Table.INLINE, [(p, data) for p, data in zip(places, contents, strict=True) if data]
-    )
-    rows.add_all(Table.INODE, list(zip(places, inodes, strict=True)))
-    rows.add_all(
-        Table.DENTRY, [(prefix + name, n + tail) for name, n in zip(names, numbers, strict=True)]
-    )
+    dentries = [n + tail for n in numbers]
+    inos = range(first, first + count)
+    txn.put_new_files(parent, names, inos, dentries, inodes, columns.contents())
     stamp_entries(txn, directory, count)
     directory.attr.change += count - 1  # as one by one
     txn.put_directory(directory)

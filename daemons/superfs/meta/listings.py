@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SEEN = struct.Struct("<QIQI12xQ40xI")
 """Of packed attributes: number, generation, place, mode, size, flags."""
 _MODE = struct.Struct("<20xI")
+_PLACE = slice(12, 20)
 
 
 def get_many(txn: LmdbTxn, caller: Caller, m: meta_pb2.GetMany) -> Outcome:
@@ -59,7 +60,9 @@ def get_many(txn: LmdbTxn, caller: Caller, m: meta_pb2.GetMany) -> Outcome:
             rows.fail(error.code)
             continue
         room -= rows.add(packed, room)
-    return Outcome(None, listing=rows.listing(None if m.bare else names) if names else None)
+    if not names:
+        return Outcome()
+    return Outcome(None, listing=rows.listing(None if m.bare else names), places=rows.places)
 
 
 def read_dir(txn: LmdbTxn, caller: Caller, m: meta_pb2.ReadDir) -> Outcome:
@@ -88,6 +91,7 @@ def read_dir(txn: LmdbTxn, caller: Caller, m: meta_pb2.ReadDir) -> Outcome:
         dentries.append(dentry)
     if names:
         outcome.listing = rows.listing(names) if m.plus else _bare(names, dentries)
+        outcome.places = rows.places
     return outcome
 
 
@@ -154,6 +158,11 @@ class _Rows:
         if not size:
             return b""
         return self._get(Table.INLINE, keys.pack_inode(place, ino)) or b""
+
+    @property
+    def places(self) -> frozenset[int]:
+        found = {packed[_PLACE] for packed in self._attrs if packed is not NO_ATTR}
+        return frozenset([int.from_bytes(place, "little") for place in found])
 
     def listing(self, names: Sequence[bytes] | None) -> meta_pb2.Listing:
         """`names` None: without names, types and numbers."""

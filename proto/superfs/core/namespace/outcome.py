@@ -48,3 +48,5 @@ class Outcome:
     fs_stat: FsStat | None = None
     listing: Any = None
     """`entries` as the columns that go over the wire, where a daemon has made them outright."""
+    places: frozenset[int] = frozenset()
+    """Of the inodes whose attributes are in `listing`."""
