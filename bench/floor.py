@@ -59,6 +59,7 @@ class Floor(pyfuse3.Operations):
 
     def __init__(self, files: int, size: int, options: MountOptions) -> None:
         self.enable_acl = options.acl
+        self.begun = trio.Event()
         self._timeouts = options.entry_timeout_s, options.attr_timeout_s
         self._next = int(ROOT)
         self._table: dict[int, Inode] = {}
@@ -72,6 +73,9 @@ class Floor(pyfuse3.Operations):
             file = self._new(stat.S_IFREG | 0o644, 0, 0)
             file.contents, file.entry.st_size = bytes(size), size
             self._hang(filled, b"f%06d" % i, file)
+
+    def init(self) -> None:
+        self.begun.set()
 
     # ---- inodes and names
 
@@ -313,15 +317,22 @@ def main() -> None:
     mountpoint = kernel.mount(path, "floor", options)
     floor = Floor(args.files, args.bytes, options)
     pyfuse3.init(floor, mountpoint.for_libfuse, kernel.fuse_options(mountpoint, options))
-    kernel.tune(path, options)
     try:
-        trio.run(serve, options.tasks)
+        trio.run(serve, floor, path, options)
     finally:
         pyfuse3.close(unmount=mountpoint.fd is None)
 
 
-async def serve(tasks: int) -> None:
-    await pyfuse3.main(min_tasks=tasks, max_tasks=tasks)
+async def serve(floor: Floor, path: Path, options: MountOptions) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tune, floor, path, options)
+        await pyfuse3.main(min_tasks=options.tasks, max_tasks=options.tasks)
+
+
+async def tune(floor: Floor, path: Path, options: MountOptions) -> None:
+    """After the kernel's INIT, which sets its own."""
+    await floor.begun.wait()
+    kernel.tune(path, options)
 
 
 if __name__ == "__main__":
