@@ -54,6 +54,10 @@ install: .venv/.installed ## the virtual environment with the project in it
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+.venv/.test: pyproject.toml .venv/.dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,test]'
+	@touch $@
+
 run: .venv/.installed ## start an embedded cluster in DIR, mount it at MNT, fill it, show it
 	@$(SUPERFS) up --dir '$(DIR)' --mount '$(MNT)' --detach
 	@SUPERFS='$(SUPERFS)' PYTHON='$(BIN)/python' bash docs/tour.sh '$(DIR)' '$(MNT)'
@@ -76,13 +80,13 @@ format: .venv/.dev ## let ruff rewrite what it can
 type: .venv/.dev ## mypy --strict
 	$(BIN)/mypy
 
-test: .venv/.dev ## every test, mounts included
+test: .venv/.test ## every test, mounts included
 	$(BIN)/python -m pytest
 
 unit: .venv/.dev ## tests without daemons or mounts
 	$(BIN)/python -m pytest -q tests/unit tests/conformance tests/property
 
-e2e: .venv/.dev ## tests with daemons and mounts
+e2e: .venv/.test ## tests with daemons and mounts
 	$(BIN)/python -m pytest tests/e2e
 
 proto: .venv/.dev ## generate the protobuf code anew

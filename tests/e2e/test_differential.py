@@ -30,11 +30,11 @@ paths = st.sampled_from(
 )
 directories = st.just("") | paths
 modes = st.sampled_from([0o644, 0o600, 0o755, 0o777, 0o2755, 0o1777, 0o4755, 0])
-sizes = st.sampled_from([0, 1, 100, 3839, 3840, 3841, 5000, 16384, 40_000, 5 << 20])
+sizes = st.sampled_from([0, 1, 100, 8159, 8160, 8161, 5000, 16384, 40_000, 5 << 20])
 data = st.builds(
     lambda byte, size: bytes([byte]) * size,
     st.integers(1, 255),
-    st.sampled_from([0, 1, 7, 500, 3840, 4096, 9000]),
+    st.sampled_from([0, 1, 7, 500, 4096, 8160, 9000]),
 )
 times = st.sampled_from([0, 1, 10**9 + 1, 10**18 + 123_456_789, -5])
 xattr_names = st.sampled_from(["user.a", "user.b", "user." + "x" * 200])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.fuse
 
-INLINE = 3840
+INLINE = 8160
 SIZES = [0, 1, 4095, INLINE - 1, INLINE, INLINE + 1, 16384, 16385, 1 << 20, (4 << 20) + 1]
 
 

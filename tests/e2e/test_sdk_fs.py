@@ -369,3 +369,11 @@ def test_wrong_token_and_wrong_address(cluster: Cluster, tmp_path: object) -> No
     assert code_of(FileSystem.connect, ClientConfig(config.cluster, Path(wrong))) == errno.EACCES
     missing = Path(wrong + ".none")
     assert code_of(FileSystem.connect, ClientConfig(config.cluster, missing)) == errno.EACCES
+
+
+def test_put_many_is_on_disk(fs: FileSystem) -> None:
+    """Whatever the sizes: nothing is left that a data daemon would have to be told again."""
+    files = {f"/f{n}": bytes([n]) * size for n, size in enumerate((0, 8160, 8161, 100_000))}
+    fs.put_many(files)
+    assert [stream.kept_bytes for stream in fs.connection.data_streams()] == [0]
+    assert fs.get_many(files) == list(files.values())

@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from superfs.client.codec import encode_create_many, pack_names
+from superfs.core.attrs import Attr
 from superfs.core.errors import Code
+from superfs.core.ids import ROOT_GENERATION
+from superfs.core.namespace.outcome import Entry
+from superfs.core.namespace.txn import Ref
 from unit.meta_leases import Late, LeaseClient, is_waiting
 from unit.meta_node import ROOT, TestClient, make, ref, running
 
@@ -255,5 +260,29 @@ def test_what_a_stream_before_asked_for_is_news_to_the_session(tmp_path: Path) -
             await after.granted(lookup=A)
             await before.ask(before.op(create=NEW))
             assert b"a" in (after.heard()[TOP] or ())
+
+    asyncio.run(run())
+
+
+def test_many_new_files_are_told_and_listings_grant(tmp_path: Path) -> None:
+    """What goes column by column past the single records."""
+
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1, acks=True), LeaseClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            assert await reader.granted(lookup=A) == {TOP}
+            files = [Entry(name, attr=Attr(0, 0, 0, 0o100644, 1, 0, 0)) for name in (b"a", b"b")]
+            message = encode_create_many(Ref(TOP, ROOT_GENERATION, TOP), files, replace=False)
+            reply = await writer.ask(writer.op(create_many=message))
+            assert reply.results[0].listing.count == 2
+            heard = reader.heard()[TOP]
+            assert heard is not None
+            assert {b"a", b"b", TOP} <= heard
+            for verb in ({"read_dir": {"dir": ROOT, "plus": True}},
+                         {"get_many": {"dir": ROOT, "names": pack_names([b"a"])}}):  # fmt: skip
+                node.lessor.leases.forget(1)
+                assert await reader.granted(**verb) == {TOP}
 
     asyncio.run(run())

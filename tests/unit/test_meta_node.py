@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from superfs.core.attrs import Flag, Set
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import REPLY_WINDOW_OPS
+from superfs.core.limits import LISTING_BYTES_MAX, MESSAGE_BYTES_MAX, REPLY_WINDOW_OPS
 from superfs.daemon.clock import ManualClock
 from superfs.meta.keys import Table
 from superfs.v1 import meta_pb2
@@ -298,3 +299,32 @@ def test_truncation_is_answered_when_the_data_daemons_have_done_it(tmp_path: Pat
 
     asyncio.run(first())
     asyncio.run(second())
+
+
+def test_answers_fit_into_a_message(tmp_path: Path) -> None:
+    """However long each of them is: what does not fit is to be asked for again."""
+
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client = TestClient(node)
+            await client.hello()
+            names = [b"%03d" % n + b"x" * 252 for n in range(700)]
+            for name in names:
+                client.acked_below = client.seq
+                await client.create(name, inline=b"c" * 3800)
+            column = b"".join(len(n).to_bytes(2, "little") + n for n in names)
+            ask = {"dir": ROOT, "names": column, "inline_max": 4096}
+            ops = [client.op(get_many=ask) for _ in range(4)]
+            batch = meta_pb2.Batch(batch=7, ops=ops)
+            reply = await client.node.execute(client.grant, batch)
+            assert reply.ByteSize() <= MESSAGE_BYTES_MAX
+            codes = [result.code for result in reply.results]
+            assert codes[0] == Code.OK
+            assert Code.BUSY in codes
+            found = reply.results[0].listing
+            assert found.count == 700
+            lengths = struct.unpack("<700I", found.inline_lengths)
+            assert lengths.count(3800) * 3800 <= LISTING_BYTES_MAX
+            assert set(lengths) == {3800, 0xFFFFFFFF}
+
+    asyncio.run(run())

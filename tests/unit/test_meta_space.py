@@ -83,6 +83,20 @@ def test_the_map_grows_ahead_of_need(tmp_path: Path) -> None:
     assert two > 2 * one
 
 
+def test_one_batch_larger_than_the_room_that_is_left(tmp_path: Path) -> None:
+    """The map grows for it, as often as needed: NO_SPACE is for when it cannot."""
+    made = make(tmp_path, map_max_bytes=1 << 30, **SMALL)
+
+    async def run() -> None:
+        async with running(made) as node:
+            client = TestClient(node)
+            await client.hello()
+            results = await client.send(*(create(client, b"f%d" % i) for i in range(1000)))
+            assert {r.code for r in results} == {0}
+
+    asyncio.run(run())
+
+
 def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC where the file would grow: it stays as long as it was, nothing is lost, and growing
     is tried again later."""

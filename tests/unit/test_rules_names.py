@@ -128,7 +128,7 @@ def test_create_refuses(fs: Namespace) -> None:
         (Code.NOT_FOUND, b"x", stat.S_IFLNK, {"target": b""}),
         (Code.NAME_TOO_LONG, b"x", stat.S_IFLNK, {"target": b"t" * 4096}),
         (Code.INVALID, b"x", stat.S_IFLNK, {"target": b"a\0b"}),
-        (Code.INLINE_FULL, b"x", stat.S_IFREG, {"inline": bytes(4000)}),
+        (Code.INLINE_FULL, b"x", stat.S_IFREG, {"inline": bytes(8161)}),
         (Code.INVALID, b"x", stat.S_IFIFO, {"inline": b"x"}),
         (Code.INVALID, b"x", stat.S_IFREG, {"layout": (1,) * 17}),
         (Code.NOT_PERMITTED, b"x", stat.S_IFREG, {"ino": TOP.ino ^ DIRECTORY_BIT}),

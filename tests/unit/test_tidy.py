@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "client": OUTER,
     "mount": OUTER | {"client"},
     "cli": OUTER | {"client"},
+    "fsspec": OUTER | {"client"},
 }
 SOURCES = {
     str(path.relative_to(TOP / root).with_suffix("")).replace("/", "."): path
@@ -90,8 +91,9 @@ def test_every_module_imports(name: str) -> None:
 def test_no_dead_modules() -> None:
     """A module that no other module of the product imports is a program's entry, or dead."""
     used = {"superfs.meta.memstore"}  # the store that tests run the rules on
-    scripts = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["scripts"]
-    used |= {target.split(":")[0] for target in scripts.values()}
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    entries = [project["scripts"], *project["entry-points"].values()]
+    used |= {target.split(":")[0] for group in entries for target in group.values()}
     used |= {target for name in OURS for target in imports_of(OURS[name]) - {name}}
     dead = [n for n in OURS if not n.endswith(("__init__", "__main__")) and n not in used]
     assert not dead, dead

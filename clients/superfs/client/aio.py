@@ -308,9 +308,13 @@ class AsyncFileSystem:
         self, paths: Iterable[AnyPath], *, follow_symlinks: bool = True
     ) -> list[os.stat_result | OSError]:
         wanted = list(paths)
-        found = await self._run(bulk.stat_many(self.paths, wanted, follow=follow_symlinks))
+
+        def make(attr: Attr) -> os.stat_result:
+            return stat_result(attr, self._device)
+
+        found = await self._run(bulk.stat_many(self.paths, wanted, make, follow=follow_symlinks))
         return [
-            os_error(f, p) if isinstance(f, FsError) else stat_result(f, self._device)
+            os_error(f, p) if isinstance(f, FsError) else f
             for p, f in zip(wanted, found, strict=True)
         ]
 

@@ -10,26 +10,31 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from superfs.client import columns, ops
 from superfs.client.creating import FileSpec, create_files, new_attr
 from superfs.client.data import Where
 from superfs.client.opening import read_bytes
+from superfs.client.ops import Call
 from superfs.client.resolve import AnyPath, resolve_parent
-from superfs.core.errors import Code, FsError
+from superfs.core.errors import Code, FsError, known_code
 from superfs.core.layout import chain_of
 from superfs.core.limits import CHUNK_BYTES, INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.core.limits import REMOVE_TREE_ENTRIES_MAX as REMOVE_ENTRIES
 from superfs.rpc.pending import gather, run_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     from superfs.client.paths import Paths
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Entry
     from superfs.core.namespace.txn import Ref
+    from superfs.v1 import meta_pb2
+
+T = TypeVar("T")
 
 # A mapping's key type is invariant: each kind of path is named.
 Files = (
@@ -43,6 +48,11 @@ WIDTH = 16
 """Directories worked on at once."""
 WALK_WIDTH = 32
 NAMES_A_CALL = 512
+CONTENTS_A_CALL = 256
+"""Names asked for in one operation, without and with their contents: a message each."""
+PORTIONS = 4
+"""Of new files of one directory on their way at once."""
+_UNASKED = FsError(Code.INTERNAL, "no answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,90 +114,124 @@ async def put_many(
         raise FsError(error.code, os.fsdecode(pairs[place][0]))
     caller = paths.connection.caller
     attr = new_attr(stat.S_IFREG | mode & 0o7777 & ~caller.umask, caller.uid, caller.gid)
+    small: list[Coroutine[Any, Any, None]] = []
+    larger: list[Coroutine[Any, Any, None]] = []
+    for parent, group in groups.items():
+        contents = [pairs[place][1] for place in group.places]
+        if max(map(len, contents)) > INLINE_BYTES_MAX:
+            larger.append(_put_any(paths, parent, group.names, contents, attr))
+        else:
+            portions = columns.new_files(parent, attr, group.names, contents)
+            small.append(_put_portions(paths, portions))
+    await run_bounded(iter(small + larger), WIDTH)
+    if larger:
+        await paths.connection.data.commit()
 
-    async def put(parent: Ref, group: _Group) -> None:
-        specs = []
-        for name, place in zip(group.names, group.places, strict=True):
-            mine = attr.copy()
-            mine.size = len(pairs[place][1])
-            specs.append(FileSpec(name, mine, pairs[place][1]))
-        for entry in await create_files(paths.connection, parent, specs, replace=True):
-            if entry.code is not Code.OK:
-                raise FsError(entry.code, os.fsdecode(entry.name))
 
-    await run_bounded((put(parent, group) for parent, group in groups.items()), WIDTH)
+async def _put_portions(
+    paths: Paths, portions: Iterable[tuple[Sequence[bytes], meta_pb2.CreateMany]]
+) -> None:
+    async def put(names: Sequence[bytes], message: meta_pb2.CreateMany) -> None:
+        call = Call("create_many", message, message.dir.ino, mutates=True)
+        listing = await paths.meta.ask(call, columns.listing_of)
+        for name, code in zip(names, listing.codes, strict=False):
+            if code:
+                raise FsError(known_code(code), os.fsdecode(name))
+
+    await run_bounded((put(*portion) for portion in portions), PORTIONS)
 
 
-async def _entries(
-    paths: Paths, wanted: Sequence[AnyPath], inline_max: int
-) -> list[Entry | FsError]:
-    """One entry for each path, its last component not followed."""
+async def _put_any(
+    paths: Paths, parent: Ref, names: list[bytes], contents: list[bytes], attr: Attr
+) -> None:
+    specs = []
+    for name, data in zip(names, contents, strict=True):
+        mine = attr.copy()
+        mine.size = len(data)
+        specs.append(FileSpec(name, mine, data))
+    for entry in await create_files(paths.connection, parent, specs, replace=True):
+        if entry.code is not Code.OK:
+            raise FsError(entry.code, os.fsdecode(entry.name))
+
+
+async def _look(
+    paths: Paths,
+    wanted: Sequence[AnyPath],
+    inline_max: int,
+    take: Callable[[list[int], meta_pb2.Listing], None],
+) -> dict[int, FsError]:
+    """`take` gets places in `wanted` and the answer for them, last components not followed.
+    Returned is what failed before it could be asked, by place."""
     groups, failed = await _by_directory(paths, wanted)
-    found: list[Entry | FsError] = [FsError(Code.NOT_FOUND)] * len(wanted)
-    for place, error in failed.items():
-        found[place] = error
+    names_a_call = CONTENTS_A_CALL if inline_max else NAMES_A_CALL
 
     async def ask(parent: Ref, names: list[bytes], places: list[int]) -> None:
-        outcome = await paths.meta.get_many(parent, names, inline_max=inline_max)
-        for place, entry in zip(places, outcome.entries, strict=True):
-            found[place] = entry if entry.code is Code.OK else FsError(entry.code)
+        call = ops.get_many(parent, names, inline_max=inline_max, bare=True)
+        take(places, await paths.meta.ask(call, columns.listing_of))
 
     def calls() -> Iterable[Coroutine[Any, Any, None]]:
         for parent, group in groups.items():
-            for start in range(0, len(group.names), NAMES_A_CALL):
-                part = slice(start, start + NAMES_A_CALL)
+            for start in range(0, len(group.names), names_a_call):
+                part = slice(start, start + names_a_call)
                 yield ask(parent, group.names[part], group.places[part])
 
     await run_bounded(calls(), WIDTH)
-    return found
+    return failed
 
 
 async def stat_many(
-    paths: Paths, wanted: Sequence[AnyPath], *, follow: bool
-) -> list[Attr | FsError]:
-    found: list[Attr | FsError] = []
-    entries = await _entries(paths, wanted, 0)
-    for path, entry in zip(wanted, entries, strict=True):
-        if isinstance(entry, FsError):
-            # A name that a directory cannot hold ("", "..", a slash at the end) is still a path.
-            special = entry.code is Code.INVALID
-            found.append(await _or_error(paths.stat(path, follow=follow)) if special else entry)
-            continue
-        assert entry.attr is not None
-        if follow and entry.attr.is_symlink:
-            found.append(await _or_error(paths.stat(path)))
-        else:
-            found.append(paths.files.view(entry.attr))
+    paths: Paths, wanted: Sequence[AnyPath], make: Callable[[Attr], T], *, follow: bool
+) -> list[T | FsError]:
+    """`make` is applied to each while the next answers are on their way."""
+    found: list[T | FsError] = [_UNASKED] * len(wanted)
+    again: list[int] = []
+
+    def take(places: list[int], listing: meta_pb2.Listing) -> None:
+        for place, attr in zip(places, columns.attrs_in(listing, len(places)), strict=True):
+            if isinstance(attr, FsError):
+                found[place] = attr
+                # A name that a directory cannot hold ("", "..", a slash at the end) is still a
+                # path.
+                if attr.code is Code.INVALID:
+                    again.append(place)
+            elif follow and attr.is_symlink:
+                again.append(place)
+            else:
+                found[place] = make(paths.files.view(attr))
+
+    for place, error in (await _look(paths, wanted, 0, take)).items():
+        found[place] = error
+    for place in again:
+        try:
+            found[place] = make(await paths.stat(wanted[place], follow=follow))
+        except FsError as error:
+            found[place] = error
     return found
 
 
-async def _or_error(coro: Coroutine[Any, Any, Attr]) -> Attr | FsError:
-    try:
-        return await coro
-    except FsError as error:
-        return error
-
-
 async def get_many(paths: Paths, wanted: Sequence[AnyPath]) -> list[bytes | FsError]:
-    entries = await _entries(paths, wanted, INLINE_BYTES_MAX)
-    found: list[bytes | FsError] = [b""] * len(wanted)
+    found: list[bytes | FsError] = [_UNASKED] * len(wanted)
+    others: list[tuple[int, Attr]] = []
+
+    def take(places: list[int], listing: meta_pb2.Listing) -> None:
+        is_open = paths.files.is_open
+        rows = columns.contents_in(listing, len(places))
+        for index, (place, (error, seen, data)) in enumerate(zip(places, rows, strict=True)):
+            ino, generation, mode, size = seen
+            if error is not None:
+                found[place] = error
+            elif data is not None and stat.S_ISREG(mode) and not is_open(ino, generation):
+                found[place] = data if len(data) == size else data.ljust(size, b"\0")
+            else:
+                others.append((place, columns.packed_attr(listing, index)))
+
+    for place, error in (await _look(paths, wanted, INLINE_BYTES_MAX, take)).items():
+        found[place] = error
     small: list[tuple[int, Attr]] = []
     alone: list[int] = []
-    for place, entry in enumerate(entries):
-        if isinstance(entry, FsError):
-            found[place] = entry
-            continue
-        attr = entry.attr
-        assert attr is not None
-        plain = attr.is_regular and paths.files.find(attr) is None
-        if plain and entry.inline is not None:
-            found[place] = entry.inline.ljust(attr.size, b"\0")
-        elif (
-            plain
-            and not attr.is_inline
-            and attr.size <= MESSAGE_DATA_BYTES_MAX
-            and paths.connection.capability
-        ):
+    for place, attr in others:
+        plain = attr.is_regular and paths.files.find(attr) is None and not attr.is_inline
+        if plain and attr.size <= MESSAGE_DATA_BYTES_MAX and paths.connection.capability:
             small.append((place, attr))
         else:
             alone.append(place)

@@ -8,7 +8,7 @@ answered and did nothing. Lost connections are the stream's business (rpc/stream
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from superfs.client.codec import decode_result
 from superfs.client.session import MUTATIONS, READS, OpItem
@@ -17,11 +17,13 @@ from superfs.core.namespace.outcome import Outcome
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from superfs.client.ops import Call
     from superfs.client.session import MetaStream
     from superfs.core.namespace.txn import Caller
+
+T = TypeVar("T")
 
 ASK_AGAIN = frozenset({Code.BUSY, Code.GRACE, Code.WRONG_OWNER, Code.UNAVAILABLE})
 
@@ -53,7 +55,7 @@ class Dispatch:
         who = self._encode_caller(caller or self._router.caller)
         fields: dict[str, Any] = {call.verb: call.body}
         op = meta_pb2.Op(caller=who, **fields)
-        return OpItem(op, mutates=call.mutates, lane=lane)
+        return OpItem(op, mutates=call.mutates, lane=lane, answer_bytes=call.answer_bytes)
 
     def _encode_caller(self, caller: Caller) -> meta_pb2.Caller:
         message = self._callers.get(caller)
@@ -75,6 +77,24 @@ class Dispatch:
         absent_ok: bool = False,
     ) -> Outcome:
         """One operation. `absent_ok`: NOT_FOUND is an answer, an outcome with nothing in it."""
+
+        def decode(result: meta_pb2.Result, leases: frozenset[int]) -> Outcome:
+            if result.code == Code.NOT_FOUND and absent_ok:
+                return Outcome(leases=leases)
+            return decode_result(result, leases)
+
+        return await self.ask(call, decode, caller, ask_again=ask_again)
+
+    async def ask(
+        self,
+        call: Call,
+        decode: Callable[[meta_pb2.Result, frozenset[int]], T],
+        caller: Caller | None = None,
+        *,
+        ask_again: frozenset[Code] = ASK_AGAIN,
+    ) -> T:
+        """One operation, its answer and the leases it comes under taken apart by `decode`, which
+        raises what failed."""
         lane = MUTATIONS if call.mutates else READS
         deadline = 0.0
         delays = None
@@ -82,10 +102,7 @@ class Dispatch:
             try:
                 item = self._item(call, caller, lane)
                 self._router.meta_stream(call.key).submit((item,))
-                result, leases = await item.pending
-                if result.code == Code.NOT_FOUND and absent_ok:
-                    return Outcome(leases=leases)
-                return decode_result(result, leases)
+                return decode(*await item.pending)
             except FsError as error:
                 if error.code not in ask_again:
                     raise

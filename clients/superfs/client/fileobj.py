@@ -128,6 +128,11 @@ class RawFile(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes, as this process has written it."""
+        return self._handle.inode.size
+
     def truncate(self, size: int | None = None) -> int:
         self._check(self._handle.writable)
         wanted = self._position if size is None else size

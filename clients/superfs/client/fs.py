@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from superfs.client.bulk import Files, Location
     from superfs.client.config import ClientConfig
     from superfs.client.resolve import AnyPath
+    from superfs.core.attrs import Attr
 
 T = TypeVar("T")
 Name = TypeVar("Name", str, bytes)
@@ -240,8 +241,9 @@ class FileSystem:
     # ---- many at once: what POSIX lacks
 
     def put_many(self, files: Files, mode: int = 0o644) -> None:
-        """New files with their contents; existing ones are replaced, as by a rename over them.
-        Their directories must exist."""
+        """New files with their contents, on disk when it returns; existing ones are replaced, as
+        by a rename over them. Their directories must exist: FileNotFoundError else, and nothing
+        is made. Another error leaves some made and some not. `mode` is subject to the umask."""
         self._run(bulk.put_many(self.paths, files, mode))
 
     def get_many(self, paths: Iterable[AnyPath]) -> list[bytes | OSError]:
@@ -257,9 +259,13 @@ class FileSystem:
         self, paths: Iterable[AnyPath], *, follow_symlinks: bool = True
     ) -> list[os.stat_result | OSError]:
         wanted = list(paths)
-        found = self._run(bulk.stat_many(self.paths, wanted, follow=follow_symlinks))
+
+        def make(attr: Attr) -> os.stat_result:
+            return stat_result(attr, self._device)
+
+        found = self._run(bulk.stat_many(self.paths, wanted, make, follow=follow_symlinks))
         return [
-            os_error(f, p) if isinstance(f, FsError) else stat_result(f, self._device)
+            os_error(f, p) if isinstance(f, FsError) else f
             for p, f in zip(wanted, found, strict=True)
         ]
 

@@ -49,6 +49,9 @@ class OpenFiles:
         shared.inode.observe(attr)
         return shared.inode.attr
 
+    def is_open(self, ino: int, generation: int) -> bool:
+        return (ino, generation) in self._open
+
     def find(self, attr: Attr) -> OpenInode | None:
         shared = self._open.get((attr.ino, attr.generation))
         return shared.inode if shared is not None else None

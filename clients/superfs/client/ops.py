@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from superfs.core.namespace.txn import Ref
 
 
+ENTRY_BYTES = 192
+"""About what one entry takes in an answer, without contents."""
 TIME_NS_MIN, TIME_NS_MAX = -(1 << 63) + 1, (1 << 63) - 1
 
 
@@ -28,6 +30,8 @@ class Call:
     body: Any  # the message of that verb
     key: int  # the id whose slot decides who runs it
     mutates: bool = False
+    answer_bytes: int = 0
+    """About what a long answer will have: such operations do not share a message (session.py)."""
 
 
 def _group(ref: Ref) -> int:
@@ -84,9 +88,19 @@ def release(inodes: Sequence[Ref]) -> Call:
     return Call("release", body, _group(inodes[0]))
 
 
-def get_many(dir: Ref, names: Iterable[bytes], *, inline_max: int = 0) -> Call:  # noqa: A002
-    body = meta_pb2.GetMany(dir=encode_ref(dir), names=pack_names(names), inline_max=inline_max)
-    return Call("get_many", body, dir.ino)
+def get_many(
+    dir: Ref,  # noqa: A002
+    names: Iterable[bytes],
+    *,
+    inline_max: int = 0,
+    bare: bool = False,
+) -> Call:
+    column = list(names)
+    body = meta_pb2.GetMany(
+        dir=encode_ref(dir), names=pack_names(column), inline_max=inline_max, bare=bare
+    )
+    answer_bytes = len(column) * (ENTRY_BYTES + inline_max)
+    return Call("get_many", body, dir.ino, answer_bytes=answer_bytes)
 
 
 def create(

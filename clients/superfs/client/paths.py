@@ -10,7 +10,14 @@ import stat
 from typing import TYPE_CHECKING, Any, cast
 
 from superfs.client.handles import OpenFiles
-from superfs.client.resolve import AnyPath, Target, resolve, resolve_parent
+from superfs.client.resolve import (
+    AnyPath,
+    Target,
+    ref_of,
+    resolve,
+    resolve_deepest,
+    resolve_parent,
+)
 from superfs.core.attrs import Attr, Set
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.access import has_access
@@ -120,6 +127,29 @@ class Paths:
         return outcome.attr
 
     async def makedirs(self, path: AnyPath, mode: int = 0o777, *, exist_ok: bool = False) -> None:
+        """One round trip, and one for each directory that is missing."""
+        found = await resolve_deepest(self.meta, path)
+        if found is None:
+            await self._make_each(path, mode, exist_ok=exist_ok)
+            return
+        attr, parent, missing = found
+        if not missing and not (exist_ok and attr is not None and attr.is_dir):
+            raise FsError(Code.EXISTS)
+        for name in missing:
+            last = name is missing[-1]
+            kind = stat.S_IFDIR | (mode & 0o7777 if last else 0o777)
+            try:
+                made = await self.meta.mkdir(parent, name, kind)
+            except FsError as error:
+                # Somebody else was quicker: as good, but for the last one.
+                if error.code is not Code.EXISTS or (last and not exist_ok):
+                    raise
+                made = await self.meta.lookup(parent, name)
+            assert made.attr is not None
+            parent = ref_of(made.attr)
+
+    async def _make_each(self, path: AnyPath, mode: int, *, exist_ok: bool) -> None:
+        """Along a path that goes up or through symlinks."""
         raw = os.fsencode(path).rstrip(b"/")
         missing: list[bytes] = []
         while raw and not await self.exists(raw):
@@ -135,7 +165,6 @@ class Paths:
             try:
                 await self.mkdir(part, mode if part is missing[0] else 0o777)
             except FsError as error:
-                # Somebody else was quicker: as good, but for the last one.
                 if error.code is not Code.EXISTS or (part is missing[0] and not exist_ok):
                     raise
 

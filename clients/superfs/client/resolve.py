@@ -127,6 +127,26 @@ async def resolve_parent(
     return target.ref, name
 
 
+async def resolve_deepest(
+    meta: Meta, path: AnyPath, *, caller: Caller | None = None
+) -> tuple[Attr | None, Ref, list[bytes]] | None:
+    """How far a path leads: (what is there if all of it is, the last directory on the way, the
+    names that are missing in it). None: its `..` or its symlinks leave that open."""
+    walk = _Walk(meta, True, False, False, caller)
+    walk.todo = split(encode_path(path))
+    if b".." in walk.todo:
+        return None
+    try:
+        target = await walk.run()
+    except FsError as error:
+        if error.code is not Code.NOT_FOUND or walk.links:
+            if error.code is Code.NOT_FOUND:
+                return None
+            raise
+        return None, walk.stack[-1][0], [name for name in walk.todo if name != b"."]
+    return target.attr, target.parent, []
+
+
 @dataclass(slots=True)
 class _Walk:
     meta: Meta

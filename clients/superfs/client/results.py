@@ -27,32 +27,47 @@ Follow = Callable[[AnyPath], os.stat_result]
 """Asks for what is behind a symlink."""
 
 
+_ORDER = [
+    "st_mode",
+    "st_ino",
+    "st_dev",
+    "st_nlink",
+    "st_uid",
+    "st_gid",
+    "st_size",
+    "-",
+    "-",
+    "-",
+    "st_atime",
+    "st_mtime",
+    "st_ctime",
+    "st_atime_ns",
+    "st_mtime_ns",
+    "st_ctime_ns",
+    "st_blksize",
+    "st_blocks",
+    "st_rdev",
+]
+_NS = 1_000_000_000
+
+
 def stat_result(attr: Attr, device: int = 0) -> os.stat_result:
     """All fields that os.stat fills on Linux."""
-    times_ns = (attr.atime_ns, attr.mtime_ns, attr.ctime_ns)
+    size = attr.size
+    atime_ns, mtime_ns, ctime_ns = attr.atime_ns, attr.mtime_ns, attr.ctime_ns
+    # In this order (_ORDER) it takes a third of the time that naming the fields takes.
     return os.stat_result(
         (
-            attr.mode,
-            attr.ino,
-            device,
-            attr.nlink,
-            attr.uid,
-            attr.gid,
-            attr.size,
-            *(ns // 1_000_000_000 for ns in times_ns),
-        ),
-        {
-            "st_atime": attr.atime_ns / 1e9,
-            "st_mtime": attr.mtime_ns / 1e9,
-            "st_ctime": attr.ctime_ns / 1e9,
-            "st_atime_ns": attr.atime_ns,
-            "st_mtime_ns": attr.mtime_ns,
-            "st_ctime_ns": attr.ctime_ns,
-            "st_blksize": IO_BYTES,
-            "st_blocks": -(-attr.size // 512),
-            "st_rdev": attr.rdev,
-        },
-    )
+            attr.mode, attr.ino, device, attr.nlink, attr.uid, attr.gid, size,
+            atime_ns // _NS, mtime_ns // _NS, ctime_ns // _NS,
+            atime_ns / 1e9, mtime_ns / 1e9, ctime_ns / 1e9, atime_ns, mtime_ns, ctime_ns,
+            IO_BYTES, -(-size // 512), attr.rdev,
+        )
+    )  # fmt: skip
+
+
+_probe = os.stat_result(range(len(_ORDER)))
+assert all(getattr(_probe, name) == place for place, name in enumerate(_ORDER) if name != "-")
 
 
 def statvfs_result(s: FsStat, device: int = 0) -> os.statvfs_result:

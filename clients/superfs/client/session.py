@@ -32,6 +32,9 @@ log = logging.getLogger("superfs.client")
 READS, MUTATIONS = 0, 1
 BATCH_BYTES = 2 * MESSAGE_DATA_BYTES_MAX
 """A batch is closed when one more operation would make it larger; one operation alone may be."""
+ANSWER_BYTES = 96 * 1024
+"""Likewise for what its answer will have: while the client takes one long answer apart, the daemon
+works on the next."""
 
 
 class Session:
@@ -69,10 +72,11 @@ class Session:
 class OpItem(Item[tuple[meta_pb2.Result, frozenset[int]]]):
     """Answered with (result, leases under which it may be repeated)."""
 
-    __slots__ = ("mutates", "op", "session", "size")
+    __slots__ = ("answer_bytes", "mutates", "op", "session", "size")
 
-    def __init__(self, op: meta_pb2.Op, *, mutates: bool, lane: int) -> None:
+    def __init__(self, op: meta_pb2.Op, *, mutates: bool, lane: int, answer_bytes: int = 0) -> None:
         super().__init__(lane)
+        self.answer_bytes = answer_bytes
         self.op = op
         self.mutates = mutates
         self.size = op.ByteSize()
@@ -214,10 +218,11 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
     def _pack(self, lane: int) -> meta_pb2.Batch | None:
         waiting = self._lanes[lane]
         items: list[OpItem] = []
-        size = 0
+        size = answer = 0
         while waiting and len(items) < BATCH_OPS_MAX:
             item = waiting[0]
-            if items and size + item.size > BATCH_BYTES:
+            answer += item.answer_bytes
+            if items and (size + item.size > BATCH_BYTES or answer > ANSWER_BYTES):
                 break
             if item.mutates and not item.sends:
                 seq = self._session.take()

@@ -6,6 +6,7 @@ Columns come from outside: whatever does not add up is BAD_REQUEST, whatever is 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from superfs.core.attrs import PACKED_ATTR_BYTES, Attr, pack_attr, unpack_attr
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 NOT_SENT = 0xFFFFFFFF
 NAME_LENGTH_BYTES = 2
+_U16 = struct.Struct("<H")
 CHAIN_ID_MAX = 0xFFFE
-_NO_ATTR = bytes(PACKED_ATTR_BYTES)
+NO_ATTR = bytes(PACKED_ATTR_BYTES)
+"""In the place of an entry that failed."""
 
 
 def encode_attr(a: Attr) -> common_pb2.Attr:
@@ -58,7 +61,9 @@ def encode_outcome(outcome: Outcome) -> meta_pb2.Result:
         result.attr.CopyFrom(encode_attr(outcome.attr))
     if outcome.other is not None:
         result.other.CopyFrom(encode_attr(outcome.other))
-    if outcome.entries:
+    if outcome.listing is not None:
+        result.listing.CopyFrom(outcome.listing)
+    elif outcome.entries:
         result.listing.CopyFrom(encode_listing(outcome.entries))
     if outcome.fs_stat is not None:
         stat = outcome.fs_stat
@@ -71,18 +76,14 @@ def encode_outcome(outcome: Outcome) -> meta_pb2.Result:
 
 def encode_listing(entries: Sequence[Entry]) -> meta_pb2.Listing:
     count = len(entries)
-    names: list[bytes] = []
-    for entry in entries:
-        names.append(len(entry.name).to_bytes(NAME_LENGTH_BYTES, "little"))
-        names.append(entry.name)
     listing = meta_pb2.Listing(
         count=count,
-        names=b"".join(names),
+        names=pack_names([entry.name for entry in entries]),
         types=bytes(e.type for e in entries),
         inos=struct.pack(f"<{count}Q", *(e.ino for e in entries)),
     )
     if any(e.attr is not None for e in entries):
-        listing.attrs = b"".join(_NO_ATTR if e.attr is None else pack_attr(e.attr) for e in entries)
+        listing.attrs = b"".join(NO_ATTR if e.attr is None else pack_attr(e.attr) for e in entries)
     if any(e.inline is not None for e in entries):
         lengths = (NOT_SENT if e.inline is None else len(e.inline) for e in entries)
         listing.inline_lengths = struct.pack(f"<{count}I", *lengths)
@@ -90,6 +91,13 @@ def encode_listing(entries: Sequence[Entry]) -> meta_pb2.Listing:
     if any(e.code for e in entries):
         listing.codes.extend(int(e.code) for e in entries)
     return listing
+
+
+def pack_names(names: Sequence[bytes]) -> bytes:
+    parts: list[bytes] = []
+    for name in names:
+        parts += (_U16.pack(len(name)), name)
+    return b"".join(parts)
 
 
 def decode_names(column: bytes) -> list[bytes]:
@@ -106,12 +114,31 @@ def decode_names(column: bytes) -> list[bytes]:
     return names
 
 
-def decode_entries(m: meta_pb2.CreateMany) -> list[Entry]:
+@dataclass(slots=True)
+class Columns:
+    """Of a CreateMany: packed attributes as given, and lengths of contents (NOT_SENT: none)."""
+
+    names: list[bytes]
+    attrs: list[bytes]
+    lengths: Sequence[int]
+    inline: bytes
+
+    def contents(self) -> list[bytes]:
+        found, at = [], 0
+        for length in self.lengths:
+            if length == NOT_SENT:
+                found.append(b"")
+            else:
+                found.append(self.inline[at : at + length])
+                at += length
+        return found
+
+
+def decode_columns(m: meta_pb2.CreateMany) -> Columns:
     count = m.count
     if count > MANY_ENTRIES_MAX:
         raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} files")
-    names = decode_names(m.names)
-    packed, inline = m.attrs, m.inline
+    names, packed, inline = decode_names(m.names), m.attrs, m.inline
     if len(names) != count or len(packed) != count * PACKED_ATTR_BYTES:
         raise FsError(Code.BAD_REQUEST, "the columns of names and attributes do not fit")
     lengths: Sequence[int] = (NOT_SENT,) * count
@@ -119,20 +146,24 @@ def decode_entries(m: meta_pb2.CreateMany) -> list[Entry]:
         if len(m.inline_lengths) != 4 * count:
             raise FsError(Code.BAD_REQUEST, "the column of lengths does not fit")
         lengths = struct.unpack(f"<{count}I", m.inline_lengths)
-    entries: list[Entry] = []
-    at = 0
-    for index, name in enumerate(names):
-        attr = unpack_attr(packed, index * PACKED_ATTR_BYTES)
-        entry = Entry(name, attr.ino, attr.mode >> 12 & 0xF, attr)
-        length = lengths[index]
-        if length != NOT_SENT:
-            if length > INLINE_BYTES_MAX:
-                raise FsError(Code.TOO_LARGE, f"inline contents of {length} bytes")
-            entry.inline = inline[at : at + length]
-            at += length
-        entries.append(entry)
-    if at != len(inline):
+    sent = [length for length in lengths if length != NOT_SENT]
+    if sent and max(sent) > INLINE_BYTES_MAX:
+        raise FsError(Code.TOO_LARGE, f"inline contents of {max(sent)} bytes")
+    if sum(sent) != len(inline):
         raise FsError(Code.BAD_REQUEST, "the column of contents does not fit")
+    starts = range(0, len(packed), PACKED_ATTR_BYTES)
+    attrs = [packed[start : start + PACKED_ATTR_BYTES] for start in starts]
+    return Columns(names, attrs, lengths, inline)
+
+
+def entries_of(columns: Columns) -> list[Entry]:
+    """The same for the rules."""
+    entries = []
+    rows = zip(columns.names, columns.attrs, columns.lengths, columns.contents(), strict=True)
+    for name, packed, length, data in rows:
+        attr = unpack_attr(packed)
+        inline = None if length == NOT_SENT else data
+        entries.append(Entry(name, attr.ino, attr.mode >> 12 & 0xF, attr, inline))
     return entries
 
 

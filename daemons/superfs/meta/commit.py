@@ -6,8 +6,8 @@ what reaches this file is one of three things:
 
 * `Spoiled`: an operation failed after it had changed something. The transaction is given up and
   all its jobs run again; the job has noted the result of the spoiler and does not run it again.
-* the map is full: it grows by a step; where the disk has none, the jobs run again without room,
-  in which the rules only remove and shrink.
+* the map is full, or a rule finds too little room: it grows by a step; where the disk has none, the
+  jobs run again without room, in which the rules only remove and shrink.
 * anything else of LMDB or the disk: nobody knows any more what a later commit would make durable
   (the kernel forgets a failed write). The process ends at once, status 75; the next start checks.
 """
@@ -26,7 +26,7 @@ import lmdb
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
 from superfs.meta.environment import PAGE_BYTES
-from superfs.meta.store import LmdbTxn, Outside
+from superfs.meta.store import LmdbTxn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from superfs.meta.environment import Environment
     from superfs.meta.lessor import Lessor
     from superfs.meta.metrics import MetaMetrics
+    from superfs.meta.numbers import Outside
     from superfs.meta.records import Debt
     from superfs.meta.store import Touched
     from superfs.meta.table import Records
@@ -240,17 +241,20 @@ class Committer:
         if self.free_bytes < self._room.grow_below_bytes:
             self._grow()
         self.busy = True
-        full = False
+        full, may_grow = False, True
         while True:
             try:
                 with self._metrics.commit_seconds.time():
-                    txn, touched = self._transaction(jobs, full)
+                    txn, touched = self._transaction(jobs, full, may_grow)
                 break
             except Spoiled:
                 self.respoiled += 1
                 self._metrics.spoiled.inc()
             except lmdb.MapFullError:
                 if self._grow():
+                    continue
+                if may_grow:
+                    may_grow = False  # rules that find no room say so
                     continue
                 if full and len(jobs) > 1:
                     for job in jobs:
@@ -266,12 +270,18 @@ class Committer:
         self._metrics.commit_operations.observe(sum(job.weight for job in jobs))
         self._call(self._committed, jobs, txn, touched)
 
-    def _transaction(self, jobs: Sequence[Job], full: bool) -> tuple[LmdbTxn, list[Touched]]:
+    def _transaction(
+        self, jobs: Sequence[Job], full: bool, may_grow: bool
+    ) -> tuple[LmdbTxn, list[Touched]]:
         """And what each job touched."""
         touched: list[Touched] = []
         with self._environment.begin() as writing:
             txn = LmdbTxn(
-                writing.rows, self._outside, writable=True, room_bytes=self._room_of(writing.rows)
+                writing.rows,
+                self._outside,
+                writable=True,
+                room_bytes=self._room_of(writing.rows),
+                may_grow=may_grow,
             )
             if full:
                 txn.close_room()

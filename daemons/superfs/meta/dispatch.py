@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import (
     GROUPS_MAX,
-    LISTING_ENTRIES_MAX,
     REMOVE_TREE_ENTRIES_MAX,
     RESERVE_COUNT_MAX,
     XATTR_VALUE_BYTES_MAX,
 )
 from superfs.core.namespace.append import append
 from superfs.core.namespace.create import create
-from superfs.core.namespace.create_many import create_many
-from superfs.core.namespace.get_many import get_many
 from superfs.core.namespace.getattr import getattr as getattr_
 from superfs.core.namespace.getxattr import getxattr
 from superfs.core.namespace.link import link
@@ -29,7 +26,6 @@ from superfs.core.namespace.mkdir import mkdir
 from superfs.core.namespace.new_data import new_data
 from superfs.core.namespace.open_inode import open_inode
 from superfs.core.namespace.publish import publish
-from superfs.core.namespace.read_dir import read_dir
 from superfs.core.namespace.read_inline import read_inline
 from superfs.core.namespace.remove_tree import remove_tree
 from superfs.core.namespace.removexattr import removexattr
@@ -40,7 +36,9 @@ from superfs.core.namespace.setattr import setattr as setattr_
 from superfs.core.namespace.setxattr import setxattr
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.core.namespace.unlink import unlink
-from superfs.meta.columns import decode_entries, decode_layout, decode_names
+from superfs.meta.columns import decode_layout
+from superfs.meta.creation import create_many
+from superfs.meta.listings import get_many, read_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,11 +46,12 @@ if TYPE_CHECKING:
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Txn
     from superfs.core.tokens import Grant
+    from superfs.meta.store import LmdbTxn
     from superfs.v1 import common_pb2, meta_pb2
 
 
 class Rule(Protocol):
-    def __call__(self, txn: Txn, caller: Caller, m: Any, /) -> Outcome: ...  # noqa: ANN401
+    def __call__(self, txn: LmdbTxn, caller: Caller, m: Any, /) -> Outcome: ...  # noqa: ANN401
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +94,6 @@ def _getattr(txn: Txn, caller: Caller, m: meta_pb2.Getattr) -> Outcome:
     return getattr_(txn, caller, ref(m.inode))
 
 
-def _read_dir(txn: Txn, caller: Caller, m: meta_pb2.ReadDir) -> Outcome:
-    limit = min(m.limit or LISTING_ENTRIES_MAX, LISTING_ENTRIES_MAX)
-    return read_dir(
-        txn, caller, ref(m.dir), after=m.after, limit=limit, plus=m.plus, inline_max=m.inline_max
-    )
-
-
 def _read_inline(txn: Txn, caller: Caller, m: meta_pb2.ReadInline) -> Outcome:
     return read_inline(txn, caller, ref(m.inode))
 
@@ -112,10 +104,6 @@ def _getxattr(txn: Txn, caller: Caller, m: meta_pb2.Getxattr) -> Outcome:
 
 def _listxattr(txn: Txn, caller: Caller, m: meta_pb2.Listxattr) -> Outcome:
     return listxattr(txn, caller, ref(m.inode))
-
-
-def _get_many(txn: Txn, caller: Caller, m: meta_pb2.GetMany) -> Outcome:
-    return get_many(txn, caller, ref(m.dir), decode_names(m.names), inline_max=m.inline_max)
 
 
 def _open(txn: Txn, caller: Caller, m: meta_pb2.Open) -> Outcome:
@@ -233,14 +221,6 @@ def _reserve(txn: Txn, caller: Caller, m: meta_pb2.Reserve) -> Outcome:
     return reserve(txn, caller, ref(m.dir), _at_most(m.count, RESERVE_COUNT_MAX, "numbers"))
 
 
-def _create_many(txn: Txn, caller: Caller, m: meta_pb2.CreateMany) -> Outcome:
-    entries = decode_entries(m)
-    # Data under a chain that nobody knows could never be dropped again.
-    for chains in {e.attr.chains for e in entries if e.attr and e.attr.data_generation}:
-        txn.choose_chains(0, chains)
-    return create_many(txn, caller, ref(m.dir), entries, replace=m.replace)
-
-
 def _remove_tree(txn: Txn, caller: Caller, m: meta_pb2.RemoveTree) -> Outcome:
     limit = min(m.limit or REMOVE_TREE_ENTRIES_MAX, REMOVE_TREE_ENTRIES_MAX)
     return remove_tree(txn, caller, ref(m.dir), m.name, limit)
@@ -264,11 +244,11 @@ def _old_dir(m: Any) -> int:  # noqa: ANN401
 VERBS: dict[str, Verb] = {
     "lookup": Verb(_lookup, _dir),
     "getattr": Verb(_getattr, _inode),
-    "read_dir": Verb(_read_dir, _dir),
+    "read_dir": Verb(read_dir, _dir),
     "read_inline": Verb(_read_inline, _inode),
     "getxattr": Verb(_getxattr, _inode),
     "listxattr": Verb(_listxattr, _inode),
-    "get_many": Verb(_get_many, _dir),
+    "get_many": Verb(get_many, _dir),
     "open": Verb(_open, _inode),
     "create": Verb(_create, _dir, mutates=True),
     "mkdir": Verb(_mkdir, _dir, mutates=True),
@@ -283,7 +263,7 @@ VERBS: dict[str, Verb] = {
     "setxattr": Verb(_setxattr, _inode, mutates=True),
     "removexattr": Verb(_removexattr, _inode, mutates=True),
     "reserve": Verb(_reserve, _dir, mutates=True),
-    "create_many": Verb(_create_many, _dir, mutates=True),
+    "create_many": Verb(create_many, _dir, mutates=True),
     "remove_tree": Verb(_remove_tree, _dir, mutates=True),
 }
 """All but statfs and release, which touch no inode (batch.py)."""

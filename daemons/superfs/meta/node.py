@@ -127,7 +127,7 @@ class MetaNode:
         self.reaper.reroute()
         self.datads.news.set()
 
-    # ---- what a transaction asks (store.Outside)
+    # ---- what a transaction asks (numbers.Outside)
 
     def now_ns(self) -> int:
         return self._world.clock.now_ns()

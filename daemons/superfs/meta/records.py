@@ -35,7 +35,7 @@ FORMAT_VERSION = 1
 CHECKSUM_BYTES = 8
 SUM_MASK = (1 << 64) - 1
 
-_DENTRY = struct.Struct("<QIIIII")
+DENTRY = struct.Struct("<QIIIII")
 _DIRECTORY = struct.Struct("<QB")
 _ID = struct.Struct("<Q")
 _COUNTER = struct.Struct("<QII")
@@ -75,11 +75,11 @@ def damaged(table: Table, key: bytes) -> FsError:
 
 
 def pack_dentry(d: Dentry) -> bytes:
-    return _DENTRY.pack(d.ino, d.generation, d.mode, d.uid, d.gid, d.flags)
+    return DENTRY.pack(d.ino, d.generation, d.mode, d.uid, d.gid, d.flags)
 
 
 def unpack_dentry(record: bytes) -> Dentry:
-    return Dentry(*_DENTRY.unpack(record))
+    return Dentry(*DENTRY.unpack(record))
 
 
 def pack_directory(d: Directory) -> bytes:

@@ -7,33 +7,26 @@ in `finish`. On a read transaction every put is an assertion.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+import lmdb
 
 from superfs.core.attrs import Attr, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import (
-    FIRST_DATA_GENERATION,
-    LOW_MASK,
-    SLOT_SHIFT,
-    ChainId,
-    DataGeneration,
-    Generation,
-    InodeId,
-    SessionId,
-    file_id,
-)
+from superfs.core.ids import FIRST_DATA_GENERATION, ChainId
 from superfs.core.layout import assign_chains
 from superfs.meta import keys, records
 from superfs.meta.keys import Table, Work
-from superfs.meta.records import Counter, Debt, Run
+from superfs.meta.numbers import Numbered
+from superfs.meta.records import Debt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from superfs.core.namespace.txn import Dentry, Directory, Orphan
+    from superfs.meta.numbers import Outside
     from superfs.meta.table import Records
 
-GENERATION_MAX = (1 << 32) - 1
 CLOCK_BACK_NS = 60 * 1_000_000_000
 """A clock that goes back by less is adjusted: time goes on from where it was. One that goes back by
 more had been wrong, and no file is to get a time of its future."""
@@ -42,34 +35,26 @@ Touched = list[tuple[int, "bytes | int"]]
 """(lease, name or inode number): what a change makes untrue of what others were told."""
 
 
-class Outside(Protocol):
-    """What a transaction asks of the rest of the daemon. Called in the transaction's thread."""
-
-    def now_ns(self) -> int: ...
-    def owns(self, slot: int) -> bool: ...
-    def available_chains(self) -> Sequence[int]:
-        """Every chain that new data may go to, in the order of the cluster map."""
-        ...
-
-    def chains_per_file(self) -> int: ...
-    def open_sessions(self, ino: int) -> Iterable[int]: ...
-
-
-class LmdbTxn:
-    """`room_bytes`: what may still be written before the reserve is touched."""
+class LmdbTxn(Numbered):
+    """`room_bytes`: what may still be written before the reserve is touched. `may_grow`: a rule
+    that wants more ends the transaction with MapFullError, for a larger map."""
 
     def __init__(
-        self, rows: Records, outside: Outside, *, writable: bool = False, room_bytes: int = 0
+        self,
+        rows: Records,
+        outside: Outside,
+        *,
+        writable: bool = False,
+        room_bytes: int = 0,
+        may_grow: bool = False,
     ) -> None:
-        self.rows = rows
-        self._outside = outside
-        self._writable = writable
+        super().__init__(rows, outside, writable=writable)
         self._room_bytes = room_bytes
+        self._may_grow = may_grow
         self._now_ns = rows.state.time_ns
         self._commit = rows.state.commit + 1
         self._directories: dict[int, Directory | None] = {}
         self._dirty: set[int] = set()
-        self._counters: dict[int, Counter] = {}
         self.debts: dict[bytes, Debt] = {}
         """Work for the data daemons that this transaction asks for, by key."""
         self.after_commit: list[Callable[[], None]] = []
@@ -110,7 +95,10 @@ class LmdbTxn:
         self._now_ns = now
 
     def has_room(self, bytes_wanted: int) -> bool:
-        return self.rows.bytes_written + bytes_wanted < self._room_bytes
+        fits = self.rows.bytes_written + bytes_wanted < self._room_bytes
+        if not fits and self._may_grow:
+            raise lmdb.MapFullError("a rule wants more room")
+        return fits
 
     def finish(self) -> None:
         """Writes what was held back. The last call before the commit."""
@@ -127,24 +115,6 @@ class LmdbTxn:
         rows.state.commit = self._commit
         rows.state.time_ns = self._now_ns
         rows.flush()
-
-    def _own(self, place: int) -> None:
-        if not self._outside.owns(place >> SLOT_SHIFT):
-            raise FsError(Code.WRONG_OWNER, f"slot {place >> SLOT_SHIFT} is not of this daemon")
-
-    def _get(self, table: Table, place: int, key: bytes) -> bytes | None:
-        self._own(place)
-        return self.rows.get(table, key)
-
-    def _put(self, table: Table, place: int, key: bytes, record: bytes) -> None:
-        assert self._writable
-        self._own(place)
-        self.rows.put(table, key, record)
-
-    def _delete(self, table: Table, place: int, key: bytes) -> None:
-        assert self._writable
-        self._own(place)
-        self.rows.delete(table, key)
 
     # ---- dentries
 
@@ -189,6 +159,27 @@ class LmdbTxn:
     def delete_inode(self, place: int, ino: int) -> None:
         self._delete(Table.INODE, place, keys.pack_inode(place, ino))
         self.touched.append((place, ino))
+
+    def put_new_files(
+        self,
+        directory: int,
+        names: Sequence[bytes],
+        inos: Sequence[int],
+        dentries: Sequence[bytes],
+        inodes: Sequence[bytes],
+        contents: Sequence[bytes],
+    ) -> None:
+        """As put_dentry, put_inode and, where there are contents, put_inline of each: packed, of
+        regular files, none of which was there."""
+        self._own(directory)
+        prefix = keys.pack_id(directory)
+        places = [prefix + keys.pack_id(ino) for ino in inos]
+        inline = [pair for pair in zip(places, contents, strict=True) if pair[1]]
+        self.rows.add_all(Table.INLINE, inline)
+        self.rows.add_all(Table.INODE, list(zip(places, inodes, strict=True)))
+        named = [prefix + name for name in names]
+        self.rows.add_all(Table.DENTRY, list(zip(named, dentries, strict=True)))
+        self.touched.extend((directory, name) for name in names)
 
     # ---- directories
 
@@ -276,73 +267,7 @@ class LmdbTxn:
     def open_sessions(self, ino: int) -> Iterable[int]:
         return self._outside.open_sessions(ino)
 
-    # ---- numbers
-
-    def _counter(self, slot: int) -> Counter:
-        assert self._writable
-        counter = self._counters.get(slot)
-        if counter is None:
-            self._own(slot << SLOT_SHIFT)
-            record = self.rows.get(Table.COUNTER, keys.pack_slot(slot))
-            counter = Counter() if record is None else records.unpack_counter(record)
-            self._counters[slot] = counter
-        return counter
-
-    def new_inode_ids(self, slot: int, count: int) -> InodeId:
-        counter = self._counter(slot)
-        first = counter.ino
-        if first + count - 1 > LOW_MASK:
-            raise FsError(Code.NO_SPACE, f"slot {slot} has no inode numbers left")
-        counter.ino += count
-        return file_id(slot, first)
-
-    def new_generation(self, slot: int) -> Generation:
-        counter = self._counter(slot)
-        if counter.generation > GENERATION_MAX:
-            raise FsError(Code.NO_SPACE, f"slot {slot} has no generations left")
-        counter.generation += 1
-        return Generation(counter.generation - 1)
-
-    def new_data_generation(self, slot: int) -> DataGeneration:
-        counter = self._counter(slot)
-        if counter.data_generation > GENERATION_MAX:
-            raise FsError(Code.NO_SPACE, f"slot {slot} has no data generations left")
-        counter.data_generation += 1
-        return DataGeneration(counter.data_generation - 1)
-
-    def reserve_inode_ids(self, slot: int, count: int, session: int) -> InodeId:
-        first = self.new_inode_ids(slot, count)
-        last = first + count - 1
-        self._put(Table.RESERVED, last, keys.pack_id(last), records.pack_run(Run(first, session)))
-        return first
-
-    def reserved_by(self, ino: int) -> SessionId | None:
-        run = self._run_of(ino)
-        return None if run is None else SessionId(run[1].session)
-
-    def _run_of(self, ino: int) -> tuple[int, Run] | None:
-        """The run of reserved numbers that holds `ino`, with its last number."""
-        self._own(ino)
-        if not self.rows.state.counts[Table.RESERVED]:
-            return None
-        for key, record in self.rows.scan(Table.RESERVED, keys.pack_id(ino)):
-            last, run = keys.parse_id(key), records.unpack_run(record)
-            return (last, run) if run.first <= ino else None
-        return None
-
-    def use_reserved(self, ino: int) -> None:
-        """`ino` has become a file: its number is never reserved again, so it is never reused."""
-        found = self._run_of(ino)
-        assert found is not None, ino
-        last, run = found
-        if ino == last:
-            self._delete(Table.RESERVED, last, keys.pack_id(last))
-        else:
-            rest = records.pack_run(Run(ino + 1, run.session))
-            self._put(Table.RESERVED, last, keys.pack_id(last), rest)
-        if run.first < ino:
-            head = records.pack_run(run)
-            self._put(Table.RESERVED, ino - 1, keys.pack_id(ino - 1), head)
+    # ---- work for the data daemons
 
     def drop_reserved(self, last: int) -> None:
         """The run that ends with `last` becomes no files any more. Data that was written for them
@@ -356,8 +281,6 @@ class LmdbTxn:
                 lost = Attr(ino, 0, ino, 0, 0, 0, 0, data_generation=FIRST_DATA_GENERATION)
                 lost.chains = chains
                 self.reap_data(lost)
-
-    # ---- work for the data daemons
 
     def reap_data(self, attr: Attr) -> None:
         if not attr.chains:

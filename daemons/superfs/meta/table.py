@@ -16,7 +16,7 @@ from superfs.meta.keys import STATE_KEY, Table
 from superfs.meta.records import CHECKSUM_BYTES, SUM_MASK, State, checksum_of, damaged, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class LmdbCursor(Protocol):
@@ -25,6 +25,8 @@ class LmdbCursor(Protocol):
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]: ...
     def set_range(self, key: bytes) -> bool: ...
     def iternext(self, keys: bool, values: bool) -> Iterator[bytes]: ...
+    def putmulti(self, items: Sequence[tuple[bytes, bytes]], *, overwrite: bool) -> tuple[int, int]:
+        """(how many were looked at, how many were put)."""
 
 
 class LmdbTransaction(Protocol):
@@ -74,6 +76,19 @@ class Records:
         else:
             added -= checksum_of(old)
         state.sums[table] = (state.sums[table] + added) & SUM_MASK
+
+    def add_all(self, table: Table, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """As `put` of each (key, record). Asserts that none was there."""
+        values = [(key, seal(table, key, record)) for key, record in pairs]
+        with self.txn.cursor(db=self._databases[table]) as cursor:
+            _, added = cursor.putmulti(values, overwrite=False)
+        assert added == len(pairs), (table, len(pairs), added)
+        self.changes += added
+        self.bytes_written += sum([len(key) + len(value) for key, value in values])
+        state = self.state
+        state.counts[table] += added
+        total = state.sums[table] + sum([checksum_of(value) for _, value in values])
+        state.sums[table] = total & SUM_MASK
 
     def delete(self, table: Table, key: bytes) -> None:
         """Asserts that it is there: nothing deletes what it has not seen."""

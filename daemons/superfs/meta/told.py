@@ -65,5 +65,6 @@ def note(told: set[int], verb: str, body: Any, outcome: Outcome | None) -> None:
     for attr in (outcome.attr, outcome.other, *outcome.dirs):
         if attr is not None and attr.nlink:
             told.add(attr.place)
+    told |= outcome.places
     if outcome.entries:
         told.update(e.attr.place for e in outcome.entries if e.attr is not None and e.attr.nlink)

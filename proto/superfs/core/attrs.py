@@ -90,6 +90,7 @@ class Attr:
 # file come last; unused places hold 0xFFFF.
 _PACK = struct.Struct(f"<QIQIIIIQQqqqqIIQ{CHAINS_PER_FILE_MAX}H")
 PACKED_ATTR_BYTES = _PACK.size
+_FIXED = 16  # fields before the chains
 NO_CHAIN = 0xFFFF
 _NO_CHAINS = (NO_CHAIN,) * CHAINS_PER_FILE_MAX
 
@@ -109,10 +110,7 @@ def unpack_attr(data: bytes | memoryview, offset: int = 0) -> Attr:
         values = _PACK.unpack_from(data, offset)
     except struct.error as error:
         raise ValueError(f"packed attributes: {error}") from None
-    ino, generation, place, mode, nlink, uid, gid, size, rdev, *rest = values
-    atime_ns, mtime_ns, ctime_ns, btime_ns, flags, data_generation, change, *chains = rest
-    return Attr(
-        ino, generation, place, mode, nlink, uid, gid, size, rdev,
-        atime_ns, mtime_ns, ctime_ns, btime_ns, flags, data_generation, change,
-        tuple(c for c in chains if c != NO_CHAIN),
-    )  # fmt: skip
+    chains: tuple[int, ...] = ()
+    if values[_FIXED] != NO_CHAIN:
+        chains = tuple(c for c in values[_FIXED:] if c != NO_CHAIN)
+    return Attr(*values[:_FIXED], chains)  # type: ignore[call-arg]  # it counts no slices

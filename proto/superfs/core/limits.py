@@ -13,9 +13,9 @@ XATTR_VALUE_BYTES_MAX = 64 * KIB
 XATTR_LIST_BYTES_MAX = 64 * KIB
 LINKS_MAX = 65_000
 CHAINS_PER_FILE_MAX = 16
-INLINE_BYTES_MAX = 3840
+INLINE_BYTES_MAX = 8160
 """Small files live in the metadata store up to this size: record, header and checksum together
-stay within one 4,096-byte page of LMDB (a byte more takes two)."""
+stay within two 4,096-byte pages of LMDB (and within one up to 4,072 bytes)."""
 
 # chunks and extents
 CHUNK_BYTES = 4 * MIB

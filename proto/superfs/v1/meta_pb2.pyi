@@ -330,14 +330,16 @@ class Release(_message.Message):
     def __init__(self, inodes: _Optional[_Iterable[_Union[_common_pb2.InodeRef, _Mapping]]] = ...) -> None: ...
 
 class GetMany(_message.Message):
-    __slots__ = ("dir", "names", "inline_max")
+    __slots__ = ("dir", "names", "inline_max", "bare")
     DIR_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     INLINE_MAX_FIELD_NUMBER: _ClassVar[int]
+    BARE_FIELD_NUMBER: _ClassVar[int]
     dir: _common_pb2.InodeRef
     names: bytes
     inline_max: int
-    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., names: _Optional[bytes] = ..., inline_max: _Optional[int] = ...) -> None: ...
+    bare: bool
+    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., names: _Optional[bytes] = ..., inline_max: _Optional[int] = ..., bare: _Optional[bool] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ("chains",)
@@ -522,7 +524,7 @@ class Reserve(_message.Message):
     def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class CreateMany(_message.Message):
-    __slots__ = ("dir", "count", "names", "attrs", "inline", "inline_lengths", "replace")
+    __slots__ = ("dir", "count", "names", "attrs", "inline", "inline_lengths", "replace", "bare")
     DIR_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
@@ -530,6 +532,7 @@ class CreateMany(_message.Message):
     INLINE_FIELD_NUMBER: _ClassVar[int]
     INLINE_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
+    BARE_FIELD_NUMBER: _ClassVar[int]
     dir: _common_pb2.InodeRef
     count: int
     names: bytes
@@ -537,7 +540,8 @@ class CreateMany(_message.Message):
     inline: bytes
     inline_lengths: bytes
     replace: bool
-    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., count: _Optional[int] = ..., names: _Optional[bytes] = ..., attrs: _Optional[bytes] = ..., inline: _Optional[bytes] = ..., inline_lengths: _Optional[bytes] = ..., replace: _Optional[bool] = ...) -> None: ...
+    bare: bool
+    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., count: _Optional[int] = ..., names: _Optional[bytes] = ..., attrs: _Optional[bytes] = ..., inline: _Optional[bytes] = ..., inline_lengths: _Optional[bytes] = ..., replace: _Optional[bool] = ..., bare: _Optional[bool] = ...) -> None: ...
 
 class RemoveTree(_message.Message):
     __slots__ = ("dir", "name", "limit")

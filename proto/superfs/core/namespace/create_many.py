@@ -86,7 +86,7 @@ def _check(txn: Txn, caller: Caller, parent: Attr, entry: Entry, replace: bool) 
     if given is None:
         raise FsError(Code.BAD_REQUEST, "an entry without attributes")
     ino = entry.ino or given.ino
-    contents = _check_given(caller, given, ino, entry.inline or b"")
+    contents = check_given(caller, given, ino, entry.inline or b"")
     if ino:
         check_reserved(txn, caller, parent.ino, ino)
     dentry = txn.get_dentry(parent.ino, entry.name)
@@ -101,7 +101,7 @@ def _check(txn: Txn, caller: Caller, parent: Attr, entry: Entry, replace: bool) 
     return _Plan(given, ino, contents, victim)
 
 
-def _check_given(caller: Caller, given: Attr, ino: int, inline: bytes) -> bytes:
+def check_given(caller: Caller, given: Attr, ino: int, inline: bytes) -> bytes:
     """Everything about an entry that does not depend on the store. Returns its contents."""
     kind = stat.S_IFMT(given.mode)
     is_link = kind == stat.S_IFLNK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superfs.core.errors import Code
 
@@ -48,3 +48,7 @@ class Outcome:
     entries: list[Entry] = field(default_factory=list)
     fs_stat: FsStat | None = None
     leases: frozenset[int] = frozenset()
+    listing: Any = None
+    """`entries` as the columns that go over the wire, where a daemon has made them outright."""
+    places: frozenset[int] = frozenset()
+    """Of the inodes whose attributes are in `listing`."""

@@ -18,7 +18,7 @@ from superfs.core.namespace.outcome import Entry, Outcome
 if TYPE_CHECKING:
     from superfs.core.namespace.txn import Caller, Ref, Txn
 
-_ENTRY_BYTES = 192  # columns of one entry without its name and contents
+ENTRY_BYTES = 192  # columns of one entry without its name and contents
 
 
 def read_dir(
@@ -42,7 +42,7 @@ def read_dir(
             outcome.more = True
             break
         entry = Entry(name, dentry.ino, stat.S_IFMT(dentry.mode) >> 12)
-        room -= _ENTRY_BYTES + len(name)
+        room -= ENTRY_BYTES + len(name)
         if plus:
             attr = entry.attr = inode_of(txn, ino, dentry)
             if (
