@@ -284,7 +284,12 @@ def check(shared: Shared, start: dict[Key, Value]) -> None:
         assert answer.value in possible, (answer, possible)
 
 
-def _apply(state: dict[Key, Value], verb: str, body: dict[str, Any], result: Any) -> None:  # noqa: ANN401
+def _apply(
+    state: dict[Key, Value],
+    verb: str,
+    body: dict[str, Any],
+    result: Any,  # noqa: ANN401
+) -> None:
     if verb == "create":
         state["name", body["dir"]["ino"], body["name"]] = result.attr.ino
         state["mode", result.attr.ino, b""] = result.attr.mode & 0o777

@@ -336,7 +336,8 @@ class MetaNode:
                 self._world.fatal(f"the store cannot be read: {error}")
             self.lessor.grant(telling)
             if done == len(ops):
-                await self.lessor.ready(telling, reply.commit)
+                if self.lessor.is_behind(reply.commit):
+                    await self.lessor.ready(telling, reply.commit)
                 reply.leases.extend(telling.granted)
                 return reply
             await asyncio.sleep(0)
