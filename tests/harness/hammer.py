@@ -4,11 +4,13 @@
 
 PLAN is a JSON file: {"groups": [[names that are renamed into each other], ...], "fixed": [names of
 files that stay], "weights": {verb: weight}}. WHERE is the directory on a mount, or
-sdk:TOKEN_FILE:DIRECTORY:ADDRESS. It goes on until SIGTERM.
+sdk:TOKEN_FILE:DIRECTORY:ADDRESS. It goes on until SIGTERM, or until its mount
+has died.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -20,13 +22,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from harness.checker import RECORD_BYTES
 from harness.history import Recorder
-from harness.posix import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 
 if TYPE_CHECKING:
     from superfs.client import FileSystem
 
 Facts = tuple[object, ...]
-FLAGS = {"rename": 0, "noreplace": RENAME_NOREPLACE, "exchange": RENAME_EXCHANGE}
+FLAGS = {"rename": 0, "noreplace": 1, "exchange": 2}
+AT_FDCWD = -100
+_libc = ctypes.CDLL(None, use_errno=True)
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 READ_MAX = 1 << 20
 
 
@@ -64,7 +68,9 @@ class OsDirectory:
         return ()
 
     def rename(self, old: str, new: str, flags: int) -> Facts:
-        renameat2(self._at(old).encode(), self._at(new).encode(), flags)
+        paths = self._at(old).encode(), self._at(new).encode()
+        if _libc.renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], flags):
+            raise OSError(ctypes.get_errno(), "renameat2")
         return ()
 
     def stat(self, name: str) -> os.stat_result:
@@ -202,6 +208,7 @@ class Worker:
             answer: tuple[object, ...] = ("ok", *self.ask(verb, *args))
         except OSError as error:
             answer = (errno.errorcode.get(error.errno or 0, str(error)), str(error))
+            self.stopped = self.stopped or error.errno in DEAD
         self.recorder.answered(number, answer)
 
     def ask(self, verb: str, *args: str | int) -> Facts:

@@ -123,6 +123,12 @@ class Hammers:
     def of_mount(self, mount: int) -> list[str]:
         return [w.name for w in self.workers if w.name.startswith(f"m{mount}")]
 
+    def wait(self, clients: Iterable[str]) -> None:
+        """Until these have ended by themselves."""
+        for worker in self.workers:
+            if worker.name in set(clients):
+                assert worker.wait(60) == 0, worker.tail()
+
     def stop(self) -> list[history.Op]:
         for worker in self.workers:
             if worker.running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from superfs.client.codec import encode_create_many, pack_names
@@ -284,5 +285,27 @@ def test_many_new_files_are_told_and_listings_grant(tmp_path: Path) -> None:
                          {"get_many": {"dir": ROOT, "names": pack_names([b"a"])}}):  # fmt: skip
                 node.lessor.leases.forget(1)
                 assert await reader.granted(**verb) == {TOP}
+
+    asyncio.run(run())
+
+
+def test_an_answer_of_a_commit_is_granted_before_the_rest_of_it_is_news(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            one, two = LeaseClient(node, 1), LeaseClient(node, 2)
+            await one.hello()
+            await two.hello()
+            busy = asyncio.ensure_future(node.committer.run(lambda txn: time.sleep(0.1)))
+            await asyncio.sleep(0.02)
+            first = one.asking(create=NEW)
+            second = two.asking(create={**NEW, "name": b"b"})
+            await busy
+            assert await is_waiting(first)
+            assert await is_waiting(second)
+            assert b"b" in (one.heard()[TOP] or ())
+            assert b"a" in (two.heard()[TOP] or ())
+            one.acknowledge()
+            two.acknowledge()
+            assert (await first).commit == (await second).commit
 
     asyncio.run(run())

@@ -146,9 +146,13 @@ class Lessor:
 
     # ---- answers
 
+    def is_behind(self, commit: int) -> bool:
+        """Whether an answer from this commit may have to wait."""
+        return commit > self.announced or bool(self.recalls)
+
     def needs(self, telling: Telling, commit: int) -> bool:
         """Whether it matters what an answer from this commit tells."""
-        return telling.listener is not None or commit > self.announced or bool(self.recalls)
+        return telling.listener is not None or self.is_behind(commit)
 
     def grant(self, telling: Telling) -> None:
         """In the same turn of the loop as what it tells was read."""
@@ -157,12 +161,12 @@ class Lessor:
             return
         if tenant.listener is not telling.listener:
             return
-        new = telling.leases - telling.granted
+        new = telling.leases - telling.granted if telling.granted else set(telling.leases)
         if self.heat:
             now = self._now()
             new = {lease for lease in new if not self.heat.refuses(lease, now)}
         lost = self.leases.grant(telling.session, new)
-        telling.granted |= new
+        telling.granted = telling.granted | new if telling.granted else new
         if lost:
             self._push(telling.session, dict.fromkeys(lost))
 

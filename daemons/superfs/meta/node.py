@@ -361,7 +361,8 @@ class MetaNode:
             self.lessor.grant(telling)
             if done == len(ops):
                 self.opens.take_back(grant.session_id, fresh)
-                await self.lessor.ready(telling, reply.commit)
+                if self.lessor.is_behind(reply.commit):
+                    await self.lessor.ready(telling, reply.commit)
                 reply.leases.extend(telling.granted)
                 return reply
             await asyncio.sleep(0)

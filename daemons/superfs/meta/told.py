@@ -62,9 +62,13 @@ def note(told: set[int], verb: str, body: Any, outcome: Outcome | None) -> None:
         if verb in _OF_INODE:
             told.add(body.inode.place or body.inode.ino)
         return
-    for attr in (outcome.attr, outcome.other, *outcome.dirs):
-        if attr is not None and attr.nlink:
-            told.add(attr.place)
+    attr, other = outcome.attr, outcome.other
+    if attr is not None and attr.nlink:
+        told.add(attr.place)
+    if other is not None and other.nlink:
+        told.add(other.place)
+    if outcome.dirs:
+        told.update(a.place for a in outcome.dirs if a.nlink)
     told |= outcome.places
     if outcome.entries:
         told.update(e.attr.place for e in outcome.entries if e.attr is not None and e.attr.nlink)

@@ -1,0 +1,65 @@
+"""A network of its own for a mount, so that its cable can be pulled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+OUTSIDE, INSIDE = "10.213.77.1", "10.213.77.2"
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+
+class Cable:
+    """A network namespace joined to this one by a pair of interfaces. Skips the test where that
+    is not allowed."""
+
+    def __init__(self) -> None:
+        self.name = f"sfs{os.getpid()}"
+        self.outer, self.inner = f"{self.name}o"[-15:], f"{self.name}i"[-15:]
+
+    def wrap(self, command: list[str]) -> list[str]:
+        """Runs inside. The mount table stays this one's: `ip netns exec` would make a new one."""
+        return ["nsenter", f"--net=/run/netns/{self.name}", *command]
+
+    def pull(self) -> None:
+        _ip("link", "set", self.outer, "down")
+
+    def plug(self) -> None:
+        _ip("link", "set", self.outer, "up")
+
+    def __enter__(self) -> Cable:
+        try:
+            _ip("netns", "add", self.name)
+            _ip("link", "add", self.outer, "type", "veth", "peer", self.inner, "netns", self.name)
+            _ip("addr", "add", f"{OUTSIDE}/24", "dev", self.outer)
+            _ip("link", "set", self.outer, "up")
+            _ip("-n", self.name, "addr", "add", f"{INSIDE}/24", "dev", self.inner)
+            _ip("-n", self.name, "link", "set", self.inner, "up")
+            _ip("-n", self.name, "link", "set", "lo", "up")
+        except OSError as error:
+            self._remove()
+            pytest.skip(f"no network of its own: {error}")
+        return self
+
+    def _remove(self) -> None:
+        for words in (("link", "del", self.outer), ("netns", "del", self.name)):
+            subprocess.run(["ip", *words], capture_output=True, check=False)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._remove()
