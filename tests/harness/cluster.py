@@ -143,7 +143,7 @@ class Cluster:
         daemon = self.daemons[name]
 
         def healthy() -> bool:
-            assert daemon.running, f"{name} ended at start\n{daemon.tail()}"
+            assert daemon.running, f"{name} ended at start: {daemon.status}\n{daemon.tail()}"
             return self.serves(name)
 
         wait_until(healthy, lambda: f"{name} serves\n{daemon.tail()}", timeout_s=timeout_s)

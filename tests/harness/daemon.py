@@ -49,6 +49,11 @@ class Daemon:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def status(self) -> int | None:
+        """The exit status, a signal as its negative; None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    @property
     def pid(self) -> int:
         assert self.process is not None, self.name
         return self.process.pid
