@@ -175,7 +175,7 @@ class Names:
         target = m.cache.last_known(parent, name)
         if target is not None:
             await m.opens.before_unlink(target)
-        m.cache.changed(parent, name)
+        self._removing(parent, name)
         with contextlib.ExitStack() as stack:
             # A name that we do not remember may be that of any file that is open here.
             keep = target is None or target.file is not None
@@ -189,7 +189,7 @@ class Names:
 
     async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
-        m.cache.changed(parent, name)
+        self._removing(parent, name)
         _, grant = await m.consult(m.meta.rmdir(parent.ref, name, caller=caller))
         self._left(parent, name, grant)
 
@@ -213,14 +213,16 @@ class Names:
         # Who replaces a file does so for readers who must always find one: what they have found
         # stays until the kernel has forgotten it.
         keep = not flags & RENAME_EXCHANGE
-        self._renaming(old_parent, old_name, new_parent, new_name)
+        self._removing(old_parent, old_name)
+        self._removing(new_parent, new_name)
         outcome, grant = await m.consult(
             m.meta.rename(
                 old_parent.ref, old_name, new_parent.ref, new_name,
                 flags=flags, keep=keep, caller=caller,
             )
         )  # fmt: skip
-        self._renaming(old_parent, old_name, new_parent, new_name)
+        m.cache.changed(old_parent, old_name)
+        m.cache.changed(new_parent, new_name)
         if keep:
             self._removed(outcome.other, keep=True)
         self._moved(new_parent, new_name, outcome.attr, grant)
@@ -229,9 +231,16 @@ class Names:
         elif _is_gone(outcome.attr) and (old_parent, old_name) != (new_parent, new_name):
             self._left(old_parent, old_name, grant)
 
-    def _renaming(self, old_parent: Node, old: bytes, new_parent: Node, new: bytes) -> None:
-        self._m.cache.changed(old_parent, old)
-        self._m.cache.changed(new_parent, new)
+    def _removing(self, parent: Node, name: bytes) -> None:
+        """A name is about to stand for something else, or nothing. Others may see that before we
+        have the answer: until then nothing about it is told from memory, here or by the kernel."""
+        m = self._m
+        node = m.cache.last_known(parent, name)
+        m.cache.changed(parent, name)
+        if node is not None:
+            m.cache.drop_attr(node)
+            if node.nlookup > 0:
+                m.notify.drop_attr(node.number)
 
     def _moved(self, parent: Node, name: bytes, attr: Attr | None, grant: Grant) -> None:
         if attr is not None:
