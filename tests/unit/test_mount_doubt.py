@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pyfuse3
 import pytest
 import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from harness.memmount import TOP, World, ctx
+from harness.memmount import TOP, World, ctx, errno_of
 from superfs.client.codec import pack_names
 from superfs.core.ids import ROOT
 from superfs.core.namespace.txn import Caller, Ref
@@ -82,6 +84,17 @@ async def test_the_kernel_may_not_keep_attributes_of_what_is_in_doubt() -> None:
         await recall(recalls, b"a", b"b")
         entry = await w.ops.lookup(TOP, b"b", ctx())
         assert (entry.st_ino, entry.attr_timeout) == (ino, 0)
+
+
+async def test_who_has_it_open_lets_nobody_else_in_by_the_old_name() -> None:
+    async with slow_kernel() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        info = await w.ops.open(ino, os.O_RDONLY, ctx())
+        await recall(recalls, b"a")
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await w.ops.open(ino, os.O_RDONLY, ctx())
+        assert errno_of(caught) == errno.ESTALE
+        await w.ops.release(info.fh)
 
 
 async def test_the_kernel_moves_what_it_believes() -> None:
