@@ -177,7 +177,6 @@ def hindered(
         assert set(said) <= {NEW[name], EIO}, (name, said[:5])
 
 
-@pytest.mark.xfail(reason="ESTALE of files in doubt (test_mount_doubt.py)", strict=False)
 def test_frozen(mounts: tuple[Mount, Mount]) -> None:
     first, second = mounts
     hindered(

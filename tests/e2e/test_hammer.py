@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.fuse,
     pytest.mark.slow,
-    pytest.mark.xfail(reason="ESTALE of files in doubt (test_mount_doubt.py)", strict=False),
 ]
 
 

@@ -23,7 +23,6 @@ from superfs.v1 import meta_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.xfail(reason="doubt is of an inode, not of a name")
 ROOT_REF = Ref(ROOT, 0, ROOT)
 NOBODY = Caller(0, 0)
 

@@ -168,6 +168,11 @@ class AttrCache:
             for reader in parent.readers:
                 reader.changed.add(name)
 
+    def unsure_readers(self, parent: Node) -> None:
+        """Who is listing it asks for every name again."""
+        for reader in parent.readers or ():
+            reader.changed.update(reader.names)
+
     def names_of(self, parent: Node) -> Iterator[tuple[bytes, Node]]:
         """Whatever the kernel may know of a directory. Slow: for what happens seldom."""
         for (number, name), (node, _) in list(self._names.items()):

@@ -35,7 +35,8 @@ class Encoder:
         spent = now + REUSE_S
         node.encoded_until = spent
         left = GONE_S if node.gone else node.lease.until - spent
-        entry.attr_timeout = left if left > 0 else 0
+        # In doubt, every use is to come here, whatever name it was found by.
+        entry.attr_timeout = left if left > 0 and not node.doubts else 0
         left = node.named.until - spent
         entry.entry_timeout = left if left > 0 else 0
         return entry

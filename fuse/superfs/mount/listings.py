@@ -100,7 +100,9 @@ class Listings:
         m = self._m
         changes = node.changes
         after = snapshot.names[-1] if snapshot.names else b""
-        outcome, grant = await m.consult(m.meta.read_dir(node.ref, after=after, limit=PAGE_ENTRIES))
+        outcome, grant = await m.consult(
+            m.meta.read_dir(node.ref, after=after, limit=PAGE_ENTRIES), node
+        )
         if after != (snapshot.names[-1] if snapshot.names else b""):
             return  # another reader of the same handle was faster
         if outcome.number:
@@ -136,7 +138,7 @@ class Listings:
         m = self._m
         changes = node.changes
         names = snapshot.names[index : index + PAGE_ENTRIES]
-        outcome, grant = await m.consult(m.meta.get_many(node.ref, names))
+        outcome, grant = await m.consult(m.meta.get_many(node.ref, names), node)
         found = {entry.name: entry for entry in outcome.entries if entry.code is Code.OK}
         snapshot.first, snapshot.nodes = index, []
         for name in names:

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+import trio
+
 from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
 from superfs.mount.leases import Grant, Leases
@@ -17,7 +19,7 @@ from superfs.mount.notify import Notify
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from contextlib import AbstractContextManager
 
     from superfs.client.meta import MetaClient
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from superfs.mount.options import MountOptions
 
 T = TypeVar("T")
+DOUBT_WAIT_S = 0.1
+"""How long a request by a doubtful name waits for the kernel to drop that name."""
 
 
 class Contents(Protocol):
@@ -104,9 +108,49 @@ class Mounted:
         """Of a request that came by a path. While the kernel may believe a name of the file that it
         has not any more, it is to look the path up again; who has the file open may go on."""
         node = self.node(number)
-        if node.doubt and node.file is None and not (node.attr is not None and node.attr.is_dir):
+        if node.doubts and not _is_free_of_doubt(node):
             raise FsError(Code.STALE, f"a name of inode {number} is being dropped")
         return node
+
+    async def settle(self, node: Node, *, anew: bool = False) -> None:
+        """As `named`, of a request that does not hold the directory: the kernel looks the path up
+        only once again, and so it is better told when the name has been dropped.
+        `anew`: it has nothing open yet."""
+        if _is_free_of_doubt(node) and not (anew and node.file is not None):
+            return
+        with trio.move_on_after(DOUBT_WAIT_S):
+            while node.doubts:
+                await next(iter(node.doubts.values())).wait()
+        raise FsError(Code.STALE, f"a name of inode {node.number} was dropped")
+
+    def drop_names(
+        self, directory: Node, names: Iterable[tuple[bytes, Node | None]]
+    ) -> list[trio.Event]:
+        """What the kernel may believe and what is not so any more, or not known to be. Files are
+        in doubt until it is dropped. The events are of what the acknowledgement waits for: of
+        everything where no request holds the directory, else of what doubt does not help with:
+        directories, open files, and what we do not know."""
+        if directory.nlookup <= 0:
+            return []
+        doubted: list[tuple[tuple[int, bytes], Node]] = []
+        others: list[tuple[int, bytes]] = []
+        for name, node in names:
+            key = directory.number, name
+            if node is not None and node.attr is not None and not node.attr.is_dir:
+                doubted.append((key, node))
+            else:
+                others.append(key)
+        slow = []
+        if others:
+            slow.append(self.notify.drop_names(others))
+        if doubted:
+            event = self.notify.drop_names([key for key, _ in doubted], doubted)
+            if not directory.busy or any(node.file is not None for _, node in doubted):
+                slow.append(event)
+            for _, node in doubted:
+                node.encoded_until = 0.0
+                self.notify.drop_attr(node.number)
+        return slow
 
     async def call(self, coro: Coroutine[Any, Any, T]) -> T:
         return await drive(coro)
@@ -115,10 +159,19 @@ class Mounted:
         """One operation of the server; its attributes are cached from now on."""
         return (await self.consult(coro))[0]
 
-    async def consult(self, coro: Coroutine[Any, Any, Outcome]) -> tuple[Outcome, Grant]:
-        """As `ask`; and how long the rest of the answer may be repeated."""
+    async def consult(
+        self, coro: Coroutine[Any, Any, Outcome], *held: Node
+    ) -> tuple[Outcome, Grant]:
+        """As `ask`; and how long the rest of the answer may be repeated. `held`: directories whose
+        locks the kernel holds meanwhile."""
         asked = self.asking()
-        outcome = await drive(coro)
+        for node in held:
+            node.busy += 1
+        try:
+            outcome = await drive(coro)
+        finally:
+            for node in held:
+                node.busy -= 1
         grant = self.grant(asked, outcome.leases)
         for attr in outcome.dirs:
             self._absorb(attr, grant)
@@ -184,3 +237,7 @@ class Mounted:
         attr.nlink = 0
         self.cache.bury(node, attr)
         return attr if node.file is None else node.file.attr
+
+
+def _is_free_of_doubt(node: Node) -> bool:
+    return node.file is not None or (node.attr is not None and node.attr.is_dir)

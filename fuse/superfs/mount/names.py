@@ -48,6 +48,19 @@ class Names:
         node.named = lease
         return node if now < node.lease.until else None
 
+    async def find(self, parent: Node, name: bytes) -> Node:
+        """For the kernel, which believes this name of this node from now on, whatever it believed
+        before: so much is in no doubt."""
+        node = self.cached(parent, name)
+        if node is None:
+            changes = parent.changes
+            node = await self.lookup(parent, name)
+            if parent.changes != changes:
+                return node
+        if node.doubts:
+            node.doubts.pop((parent.number, name), None)
+        return node
+
     async def lookup(self, parent: Node, name: bytes) -> Node:
         parent.misses += 1
         if parent.misses > MISSES_MAX:
@@ -62,7 +75,7 @@ class Names:
             if node is not None:
                 return node
         changes = parent.changes
-        outcome, grant = await self._m.consult(self._m.meta.find_name(parent.ref, name))
+        outcome, grant = await self._m.consult(self._m.meta.find_name(parent.ref, name), parent)
         if outcome.attr is None:
             self._m.cache.learn(parent, name, None, grant.names(parent.ino), changes)
             raise FsError(Code.NOT_FOUND)
@@ -77,7 +90,9 @@ class Names:
     async def _learn_whole(self, parent: Node) -> None:
         m, changes = self._m, parent.changes
         try:
-            outcome, grant = await m.consult(m.meta.read_dir(parent.ref, limit=WHOLE_ENTRIES_MAX))
+            outcome, grant = await m.consult(
+                m.meta.read_dir(parent.ref, limit=WHOLE_ENTRIES_MAX), parent
+            )
         except FsError:
             return  # the look-up itself will tell
         entries: dict[bytes, Node | None] = {
@@ -98,7 +113,7 @@ class Names:
         changes = parent.changes
         try:
             outcome, grant = await m.consult(
-                m.meta.read_dir(parent.ref, after=walk.last, limit=walk.width)
+                m.meta.read_dir(parent.ref, after=walk.last, limit=walk.width), parent
             )
         except FsError:
             parent.walk = None  # not ours to list, or gone: the look-up itself will tell
@@ -148,7 +163,8 @@ class Names:
             self._m.meta.create(
                 parent.ref, name, mode,
                 rdev=rdev, target=target, exclusive=exclusive, caller=caller,
-            )
+            ),
+            parent,
         )  # fmt: skip
         return self._made(parent, name, outcome.attr, grant), bool(outcome.number)
 
@@ -156,7 +172,7 @@ class Names:
         self._m.cache.changed(parent, name)
         version = self._m.nodes.version_for(parent, name)
         outcome, grant = await self._m.consult(
-            self._m.meta.mkdir(parent.ref, name, mode, version_min=version, caller=caller)
+            self._m.meta.mkdir(parent.ref, name, mode, version_min=version, caller=caller), parent
         )
         node = self._made(parent, name, outcome.attr, grant)
         empty = Listing({}, parent.number, grant.names(node.ino))
@@ -166,7 +182,7 @@ class Names:
     async def link(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Node:
         self._m.cache.changed(parent, name)
         outcome, grant = await self._m.consult(
-            self._m.meta.link(node.ref, parent.ref, name, caller=caller)
+            self._m.meta.link(node.ref, parent.ref, name, caller=caller), parent
         )
         return self._made(parent, name, outcome.attr, grant)
 
@@ -182,7 +198,7 @@ class Names:
             if target is not None and not keep:
                 stack.enter_context(m.opens.leaving(target))
             outcome, grant = await m.consult(
-                m.meta.unlink(parent.ref, name, keep=keep, caller=caller)
+                m.meta.unlink(parent.ref, name, keep=keep, caller=caller), parent
             )
             self._left(parent, name, grant)
             self._removed(outcome.other, keep=keep)
@@ -190,7 +206,7 @@ class Names:
     async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
         self._removing(parent, name)
-        _, grant = await m.consult(m.meta.rmdir(parent.ref, name, caller=caller))
+        _, grant = await m.consult(m.meta.rmdir(parent.ref, name, caller=caller), parent)
         self._left(parent, name, grant)
 
     def _left(self, parent: Node, name: bytes, grant: Grant) -> None:
@@ -213,16 +229,26 @@ class Names:
         # Who replaces a file does so for readers who must always find one: what they have found
         # stays until the kernel has forgotten it.
         keep = not flags & RENAME_EXCHANGE
+        believed = m.cache.last_known(old_parent, old_name)
+        replaced = m.cache.last_known(new_parent, new_name)
         self._removing(old_parent, old_name)
         self._removing(new_parent, new_name)
+        changes = old_parent.changes, new_parent.changes
         outcome, grant = await m.consult(
             m.meta.rename(
                 old_parent.ref, old_name, new_parent.ref, new_name,
                 flags=flags, keep=keep, caller=caller,
-            )
+            ),
+            old_parent,
+            new_parent,
         )  # fmt: skip
+        sure = changes == (old_parent.changes, new_parent.changes)
         m.cache.changed(old_parent, old_name)
         m.cache.changed(new_parent, new_name)
+        if not sure or not _is_of(believed, outcome.attr):
+            # The kernel moves what it believes to be there, and that may be something else.
+            m.drop_names(new_parent, [(new_name, believed)])
+            m.drop_names(old_parent, [(old_name, replaced)])
         if keep:
             self._removed(outcome.other, keep=True)
         self._moved(new_parent, new_name, outcome.attr, grant)
@@ -254,6 +280,12 @@ class Names:
         node = self._m.nodes.of(left)
         if keep or node.file is not None:
             self._m.opens.kept(node)
+
+
+def _is_of(node: Node | None, attr: Attr | None) -> bool:
+    if node is None or attr is None:
+        return False
+    return node.ino == attr.ino and node.generation == attr.generation and not node.doubts
 
 
 def _is_gone(renamed: Attr | None) -> bool:

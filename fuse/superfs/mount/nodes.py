@@ -24,6 +24,7 @@ from superfs.mount.leases import NEVER, Lease
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import trio
     from pyfuse3 import EntryAttributes
 
     from superfs.core.attrs import Attr
@@ -52,7 +53,9 @@ class Node:
     attr: Attr | None = None
     lease: Lease = NEVER  # how long `attr` may be answered
     named: Lease = NEVER  # how long the name it was last found under may be
-    doubt: int = 0  # names of it that the kernel may still believe and is being told to drop
+    doubts: dict[tuple[int, bytes], trio.Event] | None = None  # names that the kernel may still
+    # believe and is being told to drop; until when
+    busy: int = 0  # requests under way for which the kernel holds this directory's lock
     encoded: EntryAttributes | None = None  # the adapter's form of `attr`, None when `attr` changed
     encoded_until: float = 0.0  # the times in it need no change before
     file: OpenFile | None = None  # while somebody has it open here

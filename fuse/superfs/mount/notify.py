@@ -16,6 +16,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from superfs.mount.nodes import Node
+
 QUEUE_MAX = 10_000
 
 log = logging.getLogger("superfs.mount.notify")
@@ -35,9 +37,11 @@ class Pages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Names:
-    """(directory, name) each; the event is set when the kernel has dropped them."""
+    """(directory, name) each; the event is set when the kernel has dropped them, and until then
+    the nodes are in doubt."""
 
     names: Sequence[tuple[int, bytes]]
+    doubted: Sequence[tuple[tuple[int, bytes], Node]] = ()
     done: trio.Event = field(default_factory=trio.Event)
 
 
@@ -53,9 +57,17 @@ class Notify:
     def drop_pages(self, number: int) -> None:
         self._queue(Pages(number))
 
-    def drop_names(self, names: Sequence[tuple[int, bytes]]) -> trio.Event:
+    def drop_names(
+        self,
+        names: Sequence[tuple[int, bytes]],
+        doubted: Sequence[tuple[tuple[int, bytes], Node]] = (),
+    ) -> trio.Event:
         """Set when it is done."""
-        what = Names(names)
+        what = Names(names, doubted)
+        for key, node in doubted:
+            if node.doubts is None:
+                node.doubts = {}
+            node.doubts[key] = what.done
         self._queue(what)
         return what.done
 
@@ -73,6 +85,9 @@ class Notify:
             await trio.to_thread.run_sync(self._tell, what, abandon_on_cancel=True, limiter=limiter)
             if isinstance(what, Names):
                 what.done.set()
+                for key, node in what.doubted:
+                    if node.doubts is not None and node.doubts.get(key) is what.done:
+                        del node.doubts[key]
 
     def _tell(self, what: Pages | Names) -> None:
         kernel = self._kernel

@@ -116,6 +116,12 @@ class Operations(pyfuse3.Operations):
             caller = self._callers[key] = Caller(ctx.uid, ctx.gid, umask=ctx.umask)
         return caller
 
+    async def _settled(self, inode: int) -> Node:
+        node = self._m.node(inode)
+        if node.doubts:
+            await self._m.settle(node)
+        return node
+
     def _entry(self, node: Node) -> EntryAttributes:
         return self._encoder.entry(node, self._now())
 
@@ -129,8 +135,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         parent = self._m.node(parent_inode)
         try:
-            node = self._s.names.cached(parent, name)
-            return self._counted(node or await self._s.names.lookup(parent, name))
+            return self._counted(await self._s.names.find(parent, name))
         except FsError as error:
             if error.code is Code.NOT_FOUND and self._negative_s > 0:
                 return negative(self._negative_s)
@@ -208,7 +213,9 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        node = self._m.named(inode)
+        node = self._m.node(inode)
+        if node.doubts:
+            await self._m.settle(node)
         if self._m.known_attr(node) is None:
             await self._m.fetch(node)
         return self._entry(node)
@@ -222,7 +229,9 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        node = self._m.named(inode)
+        node = self._m.node(inode)
+        if node.doubts:
+            await self._m.settle(node)
         await self._s.inodes.setattr(
             node, mask_of(fields), self._caller(ctx), mode=attr.st_mode, uid=attr.st_uid,
             gid=attr.st_gid, size=attr.st_size, atime_ns=attr.st_atime_ns,
@@ -232,7 +241,7 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
-        return await self._s.inodes.readlink(self._m.named(inode))
+        return await self._s.inodes.readlink(await self._settled(inode))
 
     @served
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -242,28 +251,30 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        return await self._s.xattrs.get(self._m.named(inode), name)
+        return await self._s.xattrs.get(await self._settled(inode), name)
 
     @served
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return await self._s.xattrs.names(self._m.named(inode), ctx.uid)
+        return await self._s.xattrs.names(await self._settled(inode), ctx.uid)
 
     @served
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         caller = self._caller(ctx)
         if name == ACL_ACCESS:
             caller = Caller(ctx.uid, ctx.gid, groups_of(ctx.pid), ctx.umask)
-        await self._s.xattrs.set(self._m.named(inode), name, value, caller)
+        await self._s.xattrs.set(await self._settled(inode), name, value, caller)
 
     @served
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        await self._s.xattrs.remove(self._m.named(inode), name, self._caller(ctx))
+        await self._s.xattrs.remove(await self._settled(inode), name, self._caller(ctx))
 
     # ---- files
 
     @served
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        node, caller = self._m.named(inode), self._caller(ctx)
+        node, caller = self._m.node(inode), self._caller(ctx)
+        if node.doubts:
+            await self._m.settle(node, anew=True)
         files = self._s.files
         handle = files.open_cached(node, flags, caller) or await files.open(node, flags, caller)
         return FileInfo(self._files.add(handle), keep_cache=files.may_keep_pages(node))

@@ -118,7 +118,8 @@ class Recalls:
         if recall.whole:
             self._forget_inodes({node.ino for node in self._under(recall.lease)})
             directory.changes += 1
-            return self._drop_names(directory, list(m.cache.names_of(directory)))
+            m.cache.unsure_readers(directory)
+            return m.drop_names(directory, list(m.cache.names_of(directory)))
         found: list[tuple[bytes, Node | None]] = []
         # Where we have forgotten what we told it, or told it what does not exist.
         unsure_of_kernel = m.cache.has_forgotten(directory) or m.options.negative_timeout_s > 0
@@ -128,7 +129,7 @@ class Recalls:
                 found.append((name, node))
             m.cache.changed(directory, name)
         self._forget_inodes(recall.inos)
-        return self._drop_names(directory, found)
+        return m.drop_names(directory, found)
 
     def _under(self, lease_id: int) -> list[Node]:
         m = self._mounted
@@ -147,33 +148,6 @@ class Recalls:
                 m.notify.drop_attr(node.number)
                 if node.file is not None:
                     m.notify.drop_pages(node.number)
-
-    def _drop_names(
-        self, directory: Node, names: list[tuple[bytes, Node | None]]
-    ) -> list[trio.Event]:
-        """Names that the kernel may hold. Of directories, and of what we do not know, the
-        acknowledgement waits for it; files are in doubt meanwhile."""
-        m = self._mounted
-        assert m is not None
-        if directory.nlookup <= 0 or not names:
-            return []
-        files: list[tuple[bytes, Node]] = []
-        others: list[bytes] = []
-        for name, node in names:
-            if node is not None and node.attr is not None and not node.attr.is_dir:
-                files.append((name, node))
-            else:
-                others.append(name)
-        number, slow = directory.number, []
-        if others:
-            slow.append(m.notify.drop_names([(number, name) for name in others]))
-        if files:
-            for _, node in files:
-                node.doubt += 1
-            event = m.notify.drop_names([(number, name) for name, _ in files])
-            assert self._nursery is not None
-            self._nursery.start_soon(_believe_again, [node for _, node in files], event)
-        return slow
 
     # ---- all of them
 
@@ -198,15 +172,9 @@ class Recalls:
             directory = m.nodes.table.get(number)
             if directory is not None:
                 directory.changes += 1
-                slow += self._drop_names(directory, found)
+                slow += m.drop_names(directory, found)
         assert self._nursery is not None
         self._nursery.start_soon(_wait_for_all, slow, done)
-
-
-async def _believe_again(nodes: list[Node], event: trio.Event) -> None:
-    await event.wait()
-    for node in nodes:
-        node.doubt -= 1
 
 
 async def _wait_for_all(slow: list[trio.Event], done: threading.Event) -> None:
