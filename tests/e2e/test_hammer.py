@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.fuse,
-    pytest.mark.slow,
-]
+pytestmark = [pytest.mark.fuse, pytest.mark.soak]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from harness.posix import RENAME_EXCHANGE
 from superfs.client import clusterd
 from superfs.core import ids
 from superfs.core.errors import Code
+from superfs.core.limits import INLINE_BYTES_MAX
 from superfs.rpc.channel import TOKEN_KEY, open_channel, token_metadata
 from superfs.v1 import cluster_pb2, common_pb2, data_pb2, meta_pb2
 
@@ -255,7 +256,8 @@ def bad_ops() -> Iterator[tuple[str, meta_pb2.Op]]:
                                            new_name=b"b", flags=RENAME_EXCHANGE))  # fmt: skip
     yield "target", m.Op(create=m.Create(dir=ROOT, name=b"t", mode=0o120777, target=b"x" * 5000))
     yield "foreign number", m.Op(create=m.Create(dir=ROOT, name=b"t", mode=0o100644, ino=5))
-    yield "inline", m.Op(create=m.Create(dir=ROOT, name=b"t", mode=0o100644, inline=bytes(5000)))
+    long = bytes(INLINE_BYTES_MAX + 1)
+    yield "inline", m.Op(create=m.Create(dir=ROOT, name=b"t", mode=0o100644, inline=long))
     yield "xattr name", m.Op(setxattr=m.Setxattr(inode=ROOT, name=b"user." + b"x" * 999))
     yield "xattr value", m.Op(setxattr=m.Setxattr(inode=ROOT, name=b"user.x", value=bytes(70_000)))
     yield "xattr NUL", m.Op(setxattr=m.Setxattr(inode=ROOT, name=b"user.\0", value=b"v"))

@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 
 BLOCK, BLOCKS = 8192, 40
-SIZES = (0, 50, 3000, 3841, 20_000, 200_000, 1_500_000)
+
+SIZES = (0, 50, 3000, 8161, 20_000, 200_000, 1_500_000)
 
 
 def contents(number: int, size: int) -> bytes:
