@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from superfs.client import ClientConfig, FileSystem
+from superfs.client.data import Where
+from superfs.core.errors import FsError
 from superfs.core.tokens import Authority, Grant, Purpose, armor, parse_key
+from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +104,25 @@ def test_a_tree_of_its_own(user: FileSystem, tmp_path: Path) -> None:
     for name in ("small", "sub/medium", "large"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
         assert os.stat(tmp_path / "out" / name).st_mtime_ns == os.stat(source / name).st_mtime_ns
+
+
+def test_reading_gives_no_right_to_write(user: FileSystem) -> None:
+    """Past the client's own checks, at the data daemon; and a handle for writing still writes
+    while another one reads."""
+    with user.open_raw("/readable", os.O_RDONLY) as file:
+        inode = file._handle.inode
+        where, data = Where.of(inode.attr, inode._capability), user.connection.data
+        assert run_sync(data.read(where, 0, 6)) == b"public"
+        with pytest.raises(FsError, match="for reading only"):
+            run_sync(data.write(where, 0, b"forged"))
+    user.write_bytes("/home/f", b"x" * 10_000)
+    with (
+        user.open_raw("/home/f", os.O_RDONLY) as reader,
+        user.open_raw("/home/f", os.O_WRONLY) as writer,
+    ):
+        writer.write(b"y" * 10_000)
+        writer.sync()
+        assert reader.readall() == b"y" * 10_000
 
 
 def test_a_tree_into_the_directory_of_others(
