@@ -8,6 +8,7 @@ own, never from inside the handler of a request.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     from superfs.mount.nodes import Node
 
-QUEUE_MAX = 10_000
+PAGES_MAX = 10_000
+"""Waiting so many, further pages are not dropped: an open will compare. Names always are; there are
+no more of them than the kernel knows."""
 
 log = logging.getLogger("superfs.mount.notify")
 
@@ -48,14 +51,15 @@ class Names:
 class Notify:
     def __init__(self, kernel: Kernel | None = None) -> None:
         self._kernel = kernel
-        self._send, self._receive = trio.open_memory_channel[Pages | Names](QUEUE_MAX)
+        self._send, self._receive = trio.open_memory_channel[Pages | Names](math.inf)
 
     def drop_attr(self, number: int) -> None:
         if self._kernel is not None:
             _quietly(lambda kernel: kernel.invalidate_inode(number, attr_only=True), self._kernel)
 
     def drop_pages(self, number: int) -> None:
-        self._queue(Pages(number))
+        if self._send.statistics().current_buffer_used < PAGES_MAX:
+            self._send.send_nowait(Pages(number))
 
     def drop_names(
         self,
@@ -68,15 +72,8 @@ class Notify:
             if node.doubts is None:
                 node.doubts = {}
             node.doubts[key] = what.done
-        self._queue(what)
+        self._send.send_nowait(what)
         return what.done
-
-    def _queue(self, what: Pages | Names) -> None:
-        try:
-            self._send.send_nowait(what)
-        except trio.WouldBlock:
-            # The leases end what we do not get to say.
-            log.warning("the kernel is slow to drop what it has cached; %d wait", QUEUE_MAX)
 
     async def run(self) -> None:
         """Until cancelled. One thread at a time, of which the loop does not wait at its end."""
