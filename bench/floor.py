@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 ROOT = pyfuse3.ROOT_INODE
 BLOCK = 4096
 SPACE_BLOCKS = 1 << 24  # what statfs says: 64 GiB
+LEASE_S = 20.0
+"""What the kernel may believe, as under a lease: there is nobody else here who could change it."""
 
 
 class Inode:
@@ -60,7 +62,7 @@ class Floor(pyfuse3.Operations):
     def __init__(self, files: int, size: int, options: MountOptions) -> None:
         self.enable_acl = options.acl
         self.begun = trio.Event()
-        self._timeouts = options.entry_timeout_s, options.attr_timeout_s
+        self._timeouts = options.entry_timeout_s or LEASE_S, options.attr_timeout_s or LEASE_S
         self._next = int(ROOT)
         self._table: dict[int, Inode] = {}
         self._listings: dict[int, Listing] = {}

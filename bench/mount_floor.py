@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 GOAL = 0.8
-LEASE = "attr_timeout=20,entry_timeout=20"
 AT_FDCWD, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS = -100, 0x2000, 0x7FF
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,8 +49,7 @@ def main() -> int:
     print(f"machine: {os.cpu_count()} cores, {platform.release()}, python {sys.version.split()[0]}")
     print(f"{args.files} files of {args.bytes} B, {args.rounds} rounds, -o {args.options or '-'}")
     command = [sys.executable, str(Path(__file__).with_name("floor.py")), str(floor)]
-    options = ",".join(filter(None, (LEASE, args.options)))
-    command += ["--files", str(args.files), "--bytes", str(args.bytes), "-o", options]
+    command += ["--files", str(args.files), "--bytes", str(args.bytes), "-o", args.options]
     process = subprocess.Popen(command)
     try:
         if args.mount is None:
