@@ -102,6 +102,7 @@ bench-peers: ## file systems that bench/compare.py measures beside ours
 
 soak: .venv/.dev ## the long tests: minutes to hours
 	$(BIN)/python -m pytest -m soak --soak --timeout=0
+	$(BIN)/python -m pytest --soak --timeout=0 tests/property
 
 torch: .venv/.installed ## PyTorch, for the clients that need it
 	$(BIN)/python -m pip install torch==2.13.0

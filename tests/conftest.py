@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from harness import leftovers
 from harness.cluster import Cluster
@@ -33,6 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "allow_log(*patterns): log lines of the daemons that this test provokes"
     )
+    # One tree, one verdict: properties are tried on the same examples each time. `make soak` looks
+    # for new ones.
+    settings.register_profile("repeatable", derandomize=True)
+    if not config.getoption("--soak"):
+        settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
