@@ -266,6 +266,9 @@ async def test_a_new_directory_is_known_to_be_empty() -> None:
         w.meta.calls.clear()
         with pytest.raises(pyfuse3.FUSEError):
             await w.ops.lookup(made.st_ino, b"x", ctx())
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await w.ops.lookup(made.st_ino, b"x" * 256, ctx())
+        assert errno_of(caught) == errno.ENAMETOOLONG, "not: there is none"
         ino = await w.write(b"x", b"1", parent=made.st_ino)
         assert (await w.ops.lookup(made.st_ino, b"x", ctx())).st_ino == ino
         assert [n for n, _ in await w.list(await w.ops.opendir(made.st_ino, ctx()))] == [

@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
+from superfs.core.namespace.names import check_name
 from superfs.mount.attrcache import Listing
 from superfs.mount.nodes import Walk
 
@@ -44,6 +45,7 @@ class Names:
             return None
         node, lease = found
         if node is None:
+            check_name(name)
             raise FsError(Code.NOT_FOUND)
         node.named = lease
         return node if now < node.lease.until else None
