@@ -42,9 +42,6 @@ class Leases:
     def __len__(self) -> int:
         return len(self._table)
 
-    def get(self, lease_id: int) -> Lease | None:
-        return self._table.get(lease_id)
-
     def extend(self, until: float) -> None:
         """The daemon has heard of us."""
         self.until = max(self.until, until)

@@ -213,9 +213,8 @@ class Mounted:
         return attr if attr is not None else await self.fetch(node)
 
     def known_attr(self, node: Node) -> Attr | None:
-        if self.now() < node.lease.until or node.gone:
-            return node.attr if node.file is None else node.file.attr
-        return None
+        attr = self.cache.fresh(node, self.now())
+        return attr if attr is None or node.file is None else node.file.attr
 
     async def fetch(self, node: Node) -> Attr:
         try:
