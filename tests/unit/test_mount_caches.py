@@ -6,7 +6,7 @@ from superfs.core.attrs import Attr
 from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.txn import Ref
 from superfs.mount.atimes import DAY_NS, is_due
-from superfs.mount.attrcache import NAMES_MAX, AttrCache, Listing
+from superfs.mount.attrcache import AttrCache
 from superfs.mount.leases import NEVER, Lease
 from superfs.mount.meter import Meter
 from superfs.mount.nodes import Node, Nodes
@@ -17,7 +17,8 @@ def attr(ino: int = 5, *, change: int = 1, size: int = 0, generation: int = 1) -
 
 
 def make() -> tuple[AttrCache, Nodes]:
-    return AttrCache(), Nodes(Ref(ROOT, ROOT_GENERATION, ROOT))
+    nodes = Nodes(Ref(ROOT, ROOT_GENERATION, ROOT))
+    return AttrCache(nodes.held), nodes
 
 
 def until(moment: float) -> Lease:
@@ -69,21 +70,12 @@ def test_a_name_that_is_not_there_is_known_too() -> None:
     assert cache.resolve(nodes.root, b"a", 11.0) is None
 
 
-def test_names_are_bounded() -> None:
-    cache, nodes = make()
-    node = nodes.count(nodes.of(attr()))
-    for i in range(NAMES_MAX + 10):
-        cache.learn(nodes.root, b"%d" % i, node, until(11.0), 0)
-    assert len(cache._names) <= NAMES_MAX
-    assert node_of(cache.resolve(nodes.root, b"%d" % (NAMES_MAX + 9), 10.0)) is node
-
-
 def test_a_directory_that_is_known_whole() -> None:
     cache, nodes = make()
     lease, node, other = until(11.0), nodes.of(attr()), nodes.of(attr(6))
-    listing = Listing({b"b": node}, 1, lease)
-    cache.keep_listing(nodes.root, listing, 0)
-    assert cache.listing(nodes.root, 10.5) is listing
+    cache.keep_listing(nodes.root, {b"b": node}, 1, lease, 0)
+    listing = cache.listing(nodes.root, 10.5)
+    assert listing is not None
     assert node_of(cache.resolve(nodes.root, b"b", 10.5)) is node
     assert node_of(cache.resolve(nodes.root, b"a", 10.5)) is None, "what is not in it is not there"
     cache.changed(nodes.root, b"a")
@@ -94,11 +86,56 @@ def test_a_directory_that_is_known_whole() -> None:
     cache.changed(nodes.root, b"b")
     cache.learn(nodes.root, b"b", None, lease, nodes.root.changes)
     assert listing.in_order() == ([b"a"], [other])
-    assert cache._listed == 1
+    assert cache.names == 1
     assert cache.listing(nodes.root, 11.0) is None
-    assert cache._listed == 0
-    cache.keep_listing(nodes.root, listing, 0)
+    cache.keep_listing(nodes.root, {b"b": node}, 1, until(12.0), 0)
     assert cache.listing(nodes.root, 10.0) is None, "it was read before the change"
+
+
+def test_names_of_a_lease_that_ended_are_remembered_for_what_the_kernel_believes() -> None:
+    cache, nodes = make()
+    first, second = Lease(ROOT, 11.0), Lease(ROOT, 11.0)
+    node, other = nodes.count(nodes.of(attr())), nodes.of(attr(6))
+    cache.learn(nodes.root, b"a", node, first, 0)
+    cache.learn(nodes.root, b"b", other, first, 0)
+    first.until = 0.0
+    assert cache.resolve(nodes.root, b"a", 1.0) is None
+    cache.learn(nodes.root, b"c", other, second, 0)
+    assert cache.resolve(nodes.root, b"a", 1.0) is None, "a new lease makes no old name good"
+    assert cache.last_known(nodes.root, b"a") is node
+    assert cache.last_known(nodes.root, b"b") is None, "the kernel has never heard of it"
+    assert sorted(cache.names_of(nodes.root)) == [(b"a", node), (b"c", other)]
+    assert cache.names == 2
+    cache.forget(nodes.root)
+    assert cache.last_known(nodes.root, b"a") is None
+    assert cache.names == 1
+
+
+def test_names_are_not_those_of_a_directory_that_was_here_before() -> None:
+    cache, nodes = make()
+    here, node = nodes.of(attr(7)), nodes.of(attr())
+    lease = Lease(7, 11.0)
+    cache.learn(here, b"a", node, lease, 0)
+    nodes.of(attr(7, generation=2, change=2))
+    assert here.generation == 2
+    assert cache.resolve(here, b"a", 1.0) is None
+    cache.learn(here, b"b", node, lease, 0)
+    assert cache.resolve(here, b"a", 1.0) is None
+    assert node_of(cache.resolve(here, b"b", 1.0)) is node
+
+
+def test_what_the_kernel_knows_is_counted_by_lease() -> None:
+    cache, nodes = make()
+    node = nodes.count(nodes.of(attr()))
+    nodes.count(node)
+    assert nodes.held[ROOT] == 2, "the root itself, and this one once"
+    moved = attr(change=2)
+    moved.place = 77
+    cache.store(node, moved, NEVER)
+    assert (nodes.held[ROOT], nodes.held[77]) == (1, 1)
+    nodes.forget([(5, 2)])
+    assert nodes.held[77] == 0
+    assert nodes.held.let_go == {77}
 
 
 def test_a_number_that_comes_back_starts_anew() -> None:

@@ -179,7 +179,7 @@ async def test_an_inode_that_only_a_listing_has_brought_is_found_too() -> None:
     async with leased() as (w, recalls):
         ino = await w.write(b"a", b"hello")
         await w.ops.forget([(ino, 1)])
-        w.services.mounted.cache._names.clear()
+        w.services.mounted.cache.places.clear()
         fh = await w.ops.opendir(TOP, ctx())
         await w.list(fh, limit=2)
         recalls.recalled(message(inos=(ino,)), Acks())
@@ -284,7 +284,7 @@ async def test_a_directory_that_is_asked_about_again_and_again_is_learned_whole(
     async with leased() as (w, _):
         for i in range(9):
             await w.write(b"%d" % i, b"")
-        w.services.mounted.cache.__init__()  # type: ignore[misc]
+        w.services.mounted.cache.places.clear()
         w.meta.calls.clear()
         for i in range(9):
             await w.ops.lookup(TOP, b"%d" % i, ctx())

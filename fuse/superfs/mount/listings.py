@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.mount.attrcache import Listing
 from superfs.mount.leases import NEVER, Lease
 
 if TYPE_CHECKING:
@@ -126,12 +125,15 @@ class Listings:
     def _keep(self, node: Node, snapshot: Snapshot) -> None:
         whole = snapshot.complete and snapshot.first == 0
         if whole and len(snapshot.names) <= self._m.options.listing_entries_max:
-            entries: dict[bytes, Node | None] = dict(
-                zip(snapshot.names, snapshot.nodes, strict=True)
-            )
             order = snapshot.names, snapshot.nodes
-            listing = Listing(entries, snapshot.parent, snapshot.lease, order=order)
-            self._m.cache.keep_listing(node, listing, snapshot.changes)
+            self._m.cache.keep_listing(
+                node,
+                dict(zip(*order, strict=True)),
+                snapshot.parent,
+                snapshot.lease,
+                snapshot.changes,
+                order,
+            )
 
     async def _fetch_again(self, node: Node, snapshot: Snapshot, index: int) -> None:
         """A reader went back to where inodes are not kept any more."""

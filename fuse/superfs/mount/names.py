@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.names import check_name
-from superfs.mount.attrcache import Listing
 from superfs.mount.nodes import Walk
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Names:
             )
         except FsError:
             return  # the look-up itself will tell
-        entries: dict[bytes, Node | None] = {
+        entries = {
             entry.name: self._found(parent, entry.name, entry.attr, grant, changes)
             for entry in outcome.entries
         }
@@ -105,7 +104,7 @@ class Names:
             above = parent.number
             if parent is not m.nodes.root:
                 above = m.nodes.number_of(outcome.number)
-            m.cache.keep_listing(parent, Listing(entries, above, grant.names(parent.ino)), changes)
+            m.cache.keep_listing(parent, entries, above, grant.names(parent.ino), changes)
 
     async def _lookup_ahead(self, parent: Node, name: bytes, walk: Walk) -> Node | None:
         """Somebody goes through a directory name by name, in the order of its listing: the names
@@ -177,8 +176,7 @@ class Names:
             self._m.meta.mkdir(parent.ref, name, mode, version_min=version, caller=caller), parent
         )
         node = self._made(parent, name, outcome.attr, grant)
-        empty = Listing({}, parent.number, grant.names(node.ino))
-        self._m.cache.keep_listing(node, empty, node.changes)
+        self._m.cache.keep_listing(node, {}, parent.number, grant.names(node.ino), node.changes)
         return node
 
     async def link(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Node:

@@ -50,6 +50,7 @@ class Node:
     generation: int
     place: int
     nlookup: int = 0
+    counted: bool = False  # in `Nodes.held`, under `place`
     attr: Attr | None = None
     lease: Lease = NEVER  # how long `attr` may be answered
     named: Lease = NEVER  # how long the name it was last found under may be
@@ -73,12 +74,47 @@ class Node:
         return Ref(self.ino, self.generation, self.place)
 
 
+class Held:
+    """How many inodes that the kernel knows each lease covers."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self.let_go: set[int] = set()
+        """Leases that cover none any more: whoever gives them back takes them out."""
+
+    def __getitem__(self, lease_id: int) -> int:
+        return self._counts.get(lease_id, 0)
+
+    def enter(self, node: Node) -> None:
+        node.counted = True
+        self._counts[node.place] = self._counts.get(node.place, 0) + 1
+
+    def leave(self, node: Node) -> None:
+        node.counted = False
+        left = self._counts[node.place] - 1
+        if left:
+            self._counts[node.place] = left
+        else:
+            del self._counts[node.place]
+            self.let_go.add(node.place)
+
+    def move(self, node: Node, place: int) -> None:
+        """To another lease."""
+        if node.counted:
+            self.leave(node)
+            node.place = place
+            self.enter(node)
+        node.place = place
+
+
 class Nodes:
     def __init__(self, root: Ref) -> None:
         self._root = root.ino
         node = Node(KERNEL_ROOT, root.ino, root.generation, root.place or root.ino, nlookup=1)
         node.parent = KERNEL_ROOT
         self.table: dict[int, Node] = {KERNEL_ROOT: node}
+        self.held = Held()
+        self.held.enter(node)
         self._alive: WeakValueDictionary[int, Node] = WeakValueDictionary(self.table)
 
     def __len__(self) -> int:
@@ -123,7 +159,7 @@ class Nodes:
         if node.attr is not None and node.attr.change > attr.change:
             return  # an old answer about an inode that is gone
         node.generation = attr.generation
-        node.place = attr.place
+        self.held.move(node, attr.place)
         node.attr = None
         node.lease = NEVER
         node.encoded = None
@@ -134,9 +170,16 @@ class Nodes:
         """One more look-up was answered with this inode; the node that stands for it."""
         known = self.table.get(node.number)
         if known is None:
-            self.table[node.number] = known = node
+            self.enter(node)
+            known = node
         known.nlookup += 1
         return known
+
+    def enter(self, node: Node) -> None:
+        """Into the table, unless it is there."""
+        self.table[node.number] = node
+        if not node.counted:
+            self.held.enter(node)
 
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> list[Node]:
         """Nodes that the kernel does not know any more."""
@@ -148,6 +191,7 @@ class Nodes:
             node.nlookup -= count
             if node.nlookup <= 0 and node.file is None and number != KERNEL_ROOT:
                 del self.table[number]
+                self.held.leave(node)
                 dropped.append(node)
         return dropped
 

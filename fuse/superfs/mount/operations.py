@@ -321,7 +321,7 @@ class Operations(pyfuse3.Operations):
     async def _reply_entries(self, handle: DirHandle, index: int, token: ReaddirToken) -> None:
         """From entry `index` on, as many as the kernel's buffer takes."""
         reply, listings, entry_of = pyfuse3.readdir_reply, self._s.listings, self._encoder.entry
-        table, now = self._m.nodes.table, self._now()
+        table, enter, now = self._m.nodes.table, self._m.nodes.enter, self._now()
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
             names, nodes = snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES]
@@ -340,7 +340,7 @@ class Operations(pyfuse3.Operations):
                     return
                 known.nlookup += 1
                 if known.nlookup == 1:
-                    table[known.number] = known
+                    enter(known)
 
     @served
     async def releasedir(self, fh: int) -> None:

@@ -60,12 +60,13 @@ class Services:
         now: Callable[[], float] = lease_clock,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> Services:
+        nodes = Nodes(root)
         mounted = Mounted(
             meta,
             contents_of,
             options,
-            Nodes(root),
-            AttrCache(),
+            nodes,
+            AttrCache(nodes.held),
             Opens(meta, options.release_delay_s, now),
             Notify(kernel),
             Leases(),
