@@ -318,7 +318,7 @@ def main() -> None:
     kernel.prepare(path, recover=True)
     mountpoint = kernel.mount(path, "floor", options)
     floor = Floor(args.files, args.bytes, options)
-    pyfuse3.init(floor, mountpoint.for_libfuse, kernel.fuse_options(mountpoint, options))
+    pyfuse3.init(floor, f"/dev/fd/{mountpoint.fd}", {"default_permissions"})
     try:
         trio.run(serve, floor, path, options)
     finally:

@@ -133,6 +133,17 @@ class MemContents:
         if attr.change >= self._attr.change:
             self._attr = attr
 
+    @property
+    def is_settled(self) -> bool:
+        return not self.is_dirty and self.fail is None
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        """As if there were nothing in memory but what is written."""
+        return None
+
+    def write_now(self, offset: int, data: bytes) -> bool:
+        return False
+
     async def read(self, offset: int, length: int) -> bytes:
         found = bytes(self._bytes[offset : min(offset + length, self.attr.size)])
         wanted = max(0, min(length, self.attr.size - offset))

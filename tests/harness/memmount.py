@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyfuse3
 import pytest
@@ -13,10 +13,14 @@ import trio
 from harness.memcluster import MemMeta
 from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.txn import Ref
+from superfs.mount.handles import DirHandle
 from superfs.mount.meter import Meter
-from superfs.mount.operations import Operations
+from superfs.mount.operations import Operations, served
 from superfs.mount.options import MountOptions
 from superfs.mount.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TOP = 1
 
@@ -37,6 +41,42 @@ class Kernel:
         self.names.append((inode_p, name))
 
 
+class AllOperations(Operations):
+    """With those that the desk never hands to pyfuse3, as calls like the others."""
+
+    @served
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self._s.forget(inode_list)
+
+    @served
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return await self._s.files.read(self._s.handles.get(fh), off, size)
+
+    @served
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self._s.files.write(self._s.handles.get(fh), off, buf)
+
+    @served
+    async def flush(self, fh: int) -> None:
+        await self._s.files.flush(self._s.handles.get(fh))
+
+    @served
+    async def release(self, fh: int) -> None:
+        await self._s.files.release(self._s.handles.pop(fh))
+
+    @served
+    async def opendir(self, inode: int, ctx: object) -> int:
+        return self._s.dirs.add(DirHandle(self._m.node(inode)))
+
+    @served
+    async def releasedir(self, fh: int) -> None:
+        self._s.listings.stop(self._s.dirs.pop(fh))
+
+    @served
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        self._s.dirs.get(fh)
+
+
 class World:
     """One mount; `now` is its clock."""
 
@@ -53,7 +93,7 @@ class World:
             now=lambda: self.now,
             wall_ns=lambda: 2_000_000_000_000_000_000,
         )
-        self.ops = Operations(self.services, Meter())
+        self.ops = AllOperations(self.services, Meter())
 
     @property
     def table(self) -> dict[int, Any]:

@@ -185,6 +185,24 @@ class OpenInode(Writing):
             base = inline[offset : offset + length]
             return overlay(base.ljust(length, b"\0"), offset, extents)
 
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        """As `read`, of what is in memory; None: it has to be fetched."""
+        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
+            return None
+        with self._state:
+            attr, size = self._attr, self._size()
+            length = min(length, size - offset)
+            if length <= 0:
+                return b""
+            extents = self._overlapping(offset, length)
+            inline = self._inline if self._inline_change == attr.change else None
+        if covers(extents, offset, length):
+            return overlay(bytes(length), offset, extents)
+        if not attr.is_inline or inline is None:
+            return None
+        base = inline[offset : offset + length]
+        return overlay(base.ljust(length, b"\0"), offset, extents)
+
     async def _read_inline(self) -> bytes | None:
         """None: the file is on data daemons by now, or has grown or shrunk: look again."""
         try:
@@ -232,6 +250,18 @@ class OpenInode(Writing):
             if full:
                 await self._push()
         return len(data)
+
+    def write_now(self, offset: int, data: bytes) -> bool:
+        """As `write`, where nothing has to be waited for; False: nothing was done."""
+        if offset < 0 or offset + len(data) > FILE_DATA_BYTES_MAX or self._failure is not None:
+            return False
+        with self._state:
+            if self._is_full(len(data)):
+                return False
+            self._dirty.write(offset, memoryview(data))
+            self._readahead.drop(offset, offset + len(data))
+            self._note_write(False, None)
+        return True
 
     async def append(
         self,

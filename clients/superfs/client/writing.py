@@ -88,6 +88,11 @@ class Writing:
         """Whether anything written here is not published yet."""
         return self._mtime_ns != 0
 
+    @property
+    def is_settled(self) -> bool:
+        """Nothing is to be written, and no error of the background is to be told."""
+        return self._mtime_ns == 0 and self._failure is None
+
     def aged(self, now_s: float) -> bool:
         return self.is_dirty and now_s - self._dirty_since_s >= DIRTY_AGE_S
 
@@ -117,8 +122,10 @@ class Writing:
         self._kill_priv |= kill_priv
         self._caller = caller or self._caller
 
-    def _is_full(self) -> bool:
-        return self._dirty.bytes >= DIRTY_BYTES_MAX or len(self._dirty) >= DIRTY_EXTENTS_MAX
+    def _is_full(self, more: int = 0) -> bool:
+        """With so many bytes more, in one piece."""
+        extents = len(self._dirty) + bool(more)
+        return self._dirty.bytes + more >= DIRTY_BYTES_MAX or extents >= DIRTY_EXTENTS_MAX
 
     def _overlapping(self, offset: int, length: int) -> list[Extent]:
         """Oldest first. What is unpublished can be read back from the data daemons."""

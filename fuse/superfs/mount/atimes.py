@@ -47,7 +47,7 @@ class Atimes:
         now_ns = self._m.wall_ns()
         if is_due(self._policy, attr, max(attr.atime_ns, node.atime_ns), now_ns):
             node.atime_ns = now_ns
-            node.encoded = None
+            node.packed = None
             self._waiting[node.number] = node
 
     def overruled(self, node: Node) -> None:

@@ -49,13 +49,12 @@ class AttrCache:
             if attr.change == known.change and attr.size == known.size:
                 if lease.until > node.lease.until:
                     node.lease = lease
-                    node.encoded_until = 0.0
                 return
         node.lease = lease
         node.attr = attr
         if node.place != attr.place:
             self._held.move(node, attr.place)
-        node.encoded = None
+        node.packed = None
 
     def fresh(self, node: Node, now: float) -> Attr | None:
         return node.attr if now < node.lease.until or node.gone else None
@@ -65,12 +64,11 @@ class AttrCache:
         node.attr = attr
         if node.place != attr.place:
             self._held.move(node, attr.place)
-        node.encoded = None
+        node.packed = None
         node.gone = True
 
     def drop_attr(self, node: Node) -> None:
         node.lease = NEVER
-        node.encoded_until = 0.0
 
     # names
 

@@ -1,4 +1,4 @@
-"""Our attributes in pyfuse3's form, made once and kept with the node until they change."""
+"""Our attributes in the kernel's form and in pyfuse3's, and how long the kernel may repeat them."""
 
 from __future__ import annotations
 
@@ -7,42 +7,55 @@ from typing import TYPE_CHECKING
 
 from pyfuse3 import EntryAttributes, StatvfsData
 
+from superfs.mount.desk.protocol import BLOCK_BYTES, DIRECTORY_IO_BYTES, FILE_IO_BYTES, pack_attr
+
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import FsStat
     from superfs.mount.nodes import Node
 
-BLOCK_BYTES = 512
-FILE_IO_BYTES = 128 * 1024  # what st_blksize recommends
 STATFS_BLOCK_BYTES = 4096
 NAME_MAX = 255
 REUSE_S = 0.05
-"""A listing repeats an entry as it is for so long, and takes that off its times."""
+"""An answer takes time to reach the kernel, which counts from then: that is taken off."""
 GONE_S = 1.0
 """Of a file without a name, whose attributes change here only."""
 
 
-class Encoder:
-    """The kernel may repeat an answer for what is left of its lease, never longer."""
-
-    def entry(self, node: Node, now: float) -> EntryAttributes:
-        entry = node.encoded
-        if node.file is not None and node.file.contents is not None:
-            entry = encode(node, node.file.contents.attr)
-        elif entry is None:
-            assert node.attr is not None, "an answer without attributes"
-            node.encoded = entry = encode(node, node.attr)
-        spent = now + REUSE_S
-        node.encoded_until = spent
-        left = GONE_S if node.gone else node.lease.until - spent
-        # In doubt, every use is to come here, whatever name it was found by.
-        entry.attr_timeout = left if left > 0 and not node.doubts else 0
-        left = node.named.until - spent
-        entry.entry_timeout = left if left > 0 else 0
-        return entry
+def shown(node: Node) -> Attr:
+    """With what was written here on top."""
+    if node.file is not None and node.file.contents is not None:
+        return node.file.contents.attr
+    assert node.attr is not None, "an answer without attributes"
+    return node.attr
 
 
-def encode(node: Node, attr: Attr) -> EntryAttributes:
+def packed(node: Node) -> bytes:
+    """struct fuse_attr; made once and kept with the node until its attributes change."""
+    if node.file is not None and node.file.contents is not None:
+        return pack_attr(node.number, node.file.contents.attr, node.atime_ns)
+    if node.packed is None:
+        assert node.attr is not None, "an answer without attributes"
+        node.packed = pack_attr(node.number, node.attr, node.atime_ns)
+    return node.packed
+
+
+def attr_valid_s(node: Node, now: float) -> float:
+    """What is left of the lease, never more. In doubt, every use is to come here, whatever name it
+    was found by."""
+    if node.doubts:
+        return 0
+    left = GONE_S if node.gone else node.lease.until - now - REUSE_S
+    return left if left > 0 else 0
+
+
+def entry_valid_s(node: Node, now: float) -> float:
+    left = node.named.until - now - REUSE_S
+    return left if left > 0 else 0
+
+
+def encode(node: Node, now: float) -> EntryAttributes:
+    attr = shown(node)
     entry = EntryAttributes()
     entry.st_ino = node.number
     entry.generation = node.generation
@@ -53,10 +66,12 @@ def encode(node: Node, attr: Attr) -> EntryAttributes:
     entry.st_rdev = attr.rdev
     entry.st_size = attr.size
     entry.st_blocks = 0 if attr.is_dir else -(-attr.size // BLOCK_BYTES)
-    entry.st_blksize = STATFS_BLOCK_BYTES if attr.is_dir else FILE_IO_BYTES
+    entry.st_blksize = DIRECTORY_IO_BYTES if attr.is_dir else FILE_IO_BYTES
     entry.st_atime_ns = max(attr.atime_ns, node.atime_ns) if node.atime_ns else attr.atime_ns
     entry.st_mtime_ns = attr.mtime_ns
     entry.st_ctime_ns = attr.ctime_ns
+    entry.attr_timeout = attr_valid_s(node, now)
+    entry.entry_timeout = entry_valid_s(node, now)
     return entry
 
 

@@ -2,8 +2,8 @@
 
 All handles of one inode share one `Contents` (superfs.client.file.OpenInode). What is written is
 published when a handle is closed, on fsync, and by the client's write back within a second or so.
-Bytes that could not be written are an error of every handle, once, at its next write, close or
-fsync.
+Bytes that could not be written are an error of every handle that may write, once, at its next
+write, close or fsync.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Files:
     async def _cut(self, handle: FileHandle) -> None:
         contents = await self._contents(handle)
         await drive(contents.setattr(Set.SIZE, size=0, caller=handle.caller))
-        handle.node.encoded = None
+        handle.node.packed = None
         await self._drop_privileges(handle)
 
     def attach(self, node: Node, attr: Attr, flags: int, caller: Caller) -> FileHandle:
@@ -114,6 +114,16 @@ class Files:
         node.pages_of = pages
         return keep
 
+    def release_now(self, handle: FileHandle) -> bool:
+        """Without waiting, where nothing is left to be written; False: nothing was done."""
+        file = handle.file
+        if file.handles == 1 and file.contents is not None and file.contents.is_dirty:
+            return False
+        file.handles -= 1
+        if not file.handles:
+            self._detach(file)
+        return True
+
     async def release(self, handle: FileHandle) -> None:
         file = handle.file
         try:
@@ -136,7 +146,7 @@ class Files:
             attr = file.attr
             node.file = None
             if attr is not node.attr:
-                node.encoded = None
+                node.packed = None
             if node.attr is None or attr.change >= node.attr.change:
                 node.attr = attr
             self._m.opens.closed(node)
@@ -144,6 +154,14 @@ class Files:
                 self._m.nodes.table.pop(node.number, None)
 
     # ---- contents
+
+    def read_now(self, handle: FileHandle, offset: int, size: int) -> bytes | None:
+        """From memory; None: it has to be fetched."""
+        if handle.touches:
+            handle.touches = False
+            self._atimes.touch(handle.node)
+        contents = handle.file.contents
+        return None if contents is None else contents.read_now(offset, size)
 
     async def read(self, handle: FileHandle, offset: int, size: int) -> bytes:
         if handle.touches:
@@ -160,6 +178,15 @@ class Files:
             if file.contents is None:
                 file.contents = self._m.contents_of(attr)
         return file.contents
+
+    def write_now(self, handle: FileHandle, offset: int, data: bytes) -> bool:
+        """Into memory, where that is all there is to do; False: nothing was done."""
+        contents = handle.file.contents
+        if contents is None or handle.append or handle.sync or contents.losses != handle.losses:
+            return False
+        if handle.caller.uid != 0 and has_privileges(handle.file.attr):
+            return False
+        return contents.write_now(offset, data)
 
     async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
         contents = handle.file.contents or await self._contents(handle)
@@ -188,10 +215,14 @@ class Files:
         node, caller = handle.node, handle.caller
         if caller.uid != 0 and has_privileges(handle.file.attr):
             await self._m.ask(self._m.meta.setattr(node.ref, int(Set.KILL_PRIV), caller=caller))
-            node.encoded = None
+            node.packed = None
             self._m.notify.drop_attr(node.number)
 
     # ---- publication
+
+    def has_nothing_to_flush(self, handle: FileHandle) -> bool:
+        contents = handle.file.contents
+        return contents is None or (contents.is_settled and contents.losses == handle.losses)
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""

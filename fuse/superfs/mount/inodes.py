@@ -69,8 +69,11 @@ class Inodes:
             m.cache.store(node, attr, node.lease)  # a recall meanwhile has ended it
         else:
             await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
-        node.encoded = None
+        node.packed = None
         return await m.attr(node)
+
+    def known_target(self, node: Node) -> bytes | None:
+        return self._targets.get((node.ino, node.generation))
 
     async def readlink(self, node: Node) -> bytes:
         """Targets never change while an inode lives."""

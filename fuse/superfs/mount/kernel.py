@@ -1,8 +1,8 @@
 """Mounting: /dev/fuse, mount(2), and the kernel's knobs that libfuse does not reach.
 
-As root we open /dev/fuse and mount ourselves, and libfuse is given the descriptor (/dev/fd/N).
-Only so the mount carries MS_POSIXACL, and only then does the kernel leave the umask to us, which
-a default ACL must be able to replace. Anybody else mounts by fusermount3.
+As root we open /dev/fuse and mount ourselves. Only so the mount carries MS_POSIXACL, and only then
+does the kernel leave the umask to us, which a default ACL must be able to replace. Anybody else
+mounts by fusermount3. Requests are read by the desk (superfs.mount.desk).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import ctypes
 import errno
 import os
 import re
+import socket
 import stat
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,11 +40,7 @@ class Mountpoint:
     """A mount that this process has made."""
 
     path: Path
-    fd: int | None  # of /dev/fuse, where we have mounted ourselves
-
-    @property
-    def for_libfuse(self) -> str:
-        return str(self.path) if self.fd is None else f"/dev/fd/{self.fd}"
+    fd: int  # of /dev/fuse
 
 
 def _check(result: int, what: str) -> None:
@@ -106,9 +104,8 @@ def is_allow_other(options: MountOptions) -> bool:
 
 
 def mount(path: Path, source: str, options: MountOptions) -> Mountpoint:
-    """As root; for others libfuse does it (`fuse_options`)."""
     if os.geteuid() != 0:
-        return Mountpoint(path, None)
+        return Mountpoint(path, _mount_by_fusermount(path, options))
     fd = _open_device()
     try:
         data = [f"fd={fd}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.getuid()}"]
@@ -164,18 +161,38 @@ def mount_flags(options: MountOptions) -> int:
     return flags
 
 
-def fuse_options(mountpoint: Mountpoint, options: MountOptions) -> set[str]:
-    """What libfuse is told. Where it mounts itself, by fusermount3, everything; else next to
-    nothing."""
-    words = {"default_permissions"}
-    if mountpoint.fd is not None:
-        return words
-    words |= {"fsname=superfs", "subtype=superfs"}
-    if is_allow_other(options):
-        words.add("allow_other")
-    words |= {"ro"} if options.read_only else set()
-    words |= set() if options.exec else {"noexec"}
-    words |= {"sync"} if options.sync else set()
+def _mount_by_fusermount(path: Path, options: MountOptions) -> int:
+    """For who may not mount(2): fusermount3 does, and passes the descriptor of /dev/fuse."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        command = ["fusermount3", "-o", ",".join(_fusermount_options(options)), "--", str(path)]
+        number = theirs.fileno()
+        try:
+            done = subprocess.run(
+                command,
+                env={**os.environ, "_FUSE_COMMFD": str(number)},
+                pass_fds=(number,),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise MountError("there is no fusermount3: install the package fuse3") from None
+        if done.returncode != 0:
+            raise MountError(f"mount point {path}: {done.stderr.strip()}")
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    if not fds:
+        raise MountError(f"mount point {path}: fusermount3 has passed no descriptor")
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def _fusermount_options(options: MountOptions) -> list[str]:
+    words = ["default_permissions", "fsname=superfs", "subtype=superfs", "nosuid", "nodev"]
+    words += ["allow_other"] if is_allow_other(options) else []
+    words += ["ro"] if options.read_only else []
+    words += [] if options.exec else ["noexec"]
+    words += ["sync"] if options.sync else []
     return words
 
 

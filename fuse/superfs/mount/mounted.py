@@ -48,7 +48,17 @@ class Contents(Protocol):
     @property
     def is_dirty(self) -> bool: ...
 
+    @property
+    def is_settled(self) -> bool:
+        """Nothing is to be written, and no error is to be told."""
+
     losses: int
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        """As `read`, of what is in memory; None: it has to be fetched."""
+
+    def write_now(self, offset: int, data: bytes) -> bool:
+        """As `write`, where nothing has to be waited for; False: nothing was done."""
 
     def telling(self, handle: FileHandle) -> AbstractContextManager[None]:
         """Around what a handle does: it is told of lost bytes, once."""
@@ -112,6 +122,13 @@ class Mounted:
             raise FsError(Code.STALE, f"a name of inode {number} is being dropped")
         return node
 
+    def disbelieve(self, number: object) -> None:
+        """Of an inode that turned out stale: the kernel looks its name up again, and must not hear
+        the same from our cache."""
+        node = self.nodes.table.get(number) if isinstance(number, int) else None
+        if node is not None:
+            self.cache.drop_attr(node)
+
     async def settle(self, node: Node, *, anew: bool = False) -> None:
         """As `named`, of a request that does not hold the directory: the kernel looks the path up
         only once again, and so it is better told when the name has been dropped.
@@ -148,7 +165,6 @@ class Mounted:
             if not directory.busy or any(node.file is not None for _, node in doubted):
                 slow.append(event)
             for _, node in doubted:
-                node.encoded_until = 0.0
                 self.notify.drop_attr(node.number)
         return slow
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import trio
-    from pyfuse3 import EntryAttributes
 
     from superfs.core.attrs import Attr
     from superfs.mount.files import OpenFile
@@ -57,8 +56,7 @@ class Node:
     doubts: dict[tuple[int, bytes], trio.Event] | None = None  # names that the kernel may still
     # believe and is being told to drop; until when
     busy: int = 0  # requests under way for which the kernel holds this directory's lock
-    encoded: EntryAttributes | None = None  # the adapter's form of `attr`, None when `attr` changed
-    encoded_until: float = 0.0  # the times in it need no change before
+    packed: bytes | None = None  # `attr` as the kernel reads it, None when it changed
     file: OpenFile | None = None  # while somebody has it open here
     changes: int = 0  # of names in this directory by this mount
     gone: bool = False  # its last name is removed; `attr` is the last there will be
@@ -162,7 +160,7 @@ class Nodes:
         self.held.move(node, attr.place)
         node.attr = None
         node.lease = NEVER
-        node.encoded = None
+        node.packed = None
         node.gone = False
         node.pages_of = None
 

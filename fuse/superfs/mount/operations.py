@@ -1,5 +1,8 @@
 """The adapter between pyfuse3 and the operations of a mount. Nothing is decided here.
 
+Here comes what the desk (superfs.mount.desk) could not answer from memory; reads, writes and
+closes never do.
+
 What pyfuse3 3.5 cannot express, and programs therefore do not get:
 
 * flock and fcntl locks across mounts: the kernel keeps locks local to one mount;
@@ -28,16 +31,16 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.txn import Caller
-from superfs.mount.encode import Encoder, dot, encode_statfs, negative
-from superfs.mount.handles import DirHandle, FileHandle, Handles
+from superfs.mount.encode import dot, encode, encode_statfs, negative
 from superfs.mount.listings import DOTS
 from superfs.mount.xattrs import ACL_ACCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from pyfuse3 import ReaddirToken, RequestContext, SetattrFields
 
+    from superfs.mount.handles import DirHandle
     from superfs.mount.meter import Meter
     from superfs.mount.nodes import Node
     from superfs.mount.services import Services
@@ -63,7 +66,7 @@ def served(handler: F) -> F:
         except FsError as error:
             gauge.errors += 1
             if error.code is Code.STALE:
-                self.disbelieve(args[0])
+                self._m.disbelieve(args[0])
             raise FUSEError(error.errno) from None
         except FUSEError:
             gauge.errors += 1
@@ -89,9 +92,6 @@ class Operations(pyfuse3.Operations):
         self._now = services.mounted.now
         self.enable_acl = s.mounted.options.acl
         self._negative_s = s.mounted.options.negative_timeout_s
-        self._encoder = Encoder()
-        self._files: Handles[FileHandle] = Handles()
-        self._dirs: Handles[DirHandle] = Handles()
         self._callers: dict[tuple[int, int, int], Caller] = {}
         handlers = [n for n in dir(self) if getattr(getattr(self, n), "served", False)]
         self.begun = trio.Event()  # the kernel has asked its first question
@@ -99,13 +99,6 @@ class Operations(pyfuse3.Operations):
 
     def init(self) -> None:
         self.begun.set()
-
-    def disbelieve(self, number: object) -> None:
-        """Of an inode that turned out stale: the kernel looks its name up again, and must not hear
-        the same from our cache."""
-        node = self._m.nodes.table.get(number) if isinstance(number, int) else None
-        if node is not None:
-            self._m.cache.drop_attr(node)
 
     def _caller(self, ctx: RequestContext) -> Caller:
         key = (ctx.uid, ctx.gid, ctx.umask)
@@ -123,7 +116,7 @@ class Operations(pyfuse3.Operations):
         return node
 
     def _entry(self, node: Node) -> EntryAttributes:
-        return self._encoder.entry(node, self._now())
+        return encode(node, self._now())
 
     def _counted(self, node: Node) -> EntryAttributes:
         """An answer that the kernel will forget one day."""
@@ -142,19 +135,12 @@ class Operations(pyfuse3.Operations):
             raise
 
     @served
-    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        for node in self._m.nodes.forget(inode_list):
-            self._m.cache.forget(node)
-            self._m.opens.forgotten(node)
-            self._s.inodes.forget(node)
-
-    @served
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         parent, caller = self._m.node(parent_inode), self._caller(ctx)
         node, handle = await self._s.create_open(parent, name, mode, flags, caller)
-        info = FileInfo(self._files.add(handle), keep_cache=self._s.files.may_keep_pages(node))
+        info = FileInfo(self._s.handles.add(handle), keep_cache=self._s.files.may_keep_pages(node))
         return info, self._entry(node)
 
     @served
@@ -277,37 +263,17 @@ class Operations(pyfuse3.Operations):
             await self._m.settle(node, anew=True)
         files = self._s.files
         handle = files.open_cached(node, flags, caller) or await files.open(node, flags, caller)
-        return FileInfo(self._files.add(handle), keep_cache=files.may_keep_pages(node))
-
-    @served
-    async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._s.files.read(self._files.get(fh), off, size)
-
-    @served
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._s.files.write(self._files.get(fh), off, buf)
-
-    @served
-    async def flush(self, fh: int) -> None:
-        await self._s.files.flush(self._files.get(fh))
+        return FileInfo(self._s.handles.add(handle), keep_cache=files.may_keep_pages(node))
 
     @served
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._s.files.fsync(self._files.get(fh))
-
-    @served
-    async def release(self, fh: int) -> None:
-        await self._s.files.release(self._files.pop(fh))
+        await self._s.files.fsync(self._s.handles.get(fh))
 
     # ---- directories
 
     @served
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return self._dirs.add(DirHandle(self._m.node(inode)))
-
-    @served
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
-        handle = self._dirs.get(fh)
+        handle = self._s.dirs.get(fh)
         snapshot = handle.snapshot
         if snapshot is None or start_id == 0:
             snapshot = self._s.listings.start(handle)
@@ -320,7 +286,7 @@ class Operations(pyfuse3.Operations):
 
     async def _reply_entries(self, handle: DirHandle, index: int, token: ReaddirToken) -> None:
         """From entry `index` on, as many as the kernel's buffer takes."""
-        reply, listings, entry_of = pyfuse3.readdir_reply, self._s.listings, self._encoder.entry
+        reply, listings = pyfuse3.readdir_reply, self._s.listings
         table, enter, now = self._m.nodes.table, self._m.nodes.enter, self._now()
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
@@ -333,23 +299,11 @@ class Operations(pyfuse3.Operations):
                         continue
                     node = current
                 known = table.get(node.number, node)
-                entry = known.encoded
-                if entry is None or now >= known.encoded_until or known.file is not None:
-                    entry = entry_of(known, now)
-                if not reply(token, name, entry, index + DOTS):
+                if not reply(token, name, encode(known, now), index + DOTS):
                     return
                 known.nlookup += 1
                 if known.nlookup == 1:
                     enter(known)
-
-    @served
-    async def releasedir(self, fh: int) -> None:
-        self._s.listings.stop(self._dirs.pop(fh))
-
-    @served
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """Every change of a directory was durable when it was acknowledged."""
-        self._dirs.get(fh)
 
 
 def groups_of(pid: int) -> frozenset[int]:

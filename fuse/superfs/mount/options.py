@@ -49,7 +49,7 @@ class MountOptions:
     negative_timeout_s: float = 0.0
     release_delay_s: float = 5.0  # how late the server may hear that a file was closed
     listing_entries_max: int = 20_000  # bigger directories are not kept whole
-    tasks: int = 32  # requests served at the same time
+    tasks: int = 32  # requests that wait for a daemon at the same time; not reads and writes
     max_background: int = 64
     read_ahead_kib: int = 4096
     metrics: str = ""  # host:port of Prometheus HTTP; empty: off

@@ -26,12 +26,13 @@ from prometheus_client.process_collector import ProcessCollector
 
 from superfs.client.file import OpenInode
 from superfs.mount import kernel
+from superfs.mount.desk.desk import Desk, Notices
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.services import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from superfs.client.connection import Connection
     from superfs.core.namespace.txn import Ref
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from superfs.mount.recalls import Recalls
 
 FINISH_TIMEOUT_S = 60.0
-STRAY_READ_S = 0.2
 
 log = logging.getLogger("superfs.mount")
 
@@ -54,7 +54,11 @@ def serve(
 ) -> None:
     """Returns when the file system is not mounted any more."""
     services = Services.make(
-        connection.meta, lambda attr: OpenInode(connection, attr), options, root, kernel=pyfuse3
+        connection.meta,
+        lambda attr: OpenInode(connection, attr),
+        options,
+        root,
+        kernel=Notices(mountpoint.fd),
     )
     meter = Meter()
     mounted = services.mounted
@@ -64,35 +68,20 @@ def serve(
     meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
+    desk = Desk(mountpoint.fd, services, meter)
     try:
-        fuse_options = kernel.fuse_options(mountpoint, options)
-        pyfuse3.init(operations, mountpoint.for_libfuse, fuse_options)
+        pyfuse3.init(operations, f"/dev/fd/{desk.relay.fd}", {"default_permissions"})
+        try:
+            trio.run(_main, services, recalls, operations.begun, desk, mountpoint, options)
+        finally:
+            pyfuse3.close(unmount=False)
     except RuntimeError as error:
-        if mountpoint.fd is not None:
-            os.close(mountpoint.fd)
-        detach(mountpoint)
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
-    try:
-        with stray_reads_interrupted(STRAY_READ_S):
-            trio.run(_main, services, recalls, operations.begun, mountpoint, options)
     finally:
-        pyfuse3.close(unmount=False)  # and with it the connection to the kernel
+        desk.relay.close()
+        os.close(mountpoint.fd)  # the connection to the kernel
         detach(mountpoint)
         stop_metrics()
-
-
-@contextlib.contextmanager
-def stray_reads_interrupted(every_s: float) -> Iterator[None]:
-    """pyfuse3 reads a request when the kernel has said that there is one, and holds the
-    interpreter's lock while it does. When the process that asked was killed in between, the read
-    sleeps until somebody else asks, and with it every thread: writing back, staying in touch
-    with the daemons. A signal ends the read; pyfuse3 goes on."""
-    signal.signal(signal.SIGALRM, lambda _number, _frame: None)
-    signal.setitimer(signal.ITIMER_REAL, every_s, every_s)
-    try:
-        yield
-    finally:  # a process that ends does not handle signals any more: this one would kill it
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:
@@ -122,15 +111,17 @@ async def _main(
     services: Services,
     recalls: Recalls,
     begun: trio.Event,
+    desk: Desk,
     mountpoint: Mountpoint,
     options: MountOptions,
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.run)
         nursery.start_soon(recalls.run, services.mounted)
-        nursery.start_soon(_watch_signals, services, mountpoint)
         nursery.start_soon(_announce, begun, mountpoint, options)
-        await pyfuse3.main(min_tasks=options.tasks, max_tasks=options.tasks)
+        nursery.start_soon(_run_pyfuse3, options.tasks)
+        nursery.start_soon(_watch_signals, services, mountpoint, nursery.cancel_scope)
+        await desk.run()
         nursery.cancel_scope.cancel()
     notify("STOPPING=1")
     with trio.move_on_after(FINISH_TIMEOUT_S) as scope:
@@ -138,6 +129,10 @@ async def _main(
     if scope.cancelled_caught:
         log.error("the end did not come in %d s: some writes may be lost", FINISH_TIMEOUT_S)
     log.info("unmounted %s", mountpoint.path)
+
+
+async def _run_pyfuse3(tasks: int) -> None:
+    await pyfuse3.main(min_tasks=tasks, max_tasks=tasks)
 
 
 async def _announce(begun: trio.Event, mountpoint: Mountpoint, options: MountOptions) -> None:
@@ -148,7 +143,9 @@ async def _announce(begun: trio.Event, mountpoint: Mountpoint, options: MountOpt
     notify(f"READY=1\nSTATUS=mounted at {mountpoint.path}")
 
 
-async def _watch_signals(services: Services, mountpoint: Mountpoint) -> None:
+async def _watch_signals(
+    services: Services, mountpoint: Mountpoint, everything: trio.CancelScope
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: unmounting %s", signal.Signals(number).name, mountpoint.path)
@@ -156,13 +153,13 @@ async def _watch_signals(services: Services, mountpoint: Mountpoint) -> None:
                 continue  # the main loop ends by itself
             log.warning("%s is in use: detached, its users get errors now", mountpoint.path)
             await services.files.flush_everything()
-            pyfuse3.terminate()
+            everything.cancel()
 
 
 def _unmount(mountpoint: Mountpoint) -> bool:
     """In a thread: the kernel asks us things meanwhile. False: it was in use and is detached."""
     for lazy in (False, True):
-        if mountpoint.fd is not None:
+        if os.geteuid() == 0:
             command = ["umount", "-i", *(["-l"] if lazy else [])]
         else:
             command = ["fusermount3", "-u", *(["-z"] if lazy else [])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +15,7 @@ from superfs.core.errors import Code, FsError
 from superfs.mount.atimes import Atimes
 from superfs.mount.attrcache import AttrCache
 from superfs.mount.files import Files
+from superfs.mount.handles import DirHandle, FileHandle, Handles
 from superfs.mount.inodes import Inodes
 from superfs.mount.leases import Leases
 from superfs.mount.listings import Listings
@@ -26,12 +27,11 @@ from superfs.mount.opens import Opens
 from superfs.mount.xattrs import Xattrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from superfs.client.meta import MetaClient
     from superfs.core.attrs import Attr
     from superfs.core.namespace.txn import Caller, Ref
-    from superfs.mount.handles import FileHandle
     from superfs.mount.mounted import Contents
     from superfs.mount.nodes import Node
     from superfs.mount.notify import Kernel
@@ -47,6 +47,8 @@ class Services:
     files: Files
     listings: Listings
     atimes: Atimes
+    handles: Handles[FileHandle] = field(default_factory=Handles)
+    dirs: Handles[DirHandle] = field(default_factory=Handles)
 
     @classmethod
     def make(
@@ -102,6 +104,13 @@ class Services:
             raise FsError(Code.STALE, "another client was faster: look again")
         handle = await self.files.open(node, flags, caller)
         return self.mounted.nodes.count(node), handle
+
+    def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
+        """The kernel counts so many look-ups less of each inode."""
+        for node in self.mounted.nodes.forget(forgotten):
+            self.mounted.cache.forget(node)
+            self.mounted.opens.forgotten(node)
+            self.inodes.forget(node)
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -68,12 +68,12 @@ class Xattrs:
         if name == ACL_ACCESS:
             await self._drop_setgid(node, attr, caller)
         self._m.cache.drop_attr(node)
-        node.encoded = None
+        node.packed = None
 
     async def remove(self, node: Node, name: bytes, caller: Caller) -> None:
         await self._m.ask(self._m.meta.removexattr(node.ref, name, caller=caller))
         self._m.cache.drop_attr(node)
-        node.encoded = None
+        node.packed = None
 
     async def _drop_setgid(self, node: Node, attr: Attr, caller: Caller) -> None:
         """Who is not in the file's group loses its setgid bit by setting an ACL, as by chmod. The

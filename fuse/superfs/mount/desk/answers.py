@@ -1,0 +1,212 @@
+"""What is answered from memory: names, attributes, extended attributes, directories.
+
+Each takes a request (its number, the inode's number, what follows the header, who asks) and gives
+the whole answer, or None where somebody has to be asked. Nothing is awaited. What is raised is an
+FsError that the desk turns into an errno.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from superfs.core.attrs import Flag
+from superfs.core.errors import Code, FsError
+from superfs.mount.desk import protocol
+from superfs.mount.desk.protocol import (
+    FOPEN_CACHE_DIR,
+    FOPEN_KEEP_CACHE,
+    GETXATTR_IN,
+    HANDLE_IN,
+    READ_IN,
+)
+from superfs.mount.encode import attr_valid_s, entry_valid_s, packed, shown
+from superfs.mount.handles import DirHandle
+from superfs.mount.listings import DOTS
+from superfs.mount.xattrs import surely_absent
+
+if TYPE_CHECKING:
+    from superfs.mount.nodes import Node
+    from superfs.mount.services import Services
+
+NO_ANSWER = b""
+"""Of a request that is done and that nobody waits for."""
+_ANY_XATTR = Flag.HAS_XATTR | Flag.HAS_ACL | Flag.HAS_DEFAULT_ACL
+
+
+class Answers:
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._m = services.mounted
+        self._nodes = services.mounted.nodes
+        self._table = services.mounted.nodes.table
+        self._now = services.mounted.now
+        self._dirs = services.dirs
+        self._negative_s = services.mounted.options.negative_timeout_s
+
+    # ---- names
+
+    def lookup(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        parent = self._table.get(number)
+        if parent is None:
+            return None
+        name = bytes(body[:-1])
+        try:
+            node = self._s.names.cached(parent, name)
+        except FsError as error:
+            if error.code is Code.NOT_FOUND and self._negative_s > 0:
+                return protocol.entry(unique, 0, 0, self._negative_s, 0, bytes(protocol.ATTR_BYTES))
+            raise
+        if node is None:
+            return None
+        if node.doubts:
+            node.doubts.pop((number, name), None)
+        node = self._nodes.count(node)
+        now = self._now()
+        return protocol.entry(
+            unique, node.number, node.generation, entry_valid_s(node, now),
+            attr_valid_s(node, now), packed(node),
+        )  # fmt: skip
+
+    def forget(self, _unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        self._s.forget([(number, protocol.FORGET_IN.unpack_from(body)[0])])
+        return NO_ANSWER
+
+    def batch_forget(
+        self, _unique: int, _number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        self._s.forget(protocol.forgotten(body))
+        return NO_ANSWER
+
+    def interrupt(
+        self, _unique: int, _number: int, _body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        """A signal waits for whoever asked. The answer comes as it would: a system call on a file
+        does not fail because of a signal."""
+        return NO_ANSWER
+
+    # ---- attributes
+
+    def _known(self, number: int) -> Node | None:
+        """With attributes that are still good and names that are not in doubt."""
+        node = self._table.get(number)
+        if node is None or node.doubts or self._m.known_attr(node) is None:
+            return None
+        return node
+
+    def getattr(
+        self, unique: int, number: int, _body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        node = self._known(number)
+        if node is None:
+            return None
+        return protocol.attributes(unique, attr_valid_s(node, self._now()), packed(node))
+
+    def readlink(
+        self, unique: int, number: int, _body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        node = self._table.get(number)
+        if node is None or node.doubts:
+            return None
+        target = self._s.inodes.known_target(node)
+        return None if target is None else protocol.data(unique, target)
+
+    def getxattr(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        node = self._known(number)
+        if node is None:
+            return None
+        attr = node.attr
+        assert attr is not None
+        if surely_absent(attr, bytes(body[GETXATTR_IN.size : -1])):
+            return protocol.error(unique, errno.ENODATA)
+        return None
+
+    def listxattr(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        node = self._known(number)
+        if node is None:
+            return None
+        attr = node.attr
+        assert attr is not None
+        if attr.flags & _ANY_XATTR:
+            return None
+        room = GETXATTR_IN.unpack_from(body)[0]
+        return protocol.done(unique) if room else protocol.size(unique, 0)
+
+    # ---- directories
+
+    def opendir(self, unique: int, number: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        """The kernel keeps what it lists. It lists it again from its memory as long as the times of
+        the directory are what they were, and those it is told under a lease."""
+        node = self._m.node(number)
+        options = FOPEN_CACHE_DIR
+        if self._m.cache.listing(node, self._now()) is not None:
+            options |= FOPEN_KEEP_CACHE
+        return protocol.opened(unique, self._dirs.add(DirHandle(node)), options)
+
+    def releasedir(
+        self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        self._s.listings.stop(self._dirs.pop(HANDLE_IN.unpack_from(body)[0]))
+        return protocol.done(unique)
+
+    def fsyncdir(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        """Every change of a directory was durable when it was acknowledged."""
+        self._dirs.get(HANDLE_IN.unpack_from(body)[0])
+        return protocol.done(unique)
+
+    def readdirplus(
+        self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        fh, start, room = READ_IN.unpack_from(body)
+        handle = self._dirs.get(fh)
+        snapshot = handle.snapshot
+        if snapshot is None or start == 0:
+            snapshot = self._s.listings.start(handle)
+        found: list[bytes] = []
+        for cookie, (name, number) in enumerate(
+            ((b".", handle.node.number), (b"..", snapshot.parent))[start:], start + 1
+        ):
+            found.append(protocol.dot(name, cookie, number))
+        entries = self._entries(handle, max(start - DOTS, 0), room - sum(map(len, found)))
+        if entries is None and not found:
+            return None
+        return protocol.data(unique, b"".join(found + (entries or [])))
+
+    def _entries(self, handle: DirHandle, index: int, room: int) -> list[bytes] | None:
+        """From entry `index` on, as many as there is room for and memory knows; None: it knows
+        none, and the directory goes on."""
+        snapshot = handle.snapshot
+        assert snapshot is not None
+        if snapshot.ends_at(index):
+            return []
+        if not snapshot.covers(index):
+            return None
+        now, table, enter, nodes = self._now(), self._table, self._nodes.enter, snapshot.nodes
+        names, changed, first = snapshot.names, snapshot.changed, snapshot.first
+        found: list[bytes] = []
+        for at in range(index, first + len(nodes)):
+            name = names[at]
+            if changed and name in changed:
+                break
+            node = nodes[at - first]
+            node = table.get(node.number, node)
+            if node.attr is None:
+                break
+            entry = protocol.direntplus(
+                name, at + DOTS + 1, node.number, node.generation, entry_valid_s(node, now),
+                attr_valid_s(node, now), packed(node), shown(node).mode,
+            )  # fmt: skip
+            room -= len(entry)
+            if room < 0:
+                break
+            found.append(entry)
+            node.nlookup += 1
+            if node.nlookup == 1:
+                enter(node)
+        return found or None

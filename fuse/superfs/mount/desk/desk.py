@@ -1,0 +1,186 @@
+"""The front desk of a mount: reads /dev/fuse, answers at once what memory can answer, and hands
+everything else to pyfuse3 (relay.py).
+
+Most requests of a kernel that was told everything under leases ask for what is known here. Each
+costs one read and one write of the device, and no task of the loop; through pyfuse3 it would cost
+five system calls and two turns of the loop (docs/decisions/0014-front-desk.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from superfs.core.errors import Code, FsError
+from superfs.mount.desk import protocol
+from superfs.mount.desk.answers import Answers
+from superfs.mount.desk.protocol import HEADER, HEADER_BYTES, REQUEST_BYTES_MAX, Op
+from superfs.mount.desk.relay import Relay
+from superfs.mount.desk.transfers import Transfers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from superfs.mount.meter import Gauge, Meter
+    from superfs.mount.services import Services
+
+    Handler = Callable[[int, int, memoryview, int, int], bytes | None]
+
+BURST = 64
+"""Requests in a row before other tasks of the loop get their turn."""
+LINGER_NS = 50_000
+"""How long the desk looks for the next request before it goes to sleep: waking up takes longer than
+most programs do between two requests."""
+ENDED = (errno.ENODEV, errno.ECONNABORTED)
+SKIPPED = (errno.ENOENT, errno.EINTR)
+"""A request whose process was killed before it was read."""
+
+log = logging.getLogger("superfs.mount")
+
+
+class Desk:
+    def __init__(self, fd: int, services: Services, meter: Meter) -> None:
+        """`fd`: /dev/fuse, mounted."""
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self.relay = Relay()
+        self._mounted = services.mounted
+        self._nursery: trio.Nursery | None = None
+        self._buffer = bytearray(REQUEST_BYTES_MAX)
+        self._view = memoryview(self._buffer)
+        answers = Answers(services)
+        transfers = Transfers(services, self._start)
+        handlers: dict[Op, Handler] = {
+            Op.LOOKUP: answers.lookup,
+            Op.FORGET: answers.forget,
+            Op.BATCH_FORGET: answers.batch_forget,
+            Op.INTERRUPT: answers.interrupt,
+            Op.GETATTR: answers.getattr,
+            Op.READLINK: answers.readlink,
+            Op.GETXATTR: answers.getxattr,
+            Op.LISTXATTR: answers.listxattr,
+            Op.OPENDIR: answers.opendir,
+            Op.READDIRPLUS: answers.readdirplus,
+            Op.RELEASEDIR: answers.releasedir,
+            Op.FSYNCDIR: answers.fsyncdir,
+            Op.OPEN: transfers.open,
+            Op.READ: transfers.read,
+            Op.WRITE: transfers.write,
+            Op.FLUSH: transfers.flush,
+            Op.RELEASE: transfers.release,
+        }
+        self._handlers: dict[int, tuple[Handler, Gauge]] = {
+            int(op): (handler, meter.of(_METER_NAMES.get(op, op.name.lower())))
+            for op, handler in handlers.items()
+        }
+        self._relayed = 0
+        meter.figures["relayed"] = ("Requests handed to pyfuse3", lambda: self._relayed)
+
+    async def run(self) -> None:
+        """Until the file system is unmounted, or cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self.relay.run, self._reply)
+            while True:
+                await trio.lowlevel.wait_readable(self._fd)
+                while self._serve_burst():
+                    await trio.lowlevel.checkpoint()
+                if self._has_ended:
+                    break
+            self._nursery.cancel_scope.cancel()
+
+    _has_ended = False
+
+    def _serve_burst(self) -> bool:
+        """False when nothing more came."""
+        fd, view, buffer, readv = self._fd, self._view, [self._buffer], os.readv
+        clock, linger = time.perf_counter_ns, 0
+        for _ in range(BURST):
+            while True:
+                try:
+                    length = readv(fd, buffer)
+                    break
+                except BlockingIOError:
+                    if not linger:
+                        linger = clock() + LINGER_NS
+                    elif clock() > linger:
+                        return False
+                except OSError as error:
+                    if error.errno in ENDED:
+                        self._has_ended = True
+                        return False
+                    if error.errno not in SKIPPED:
+                        raise
+            linger = 0
+            self._serve(view[:length])
+        return True
+
+    def _serve(self, request: memoryview) -> None:
+        _, opcode, unique, number, uid, gid, _, _, _ = HEADER.unpack_from(request)
+        found = self._handlers.get(opcode)
+        if found is None:
+            self._relayed += 1
+            self.relay.send(request)
+            return
+        handler, gauge = found
+        started = time.perf_counter_ns()
+        try:
+            answer = handler(unique, number, request[HEADER_BYTES:], uid, gid)
+        except Exception as error:
+            gauge.errors += 1
+            answer = protocol.error(unique, self._errno_of(error, number))
+        if answer is None:
+            self._relayed += 1
+            self.relay.send(request)
+            return
+        if answer:
+            self._reply(answer)
+            gauge.note(time.perf_counter_ns() - started)
+
+    def _errno_of(self, error: BaseException, number: int) -> int:
+        if isinstance(error, FsError):
+            if error.code is Code.STALE:
+                self._mounted.disbelieve(number)
+            return error.errno
+        log.error("a bug in the mount, answered with EIO", exc_info=error)
+        return errno.EIO
+
+    def _start(self, unique: int, answer: Awaitable[tuple[bytes, ...]]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(partial(self._finish, unique, answer))
+
+    async def _finish(self, unique: int, answer: Awaitable[tuple[bytes, ...]]) -> None:
+        try:
+            parts = await answer
+        except Exception as error:
+            parts = (protocol.error(unique, self._errno_of(error, 0)),)
+        self._reply(*parts)
+
+    def _reply(self, *parts: bytes) -> None:
+        try:
+            os.writev(self._fd, parts)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, *ENDED):
+                raise
+
+
+_METER_NAMES = {Op.BATCH_FORGET: "forget", Op.READDIRPLUS: "readdir"}
+
+
+class Notices:
+    """Tells the kernel that what it has cached is not so any more (superfs.mount.notify.Kernel).
+    Raises what the kernel answers: ENOENT when it has nothing of it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
+        os.write(self._fd, protocol.inval_inode(inode, attr_only=attr_only))
+
+    def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
+        os.write(self._fd, protocol.inval_entry(inode_p, name))

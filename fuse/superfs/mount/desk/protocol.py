@@ -1,0 +1,198 @@
+"""The FUSE protocol of the kernel (include/uapi/linux/fuse.h, 7.31 and later), as far as the desk
+speaks it: what requests look like, and how answers and notifications are packed.
+
+Every message begins with a header; numbers are the machine's own, structures are packed to
+multiples of eight bytes. The only place in the mount that knows bytes of this protocol.
+
+    request    len u32, opcode u32, unique u64, nodeid u64, uid, gid, pid u32, extlen u16, pad u16
+    answer     len u32, error i32 (0 or a negative errno), unique u64
+    notice     len u32, error i32 (which notice), unique u64 = 0
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import stat
+from struct import Struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from superfs.core.attrs import Attr
+
+
+class Op(enum.IntEnum):
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    READLINK = 5
+    OPEN = 14
+    READ = 15
+    WRITE = 16
+    RELEASE = 18
+    GETXATTR = 22
+    LISTXATTR = 23
+    FLUSH = 25
+    INIT = 26
+    OPENDIR = 27
+    RELEASEDIR = 29
+    FSYNCDIR = 30
+    INTERRUPT = 36
+    BATCH_FORGET = 42
+    READDIRPLUS = 44
+
+
+class Notice(enum.IntEnum):
+    INVAL_INODE = 2
+    INVAL_ENTRY = 3
+
+
+HEADER = Struct("=IIQQIIIHH")
+HEADER_BYTES = HEADER.size
+OUT_BYTES = 16
+WRITE_BYTES_MAX = 1 << 20
+REQUEST_BYTES_MAX = WRITE_BYTES_MAX + 4096
+"""The kernel refuses to be read with less room than its greatest request."""
+
+OPEN_IN = Struct("=II")  # flags, open_flags
+READ_IN = Struct("=QQI")  # fh, offset, size; more follows
+WRITE_IN = Struct("=QQI")  # fh, offset, size; more follows
+WRITE_DATA = HEADER_BYTES + 40
+HANDLE_IN = Struct("=Q")  # of flush, release, releasedir, fsyncdir: fh; more follows
+GETXATTR_IN = Struct("=II")  # size, padding; then the name
+FORGET_IN = Struct("=Q")  # look-ups
+BATCH_FORGET_IN = Struct("=II")  # count, padding
+FORGET_ONE = Struct("=QQ")  # nodeid, look-ups
+
+FOPEN_KEEP_CACHE = 1 << 1
+FOPEN_CACHE_DIR = 1 << 3
+FOPEN_NOFLUSH = 1 << 5
+
+_OUT = Struct("=IiQ")
+_OPEN_OUT = Struct("=IiQQII")  # header, fh, flags, padding
+_SIZE_OUT = Struct("=IiQII")  # header, size, padding: of write, getxattr and listxattr
+_ATTR_OUT = Struct("=IiQQII")  # header, valid s, valid ns, padding; then the attributes
+_ENTRY = Struct("=QQQQII")  # nodeid, generation, entry s, attr s, entry ns, attr ns
+_ENTRY_OUT = Struct("=IiQQQQQII")  # header and entry; then the attributes
+_ATTR = Struct("=QQQqqqIIIIIIIIII")
+ATTR_BYTES = _ATTR.size
+ENTRY_BYTES = _ENTRY.size + ATTR_BYTES
+_DIRENT = Struct("=QQII")  # ino, cookie of the next, length of the name, type
+_INVAL_INODE = Struct("=IiQQqq")
+_INVAL_ENTRY = Struct("=IiQQII")
+
+BLOCK_BYTES = 512
+FILE_IO_BYTES = 128 * 1024  # what st_blksize recommends
+DIRECTORY_IO_BYTES = 4096
+_NS = 10**9
+
+
+def pack_attr(number: int, attr: Attr, atime_ns: int) -> bytes:
+    """struct fuse_attr. `atime_ns`: of a read that the server has not been told of."""
+    atime_s, atime_ns = divmod(max(attr.atime_ns, atime_ns), _NS)
+    mtime_s, mtime_ns = divmod(attr.mtime_ns, _NS)
+    ctime_s, ctime_ns = divmod(attr.ctime_ns, _NS)
+    if stat.S_ISDIR(attr.mode):
+        blocks, io_bytes = 0, DIRECTORY_IO_BYTES
+    else:
+        blocks, io_bytes = -(-attr.size // BLOCK_BYTES), FILE_IO_BYTES
+    return _ATTR.pack(
+        number, attr.size, blocks, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns,
+        attr.mode, attr.nlink, attr.uid, attr.gid, attr.rdev, io_bytes, 0,
+    )  # fmt: skip
+
+
+def error(unique: int, number: int) -> bytes:
+    return _OUT.pack(OUT_BYTES, -number, unique)
+
+
+def done(unique: int) -> bytes:
+    return _OUT.pack(OUT_BYTES, 0, unique)
+
+
+def data_header(unique: int, length: int) -> bytes:
+    """Before `length` bytes of contents."""
+    return _OUT.pack(OUT_BYTES + length, 0, unique)
+
+
+def data(unique: int, body: bytes) -> bytes:
+    return _OUT.pack(OUT_BYTES + len(body), 0, unique) + body
+
+
+def opened(unique: int, fh: int, flags: int) -> bytes:
+    return _OPEN_OUT.pack(_OPEN_OUT.size, 0, unique, fh, flags, 0)
+
+
+def size(unique: int, length: int) -> bytes:
+    return _SIZE_OUT.pack(_SIZE_OUT.size, 0, unique, length, 0)
+
+
+def attributes(unique: int, valid_s: float, attr: bytes) -> bytes:
+    seconds = int(valid_s)
+    ns = int((valid_s - seconds) * 1e9)
+    return _ATTR_OUT.pack(_ATTR_OUT.size + ATTR_BYTES, 0, unique, seconds, ns, 0) + attr
+
+
+def entry(
+    unique: int, number: int, generation: int, entry_s: float, attr_s: float, attr: bytes
+) -> bytes:
+    e, a = int(entry_s), int(attr_s)
+    e_ns, a_ns = int((entry_s - e) * 1e9), int((attr_s - a) * 1e9)
+    length = OUT_BYTES + ENTRY_BYTES
+    return _ENTRY_OUT.pack(length, 0, unique, number, generation, e, a, e_ns, a_ns) + attr
+
+
+def direntplus(
+    name: bytes,
+    cookie: int,
+    number: int,
+    generation: int,
+    entry_s: float,
+    attr_s: float,
+    attr: bytes,
+    mode: int,
+) -> bytes:
+    """One entry of a READDIRPLUS answer."""
+    e, a = int(entry_s), int(attr_s)
+    e_ns, a_ns = int((entry_s - e) * 1e9), int((attr_s - a) * 1e9)
+    length = len(name)
+    return b"".join((
+        _ENTRY.pack(number, generation, e, a, e_ns, a_ns),
+        attr,
+        _DIRENT.pack(number, cookie, length, mode >> 12),
+        name,
+        b"\0" * (-length & 7),
+    ))  # fmt: skip
+
+
+def dot(name: bytes, cookie: int, number: int) -> bytes:
+    """ "." and "..": a listing tells their numbers and that they are directories; they are no
+    look-up (nodeid 0)."""
+    return (
+        direntplus(name, cookie, 0, 0, 0, 0, bytes(ATTR_BYTES), stat.S_IFDIR)[:ENTRY_BYTES]
+        + _DIRENT.pack(number, cookie, len(name), stat.S_IFDIR >> 12)
+        + name.ljust(8, b"\0")
+    )
+
+
+def inval_inode(number: int, *, attr_only: bool) -> bytes:
+    offset, length = (-1, 0) if attr_only else (0, 0)
+    return _INVAL_INODE.pack(_INVAL_INODE.size, Notice.INVAL_INODE, 0, number, offset, length)
+
+
+def inval_entry(parent: int, name: bytes) -> bytes:
+    length = len(name)
+    head = _INVAL_ENTRY.pack(
+        _INVAL_ENTRY.size + length + 1, Notice.INVAL_ENTRY, 0, parent, length, 0
+    )
+    return head + name + b"\0"
+
+
+def forgotten(body: memoryview) -> list[tuple[int, int]]:
+    """(nodeid, look-ups) of a BATCH_FORGET."""
+    count = BATCH_FORGET_IN.unpack_from(body)[0]
+    found = FORGET_ONE.iter_unpack(body[8 : 8 + count * FORGET_ONE.size])
+    return [(number, lookups) for number, lookups in found]
+
+
+XATTR_TOO_SMALL = errno.ERANGE

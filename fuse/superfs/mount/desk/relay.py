@@ -1,0 +1,107 @@
+"""What memory does not answer goes on to pyfuse3, through a socket pair that libfuse takes for
+/dev/fuse; its answers come back the same way.
+
+libfuse answers from the loop that reads its answers here, so the socket must have room for every
+answer that can be waiting at once: requests beyond that wait here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from superfs.mount.desk.protocol import GETXATTR_IN, HEADER, HEADER_BYTES, READ_IN, Op
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SO_SNDBUFFORCE = 32
+BUFFER_BYTES = 4 << 20
+"""Wanted in each direction. Who is not root gets what net.core.wmem_max allows."""
+MESSAGE_COST = 2048
+"""Of the buffer, for one small message, as the kernel accounts for it."""
+ANSWER_BYTES_MAX = 256 * 1024
+
+
+class Relay:
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.fd = theirs.detach()
+        """For libfuse, which closes it."""
+        self._ours.setblocking(False)
+        self._room = min(_enlarge(self._ours), _enlarge_fd(self.fd)) // 2
+        self._cost: dict[int, int] = {}  # of each request that is with libfuse
+        self._waiting: deque[bytes] = deque()
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._cost) + len(self._waiting)
+
+    def send(self, request: memoryview) -> None:
+        """A request as the kernel has sent it."""
+        if self._waiting or not self._send(request):
+            self._waiting.append(bytes(request))
+
+    def _send(self, request: memoryview | bytes) -> bool:
+        cost = _cost_of(request)
+        if self._cost and cost > self._room:
+            return False
+        try:
+            self._ours.send(request)
+        except BlockingIOError:
+            return False
+        unique = HEADER.unpack_from(request)[2]
+        self._cost[unique] = cost
+        self._room -= cost
+        return True
+
+    async def run(self, answer: Callable[[bytes], None]) -> None:
+        """Hands on every answer, until libfuse closes its end or the task is cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._ours)
+            with suppress(BlockingIOError):
+                while True:
+                    message = self._ours.recv(ANSWER_BYTES_MAX)
+                    if not message:
+                        return
+                    self._done(message)
+                    answer(message)
+            while self._waiting and self._send(self._waiting[0]):
+                self._waiting.popleft()
+
+    def _done(self, message: bytes) -> None:
+        unique = int.from_bytes(message[8:16], "little")
+        self._room += self._cost.pop(unique, 0)
+
+    def close(self) -> None:
+        self._ours.close()
+
+
+def _cost_of(request: memoryview | bytes) -> int:
+    """Of the request or of its answer, whichever is more."""
+    opcode = HEADER.unpack_from(request)[1]
+    answer = 0
+    if opcode == Op.READDIRPLUS:
+        answer = READ_IN.unpack_from(request, HEADER_BYTES)[2]
+    elif opcode in (Op.GETXATTR, Op.LISTXATTR):
+        answer = GETXATTR_IN.unpack_from(request, HEADER_BYTES)[0]
+    return MESSAGE_COST + 2 * max(len(request), answer)
+
+
+def _enlarge(sock: socket.socket) -> int:
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+def _enlarge_fd(fd: int) -> int:
+    borrowed = socket.socket(fileno=os.dup(fd))
+    with borrowed:
+        return _enlarge(borrowed)

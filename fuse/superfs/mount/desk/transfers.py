@@ -1,0 +1,119 @@
+"""Open files at the desk: open, read, write, flush, release.
+
+Contents do not go through the relay: what memory cannot take or give at once becomes a task here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from superfs.core.namespace.txn import Caller
+from superfs.mount.desk import protocol
+from superfs.mount.desk.answers import NO_ANSWER
+from superfs.mount.desk.protocol import (
+    FOPEN_KEEP_CACHE,
+    FOPEN_NOFLUSH,
+    HANDLE_IN,
+    OPEN_IN,
+    READ_IN,
+    WRITE_DATA,
+    WRITE_IN,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from superfs.mount.handles import FileHandle
+    from superfs.mount.services import Services
+
+    Later = Callable[[int, Awaitable[tuple[bytes, ...]]], None]
+
+CALLERS_MAX = 1024
+WRITE_HEAD = WRITE_DATA - protocol.HEADER_BYTES
+
+log = logging.getLogger("superfs.mount")
+
+
+class Transfers:
+    def __init__(self, services: Services, later: Later) -> None:
+        """`later(unique, answer)` runs what has to wait and sends what comes of it."""
+        self._table = services.mounted.nodes.table
+        self._files = services.files
+        self._handles = services.handles
+        self._later = later
+        self._callers: dict[tuple[int, int], Caller] = {}
+
+    def open(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes | None:
+        node = self._table.get(number)
+        if node is None or node.doubts:
+            return None
+        flags = OPEN_IN.unpack_from(body)[0]
+        handle = self._files.open_cached(node, flags, self._caller(uid, gid))
+        if handle is None:
+            return None
+        options = FOPEN_KEEP_CACHE if self._files.may_keep_pages(node) else 0
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            options |= FOPEN_NOFLUSH  # it has nothing to publish
+        return protocol.opened(unique, self._handles.add(handle), options)
+
+    def _caller(self, uid: int, gid: int) -> Caller:
+        caller = self._callers.get((uid, gid))
+        if caller is None:
+            if len(self._callers) >= CALLERS_MAX:
+                self._callers.clear()
+            caller = self._callers[uid, gid] = Caller(uid, gid)
+        return caller
+
+    def read(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        fh, offset, length = READ_IN.unpack_from(body)
+        handle = self._handles.get(fh)
+        found = self._files.read_now(handle, offset, length)
+        if found is not None:
+            return protocol.data(unique, found)
+        self._later(unique, self._read(unique, handle, offset, length))
+        return NO_ANSWER
+
+    async def _read(
+        self, unique: int, handle: FileHandle, offset: int, length: int
+    ) -> tuple[bytes, ...]:
+        found = await self._files.read(handle, offset, length)
+        return protocol.data_header(unique, len(found)), found
+
+    def write(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        fh, offset, length = WRITE_IN.unpack_from(body)
+        handle = self._handles.get(fh)
+        written = bytes(body[WRITE_HEAD : WRITE_HEAD + length])
+        if self._files.write_now(handle, offset, written):
+            return protocol.size(unique, length)
+        self._later(unique, self._write(unique, handle, offset, written))
+        return NO_ANSWER
+
+    async def _write(
+        self, unique: int, handle: FileHandle, offset: int, written: bytes
+    ) -> tuple[bytes, ...]:
+        length = await self._files.write(handle, offset, written)
+        return (protocol.size(unique, length),)
+
+    def flush(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        handle = self._handles.get(HANDLE_IN.unpack_from(body)[0])
+        if self._files.has_nothing_to_flush(handle):
+            return protocol.done(unique)
+        self._later(unique, self._flush(unique, handle))
+        return NO_ANSWER
+
+    async def _flush(self, unique: int, handle: FileHandle) -> tuple[bytes, ...]:
+        await self._files.flush(handle)
+        return (protocol.done(unique),)
+
+    def release(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        handle = self._handles.pop(HANDLE_IN.unpack_from(body)[0])
+        if self._files.release_now(handle):
+            return protocol.done(unique)
+        self._later(unique, self._release(unique, handle))
+        return NO_ANSWER
+
+    async def _release(self, unique: int, handle: FileHandle) -> tuple[bytes, ...]:
+        await self._files.release(handle)
+        return (protocol.done(unique),)

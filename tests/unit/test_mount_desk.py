@@ -1,0 +1,336 @@
+"""The desk, byte by byte: a socket pair stands for /dev/fuse, and its other end for the kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from harness.memmount import TOP, World, ctx
+from superfs.core.attrs import Attr
+from superfs.mount.desk import protocol
+from superfs.mount.desk.desk import Desk, Notices
+from superfs.mount.desk.protocol import HEADER, HEADER_BYTES, Op
+from superfs.mount.desk.relay import Relay
+from superfs.mount.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+OUT = struct.Struct("=IiQ")
+ANSWER_S = 10
+Answer = tuple[int, bytes]  # errno, what follows the header
+
+
+class Front:
+    """A mount whose kernel is this test. Behind the desk, `behind` is where pyfuse3 would be."""
+
+    def __init__(self) -> None:
+        self.world = World(attr_timeout_s=1000.0, entry_timeout_s=1000.0)
+        self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._device = device
+        self.meter = Meter()
+        self.desk = Desk(device.fileno(), self.world.services, self.meter)
+        self.behind = socket.socket(fileno=self.desk.relay.fd)
+        self.behind.setblocking(False)
+        self.kernel.setblocking(False)
+        self._unique = 100
+
+    def close(self) -> None:
+        for sock in (self.kernel, self.behind, self._device):
+            sock.close()
+        self.desk.relay.close()
+
+    async def send(self, op: int, number: int, body: bytes = b"", *, uid: int = 0) -> int:
+        self._unique += 2
+        head = HEADER.pack(
+            HEADER_BYTES + len(body), op, self._unique, number, uid, 0, os.getpid(), 0, 0
+        )
+        await trio.lowlevel.wait_writable(self.kernel)
+        self.kernel.send(head + body)
+        return self._unique
+
+    async def ask(self, op: int, number: int, body: bytes = b"", *, uid: int = 0) -> Answer:
+        return await self.answer(await self.send(op, number, body, uid=uid))
+
+    async def answer(self, expected: int) -> Answer:
+        with trio.fail_after(ANSWER_S):
+            await trio.lowlevel.wait_readable(self.kernel)
+        message = self.kernel.recv(1 << 20)
+        length, error, unique = OUT.unpack_from(message)
+        assert (length, unique) == (len(message), expected)
+        return -error, message[OUT.size :]
+
+    async def handed_on(self) -> tuple[int, int]:
+        """The next request that went to pyfuse3: what it is, and its number."""
+        with trio.fail_after(ANSWER_S):
+            await trio.lowlevel.wait_readable(self.behind)
+        _, op, unique, *_ = HEADER.unpack_from(self.behind.recv(1 << 20))
+        return op, unique
+
+    async def open(self, number: int, flags: int = os.O_RDONLY) -> tuple[int, int]:
+        """(file handle, what the kernel was told of it)"""
+        error, body = await self.ask(Op.OPEN, number, struct.pack("=II", flags, 0))
+        assert error == 0
+        fh, options, _ = struct.unpack("=QII", body)
+        return fh, options
+
+
+@asynccontextmanager
+async def front() -> AsyncIterator[Front]:
+    served = Front()
+    try:
+        await served.world.ops.getattr(TOP, ctx())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.desk.run)
+            yield served
+            nursery.cancel_scope.cancel()
+    finally:
+        served.close()
+
+
+def entry_of(body: bytes) -> dict[str, int]:
+    """struct fuse_entry_out"""
+    names = ["nodeid", "generation", "entry_s", "attr_s", "entry_ns", "attr_ns"]
+    names += [
+        "ino",
+        "size",
+        "blocks",
+        "atime",
+        "mtime",
+        "ctime",
+        "atime_ns",
+        "mtime_ns",
+        "ctime_ns",
+    ]
+    names += ["mode", "nlink", "uid", "gid", "rdev", "blksize", "flags"]
+    return dict(zip(names, struct.unpack("=QQQQIIQQQqqqIIIIIIIIII", body), strict=True))
+
+
+def read_in(fh: int, offset: int, size: int) -> bytes:
+    return struct.pack("=QQIIQII", fh, offset, size, 0, 0, 0, 0)
+
+
+def write_in(fh: int, offset: int, data: bytes) -> bytes:
+    return struct.pack("=QQIIQII", fh, offset, len(data), 0, 0, 0, 0) + data
+
+
+async def test_a_name_that_is_known_is_answered_and_counted() -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"hello")
+        node = f.world.table[number]
+        counted = node.nlookup
+        error, body = await f.ask(Op.LOOKUP, TOP, b"a\0")
+        entry = entry_of(body)
+        assert error == 0
+        assert (entry["nodeid"], entry["ino"], entry["size"]) == (number, number, 5)
+        assert (entry["mode"], entry["blocks"], entry["nlink"]) == (stat.S_IFREG | 0o644, 1, 1)
+        assert node.nlookup == counted + 1
+        assert 990 < entry["attr_s"] < 1000
+        assert 990 < entry["entry_s"] < 1000
+
+
+async def test_a_name_that_is_not_known_goes_on_and_its_answer_comes_back() -> None:
+    async with front() as f:
+        unique = await f.send(Op.LOOKUP, TOP, b"never heard of\0")
+        assert await f.handed_on() == (Op.LOOKUP, unique)
+        f.behind.send(OUT.pack(16, -errno.ENOENT, unique))
+        assert await f.answer(unique) == (errno.ENOENT, b"")
+
+
+async def test_what_only_pyfuse3_does_goes_on_as_it_came() -> None:
+    async with front() as f:
+        for op in (9, 12, 38, 26):  # MKDIR, RENAME, DESTROY, INIT
+            unique = await f.send(op, TOP, b"whatever\0")
+            assert await f.handed_on() == (op, unique)
+
+
+async def test_forgets_are_counted_and_not_answered() -> None:
+    async with front() as f:
+        numbers = [await f.world.write(name, b"") for name in (b"a", b"b", b"c")]
+        counts = [f.world.table[number].nlookup for number in numbers]
+        await f.send(Op.FORGET, numbers[0], struct.pack("=Q", counts[0]))
+        two = b"".join(
+            struct.pack("=QQ", n, c) for n, c in zip(numbers[1:], counts[1:], strict=True)
+        )
+        await f.send(Op.BATCH_FORGET, 0, struct.pack("=II", 2, 0) + two)
+        assert (await f.ask(Op.GETATTR, TOP, bytes(16)))[0] == 0  # the forgets came before
+        assert not f.world.table.keys() & set(numbers)
+
+
+async def test_a_signal_does_not_end_a_request() -> None:
+    async with front() as f:
+        await f.send(Op.INTERRUPT, 0, struct.pack("=Q", 1))
+        assert (await f.ask(Op.GETATTR, TOP, bytes(16)))[0] == 0
+        with pytest.raises(BlockingIOError):
+            f.behind.recv(1)
+
+
+async def test_attributes_in_doubt_are_asked_for() -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"hello")
+        f.world.table[number].doubts = {(TOP, b"a"): trio.Event()}
+        for op, body in ((Op.GETATTR, bytes(16)), (Op.OPEN, bytes(8))):
+            unique = await f.send(op, number, body)
+            assert await f.handed_on() == (op, unique)
+
+
+async def test_extended_attributes_that_are_surely_absent() -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"")
+        wanted = struct.pack("=II", 100, 0) + b"security.capability\0"
+        assert await f.ask(Op.GETXATTR, number, wanted) == (errno.ENODATA, b"")
+        assert await f.ask(Op.LISTXATTR, number, struct.pack("=II", 0, 0)) == (0, bytes(8))
+        assert await f.ask(Op.LISTXATTR, number, struct.pack("=II", 64, 0)) == (0, b"")
+        await f.world.ops.setxattr(number, b"user.k", b"v", ctx())
+        unique = await f.send(Op.LISTXATTR, number, struct.pack("=II", 64, 0))
+        assert await f.handed_on() == (Op.LISTXATTR, unique)
+
+
+async def test_open_read_write_flush_release() -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"hello")
+        fh, options = await f.open(number, os.O_RDWR)
+        assert not options & protocol.FOPEN_NOFLUSH, "its close has to publish"
+        assert await f.ask(Op.READ, number, read_in(fh, 1, 3)) == (0, b"ell")
+        error, body = await f.ask(Op.WRITE, number, write_in(fh, 5, b" world"))
+        assert (error, body) == (0, struct.pack("=II", 6, 0))
+        assert await f.ask(Op.FLUSH, number, struct.pack("=Q", fh) + bytes(16)) == (0, b"")
+        assert await f.ask(Op.READ, number, read_in(fh, 0, 100)) == (0, b"hello world")
+        assert await f.ask(Op.RELEASE, number, struct.pack("=Q", fh) + bytes(16)) == (0, b"")
+        assert not f.world.services.handles.table
+        error, _ = await f.ask(Op.READ, number, read_in(fh, 0, 1))
+        assert error == errno.EINVAL
+
+
+async def test_a_reader_has_nothing_to_flush_and_keeps_its_pages() -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"hello")
+        await f.open(number)
+        _, options = await f.open(number)
+        assert options == protocol.FOPEN_KEEP_CACHE | protocol.FOPEN_NOFLUSH
+
+
+@pytest.mark.allow_log("a bug in the mount")
+async def test_a_bug_is_an_io_error_and_the_desk_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"hello")
+        fh, _ = await f.open(number)
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(f.world.services.files, "read_now", broken)
+        assert await f.ask(Op.READ, number, read_in(fh, 0, 1)) == (errno.EIO, b"")
+        assert "a bug in the mount" in caplog.text
+        caplog.clear()
+        assert (await f.ask(Op.GETATTR, number, bytes(16)))[0] == 0
+
+
+async def test_a_directory_is_listed_from_memory_and_asked_for_before() -> None:
+    async with front() as f:
+        numbers = {name: await f.world.write(name, b"") for name in (b"a", b"bb", b"c" * 9)}
+        error, body = await f.ask(Op.OPENDIR, TOP, bytes(8))
+        fh, options, _ = struct.unpack("=QII", body)
+        assert (error, options) == (0, protocol.FOPEN_CACHE_DIR)
+        unique = await f.send(Op.READDIRPLUS, TOP, read_in(fh, 2, 4096))
+        assert await f.handed_on() == (Op.READDIRPLUS, unique)
+        handle = f.world.services.dirs.get(fh)
+        await f.world.services.listings.fetch(handle, 0)
+        error, body = await f.ask(Op.READDIRPLUS, TOP, read_in(fh, 0, 4096))
+        assert error == 0
+        found, cookies = listed(body)
+        assert found == {b".": TOP, b"..": TOP, **numbers}
+        assert cookies == [1, 2, 3, 4, 5]
+        assert await f.ask(Op.READDIRPLUS, TOP, read_in(fh, 5, 4096)) == (0, b"")
+        error, part = await f.ask(Op.READDIRPLUS, TOP, read_in(fh, 3, 200))
+        assert list(listed(part)[0]) == [b"bb"], "as many as there is room for"
+        _, body = await f.ask(Op.OPENDIR, TOP, bytes(8))
+        both = protocol.FOPEN_CACHE_DIR | protocol.FOPEN_KEEP_CACHE
+        assert struct.unpack("=QII", body)[1] == both, "the kernel may list it by itself"
+        assert (await f.ask(Op.RELEASEDIR, TOP, struct.pack("=Q", fh) + bytes(16)))[0] == 0
+        assert len(f.world.services.dirs) == 1
+
+
+def listed(body: bytes) -> tuple[dict[bytes, int], list[int]]:
+    found, cookies, at = {}, [], 0
+    while at < len(body):
+        ino, cookie, length, kind = struct.unpack_from("=QQII", body, at + 128)
+        name = body[at + 152 : at + 152 + length]
+        assert kind == (stat.S_IFDIR if name in (b".", b"..") else stat.S_IFREG) >> 12
+        found[name] = ino
+        cookies.append(cookie)
+        at += 152 + -(-length // 8) * 8
+    return found, cookies
+
+
+async def test_the_end_of_the_mount_ends_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = Front()
+
+    def gone(*_: object) -> int:
+        raise OSError(errno.ENODEV, "no such device")
+
+    monkeypatch.setattr(os, "readv", gone)
+    await served.send(Op.GETATTR, TOP, bytes(16))
+    with trio.fail_after(ANSWER_S):
+        await served.desk.run()
+    served.close()
+
+
+async def test_notices_are_what_the_kernel_reads() -> None:
+    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, kernel:
+        notices = Notices(ours.fileno())
+        notices.invalidate_inode(7, attr_only=True)
+        assert kernel.recv(100) == struct.pack("=IiQQqq", 40, 2, 0, 7, -1, 0)
+        notices.invalidate_inode(7)
+        assert kernel.recv(100) == struct.pack("=IiQQqq", 40, 2, 0, 7, 0, 0)
+        notices.invalidate_entry(1, b"name")
+        assert kernel.recv(100) == struct.pack("=IiQQII", 37, 3, 0, 1, 4, 0) + b"name\0"
+
+
+async def test_no_more_is_with_pyfuse3_than_its_answers_have_room() -> None:
+    relay = Relay()
+    behind = socket.socket(fileno=relay.fd)
+    behind.setblocking(False)
+    answers: list[bytes] = []
+    count, handed = 5000, 0
+    with behind:
+        for unique in range(count):
+            body = struct.pack("=II", 65536, 0) + b"user.x\0"
+            head = HEADER.pack(40 + len(body), Op.GETXATTR, unique, 1, 0, 0, 0, 0, 0)
+            relay.send(memoryview(head + body))
+        assert relay.outstanding == count
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay.run, answers.append)
+            with trio.fail_after(60):
+                while len(answers) < count:
+                    held = []
+                    try:
+                        while True:
+                            held.append(HEADER.unpack_from(behind.recv(1000))[2])
+                    except BlockingIOError:
+                        pass
+                    for unique in held:  # all at once, before anybody takes one of them
+                        behind.send(OUT.pack(16 + 65536, 0, unique) + bytes(65536))
+                    handed += len(held)
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert relay.outstanding == 0
+    relay.close()
+
+
+def test_times_before_1970_and_reads_that_the_server_does_not_know_of() -> None:
+    attr = Attr(9, 1, 1, stat.S_IFREG | 0o600, 1, 0, 0, size=513, mtime_ns=-1)
+    fields = struct.unpack("=QQQqqqIIIIIIIIII", protocol.pack_attr(9, attr, 5))
+    assert (fields[2], fields[3], fields[6]) == (2, 0, 5), "blocks of 512 bytes, and the later read"
+    assert (fields[4], fields[7]) == (-1, 999_999_999)
