@@ -18,7 +18,13 @@ from superfs.daemon.world import World
 from superfs.data import recovery
 from superfs.data.check import Checker
 from superfs.data.compaction import Compactor
-from superfs.data.config import CompactionConfig, DatadCommon, DatadConfig, StoreConfig
+from superfs.data.config import (
+    CompactionConfig,
+    DatadCommon,
+    DatadConfig,
+    LocalConfig,
+    StoreConfig,
+)
 from superfs.data.daemon import DataDaemon
 from superfs.data.keys import ChunkKey
 from superfs.data.metrics import DataMetrics
@@ -191,11 +197,17 @@ async def session(served: Served, grant: Grant, requests: list[DataRequest]) -> 
 
 @contextlib.asynccontextmanager
 async def serving(
-    directory: Path, config: StoreConfig = SMALL, world: World | None = None
+    directory: Path,
+    config: StoreConfig = SMALL,
+    world: World | None = None,
+    local: LocalConfig | None = None,
 ) -> AsyncIterator[Served]:
-    """Ends as SIGTERM would end it."""
-    common = DatadCommon(node_id=NODE, state_dir=directory, metrics="")
-    daemon = DataDaemon(DatadConfig(common, config), world or new_world())
+    """Ends as SIGTERM would end it. `local`: with a local socket, in the directory."""
+    common = DatadCommon(
+        node_id=NODE, state_dir=directory, metrics="", listen=(f"unix:{directory}/datad.sock",)
+    )
+    local = local or LocalConfig(enabled=False)
+    daemon = DataDaemon(DatadConfig(common, config, local=local), world or new_world())
     async with asyncio.TaskGroup() as group:
         tasks = _Tasks(group)
         await daemon.start(tasks)  # type: ignore[arg-type]

@@ -65,6 +65,9 @@ class MemData:
     def has_room_to_read(self, _length: int) -> bool:
         return True
 
+    def read_now(self, _where: Where, _offset: int, _length: int) -> bytes | None:
+        return None
+
     async def read(self, where: Where, offset: int, length: int) -> bytes:
         held = self.files.get((where.ino, where.data_generation), bytearray())
         return bytes(held[offset : offset + length]).ljust(length, b"\0")

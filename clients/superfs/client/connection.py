@@ -132,6 +132,7 @@ class Connection:
             return  # a child after fork: neither the threads nor the sockets are ours
         for stream in streams:
             stream.close()
+        self.data.close()
         self.background.close()
 
     def _forked(self) -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from superfs.client.bypass import Bypass, read_item
 from superfs.client.datastream import DataItem, new_tag
 from superfs.client.wire import Reply, encode_write
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.layout import chain_of, pieces
-from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import CHUNK_BYTES, MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.rpc.pending import Budget
 from superfs.v1 import data_pb2
 
@@ -57,6 +58,11 @@ class DataClient:
         self._router = router
         self._writing = Budget(router.config.data_in_flight_bytes)
         self._reading = Budget(router.config.data_in_flight_bytes)
+        self.bypass = Bypass()
+
+    def close(self) -> None:
+        """Behind the streams."""
+        self.bypass.close()
 
     # ---- reading
 
@@ -66,25 +72,35 @@ class DataClient:
 
     async def read(self, where: Where, offset: int, length: int) -> bytes:
         """Exactly `length` bytes."""
+        data = self.read_now(where, offset, length)
+        if data is not None:
+            return data
         started = await self.start_read(where, offset, length)
         return await finish_read(started)
+
+    def read_now(self, where: Where, offset: int, length: int) -> bytes | None:
+        """Exactly `length` bytes, if they can be had from memory of this host without asking."""
+        chunk, start = divmod(offset, CHUNK_BYTES)
+        if not 0 < length <= CHUNK_BYTES - start or not where.chains:
+            return None
+        stream = self._router.data_stream(chain_of(where.chains, chunk))
+        return self.bypass.read_now(stream, where, chunk, start, length)
 
     async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
         """Returns when everything is on its way, which other transfers may delay."""
         parts: list[tuple[int, Pending[Reply]]] = []
         for piece in pieces(offset, length, piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
-            request = data_pb2.DataRequest(
-                read=data_pb2.Read(
-                    ino=where.ino,
-                    data_generation=where.data_generation,
-                    chunk=piece.chunk,
-                    offset=piece.offset,
-                    length=piece.length,
-                )
-            )
             await self._reading.acquire(piece.length)
-            item = DataItem.of(request, capability=where.capability)
-            self._submit(where, piece.chunk, item, self._reading, piece.length, parts)
+            stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
+            started = self.bypass.start(stream, where, piece.chunk, piece.offset, piece.length)
+            if started is None:
+                item = read_item(where, piece.chunk, piece.offset, piece.length)
+                self._submit(where, piece.chunk, item, self._reading, piece.length, parts)
+                self.bypass.count_read(piece.length, by_descriptor=False)
+                continue
+            parts.append((piece.length, started))
+            if not started.on_done(partial(self._reading.release, piece.length)):
+                self._reading.release(piece.length)
         return parts
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
@@ -149,6 +165,7 @@ class DataClient:
                 capability=where.capability,
             )
             self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
+        self.bypass.wrote(where.ino, where.data_generation)
         return [pending for _, pending in parts]
 
     async def start_write_many(
@@ -168,7 +185,7 @@ class DataClient:
                 stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
                 group = groups.setdefault((stream, where.capability), [])
                 group.append((0, write, piece.length))
-        pendings = []
+        pendings: list[Pending[Reply]] = []
         for (stream, capability), group in groups.items():
             for batch in _batches(group):
                 size = sum(length for _, _, length in batch)
@@ -185,6 +202,8 @@ class DataClient:
                 item.pending.on_done(partial(self._writing.release, size))
                 stream.submit((item,))
                 pendings.append(item.pending)
+                for write in many.writes:
+                    self.bypass.wrote(write.ino, write.data_generation)
         return pendings
 
     async def commit(self, chains: Iterable[int] | None = None, ino: int = 0) -> None:

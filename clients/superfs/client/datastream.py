@@ -18,6 +18,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from superfs.client.local import LocalLink
 from superfs.client.wire import Reply, encode_request
 from superfs.core.errors import Code, FsError, known_code
 from superfs.rpc.stream import Item, Stream, StreamTimes
@@ -26,10 +27,13 @@ from superfs.v1 import data_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from superfs.client.config import ClientConfig
     from superfs.client.session import Session
 
 log = logging.getLogger("superfs.client")
 
+LOCAL_RETRIES_S = (1.0, 2.0, 5.0)
+LOCAL_RETRY_S = 30.0
 IDLE_COMMIT_S = 2.0
 """Nothing is kept much longer than this, even if nobody calls fsync."""
 
@@ -91,6 +95,7 @@ class Host(Protocol):
     """What a stream needs of its connection."""
 
     capability: bytes
+    config: ClientConfig
 
     @property
     def session(self) -> Session: ...
@@ -123,6 +128,12 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         self._commits = 0
         self.kept_bytes = 0
         self.boot_epoch = 0
+        self.local: LocalLink | None = None
+        """To the daemon, if it is on this host; of the present call."""
+        self._local_path = ""
+        self._local_retries: Iterator[float] = iter(())
+        self._local_due_s = 0.0
+        self._local_said = False
 
     # ---- for the data client
 
@@ -150,6 +161,33 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         idle = self._kept and time.monotonic() - self._kept_since > IDLE_COMMIT_S
         if idle and self.connected and not self.committing and self._refusal is None:
             self.commit()
+        self._tend_local()
+
+    # ---- the socket on the same host
+
+    def _tend_local(self) -> None:
+        local = self.local
+        if local is not None and not local.ended:
+            local.tick()
+            return
+        if local is not None and local.error is not None and not self._local_said:
+            self._local_said = True
+            log.info("%s: all data goes by gRPC: %s", self.name, local.error)
+        if self._local_path and self.connected and time.monotonic() >= self._local_due_s:
+            self._open_local()
+
+    def _open_local(self) -> None:
+        self._local_due_s = time.monotonic() + next(self._local_retries, LOCAL_RETRY_S)
+        capability = self._host.capability
+        if capability and self._refusal is None:
+            if self.local is not None:
+                self.local.close()
+            token = self._session.token
+            self.local = LocalLink(self._local_path, self.boot_epoch, token, capability)
+
+    def refuse(self, error: BaseException) -> None:
+        super().refuse(error)
+        self.local = None
 
     # ---- the call
 
@@ -159,6 +197,9 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         return call
 
     def _hang_up(self) -> None:
+        local, self.local, self._local_path = self.local, None, ""
+        if local is not None:
+            local.close()
         self._close_channel()
         self._close_channel = _nothing
 
@@ -177,6 +218,13 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
             self._kept.clear()
             self.kept_bytes = 0
         self.boot_epoch = reply.boot_epoch
+        self._local_path = reply.usage.local_socket if self._host.config.bypass else ""
+        if self._local_path:
+            self._local_retries = iter(LOCAL_RETRIES_S)
+            self._open_local()
+        elif not self._local_said:
+            self._local_said = True
+            log.info("%s: all data goes by gRPC: it offers no local socket", self.name)
 
     def _broken(self, error: FsError) -> None:
         self._host.recover(error, self._session)

@@ -79,6 +79,10 @@ class RawFile(io.RawIOBase):
     def isatty(self) -> bool:
         return False
 
+    def read(self, size: int | None = -1) -> bytes:
+        """Without the copies that the base class would make."""
+        return self.readall() if size is None or size < 0 else self._read(size)
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
         data = self._read(len(view))

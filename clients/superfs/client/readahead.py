@@ -47,10 +47,15 @@ class Readahead:
     async def read(self, where: Where, size: int, offset: int, length: int) -> bytes:
         """[offset, offset + length) of a file of `size` bytes."""
         assert offset + length <= size, (offset, length, size)
-        if not self._follows(offset, length):
-            return await self._data.read(where, offset, length)
+        follows = self._follows(offset, length)
         first = offset // PIECE_BYTES
         last = (offset + length - 1) // PIECE_BYTES
+        if not any(index in self._pieces for index in range(first, last + 1)):
+            data = self._data.read_now(where, offset, length)
+            if data is not None:
+                return data
+        if not follows:
+            return await self._data.read(where, offset, length)
         with self._lock:
             for index in list(self._pieces):
                 if index < first - BEHIND_PIECES:

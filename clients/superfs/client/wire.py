@@ -37,6 +37,7 @@ class Reply:
     reads: Sequence[data_pb2.ReadResult] = ()
     usage: data_pb2.UsageReply = field(default_factory=data_pb2.UsageReply)
     version: int = 0
+    located: data_pb2.Located | None = None
 
 
 def encode_request(request: bytes | data_pb2.DataRequest) -> bytes:
@@ -70,6 +71,8 @@ def decode_reply(raw: bytes) -> Reply:
             data = raw[first:end]
             raw = raw[:start] + raw[end:]
     m = data_pb2.DataReply.FromString(raw)
+    if m.HasField("located"):
+        return Reply(m.tag, m.code, m.detail, m.boot_epoch, located=m.located)
     if not (m.code or m.reads or m.data) and not m.HasField("usage"):
         return Reply(m.tag, 0, "", m.boot_epoch, data, version=m.version)
     data = data or m.data

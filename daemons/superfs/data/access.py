@@ -83,6 +83,12 @@ class Access:
         if grant.read_only:
             raise FsError(Code.READ_ONLY, "the capability is for reading only")
 
+    def may_hold(self) -> None:
+        """Descriptors of whole segments, which show every file."""
+        grant = self._current()
+        if grant.kind != "host" or grant.inode:
+            raise FsError(Code.FORBIDDEN, "only a host session with a right to everything may")
+
     def may_command(self) -> None:
         if self._current().kind != "daemon":
             raise FsError(Code.FORBIDDEN, "only daemons may do that")

@@ -32,8 +32,14 @@ class Entry:
 
 
 class Chunks:
-    def __init__(self, load: Callable[[ChunkKey], Pieces], clean_max: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[ChunkKey], Pieces],
+        clean_max: int,
+        on_change: Callable[[FileKey], None],
+    ) -> None:
         self._load = load
+        self._on_change = on_change
         self._clean_max = clean_max
         self._clean: OrderedDict[ChunkKey, Pieces] = OrderedDict()
         self._changed: dict[ChunkKey, Entry] = {}
@@ -59,6 +65,7 @@ class Chunks:
         return pieces
 
     def put(self, key: ChunkKey, pieces: Pieces) -> None:
+        self._on_change(key.file)
         entry = self._changed.get(key)
         if entry is not None:
             entry.pieces = pieces

@@ -97,9 +97,21 @@ class StreamConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalConfig:
+    enabled: bool = True  # a Unix socket beside the first of `listen`, for clients on this host
+    peers_max: int = 64
+    descriptors_max: int = 256  # of segments, that one client may hold
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.peers_max <= 1024 or not 1 <= self.descriptors_max <= 4096:
+            raise ConfigError("peers_max must be from 1 to 1024, descriptors_max from 1 to 4096")
+
+
+@dataclass(frozen=True, slots=True)
 class DatadConfig:
     daemon: DatadCommon = field(default_factory=DatadCommon)
     store: StoreConfig = field(default_factory=StoreConfig)
     compaction: CompactionConfig = field(default_factory=CompactionConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
+    local: LocalConfig = field(default_factory=LocalConfig)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superfs.data import recovery
 from superfs.data.check import Checker
 from superfs.data.compaction import Compactor
+from superfs.data.local import LocalSocket
 from superfs.data.metrics import DataMetrics
 from superfs.data.requests import READ_THREADS, Requests
 from superfs.data.scrub import Scrubber
@@ -39,6 +41,7 @@ class DataDaemon:
         self.requests: Requests
         self._threads = ThreadPoolExecutor(READ_THREADS, "read")
         self._background: list[asyncio.Task[None]] = []
+        self.local: LocalSocket | None = None
 
     async def start(self, group: asyncio.TaskGroup) -> None:
         config, world = self.config, self.world
@@ -51,6 +54,7 @@ class DataDaemon:
         self.syncer = Syncer(self.store, world, metrics)
         self.requests = Requests(self.store, self.syncer, metrics, world, self._threads)
         checker = Checker(self.store, self.syncer, self._threads)
+        self._open_local_socket(metrics)
         self.service = DataService(self.store, self.requests, checker, config.stream, world)
         group.create_task(self.syncer.run(), name="sync")
         self._start(group, self._finish_cuts(), "cuts")
@@ -61,6 +65,21 @@ class DataDaemon:
         scrubber = Scrubber(self.store, checker, config.scrub, metrics, world)
         self._start(group, scrubber.run(), "scrub")
 
+    def _open_local_socket(self, metrics: DataMetrics) -> None:
+        """Without it everything goes by gRPC."""
+        paths = [a for a in self.config.daemon.listen if a.startswith("unix:")]
+        if not self.config.local.enabled or not paths:
+            return
+        path = Path(paths[0].removeprefix("unix:")).with_suffix(".local")
+        local = LocalSocket(path, self.store, self.config.local, metrics, self.world)
+        try:
+            local.start()
+        except OSError as error:
+            self.world.log.warning("no local socket: all data goes by gRPC", error=str(error))
+            return
+        self.local = local
+        self.requests.local_socket = str(path)
+
     def register(self, server: GrpcServer) -> None:
         data_pb2_grpc.add_DataServicer_to_server(self.service, server.grpc)
 
@@ -69,6 +88,8 @@ class DataDaemon:
 
     async def stop(self) -> None:
         """What changes the store by itself ends first, then comes the last sync."""
+        if self.local is not None:
+            self.local.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

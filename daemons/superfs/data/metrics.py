@@ -11,18 +11,28 @@ from superfs.daemon.metrics import BUCKETS_S
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from superfs.data.passed import Passed
     from superfs.data.store import DataStore
 
 
 class DataMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self.written_bytes = Counter(
-            "superfs_data_written_bytes", "Bytes that clients wrote", registry=registry
+        written = Counter(
+            "superfs_data_written_bytes",
+            "Bytes that clients wrote, by the way they came",
+            ("path",),
+            registry=registry,
         )
-        self.read_bytes = Counter(
-            "superfs_data_read_bytes", "Bytes that clients read", registry=registry
+        self.written_bytes = written.labels("grpc")
+        read = Counter(
+            "superfs_data_read_bytes",
+            "Bytes that clients read, by the way they went; through descriptors: as clients say",
+            ("path",),
+            registry=registry,
         )
+        self.read_bytes = read.labels("grpc")
+        self.read_by_descriptor = read.labels("descriptor")
         self.disk_reads = Counter(
             "superfs_data_disk_reads", "Reads that were not in the page cache", registry=registry
         )
@@ -46,6 +56,20 @@ class DataMetrics:
             "Damaged pieces that the present or last round of the scrubber found",
             registry=registry,
         )
+
+    def watch_passed(self, passed: Passed) -> None:
+        held = Gauge(
+            "superfs_data_passed_descriptors",
+            "Descriptors of segments that clients on this host hold",
+            registry=self._registry,
+        )
+        held.set_function(lambda: passed.descriptors)
+        pinned = Gauge(
+            "superfs_data_pinned_bytes",
+            "Space of removed segments that descriptors of clients keep",
+            registry=self._registry,
+        )
+        pinned.set_function(lambda: passed.pinned_bytes)
 
     def watch(self, store: DataStore) -> None:
         """Gauges that ask the store when they are read."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.data.keys import ChunkKey, FileKey
+from superfs.data.locate import locate
 from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
 from superfs.data.segments import Blob
 from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, Read, ReadResult, UsageReply, Write
@@ -44,6 +45,7 @@ class Requests:
         threads: Executor,
     ) -> None:
         self.boot_epoch = store.boot_epoch
+        self.local_socket = ""  # its path, once there is one
         self._store = store
         self._syncer = syncer
         self._metrics = metrics
@@ -60,6 +62,7 @@ class Requests:
             "reap": self._reap,
             "usage": self._usage,
             "fence": self._fence,
+            "locate": self._locate,
         }
 
     def begin(self, request: DataRequest, access: Access) -> Begun:
@@ -204,6 +207,10 @@ class Requests:
         await asyncio.gather(*(fetch(result, plan) for result, plan in waiting))
         return DataReply(tag=tag, boot_epoch=self.boot_epoch, reads=results)
 
+    def _locate(self, request: DataRequest, access: Access) -> Begun:
+        located = locate(self._store, request.locate, access)
+        return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, located=located)
+
     # ---- what ends with a sync
 
     def _commit(self, request: DataRequest, access: Access) -> Begun:
@@ -257,5 +264,6 @@ class Requests:
             segments=found.segments,
             extents=found.extents,
             boots=[Boot(epoch=b.epoch, survived=b.survived) for b in self._store.boots],
+            local_socket=self.local_socket,
         )
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, usage=usage)

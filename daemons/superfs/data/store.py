@@ -21,6 +21,7 @@ from superfs.data.batch import Batch
 from superfs.data.chunks import Chunks
 from superfs.data.cuts import Cut, Cuts
 from superfs.data.keys import EXTENT, ChunkKey, FileKey
+from superfs.data.marks import Marks
 from superfs.data.reading import ReadPlan, fetch_of
 from superfs.data.records import Boot, FenceRecord, Identity, Position
 from superfs.data.segments import Segments, free_bytes, total_bytes
@@ -60,7 +61,7 @@ class SyncJob:
     new_files: bool
     dead: list[Segment]
     changes: bool = False
-    unlinked: list[int] = field(default_factory=list)
+    unlinked: list[Segment] = field(default_factory=list)
 
     def run(self) -> None:
         store = self.store
@@ -79,7 +80,7 @@ class SyncJob:
             for segment in self.dead:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(segment.path)
-                self.unlinked.append(segment.number)
+                self.unlinked.append(segment)
                 hit("datad.unlink.after")
         except OSError as error:
             raise FsError(Code.IO, f"the disk failed: {error}") from error
@@ -103,12 +104,15 @@ class DataStore:
             rng=world.rng,
             failpoints=world.failpoints,
         )
-        self.chunks = Chunks(index.pieces_of, config.cached_chunks_max)
+        self.marks = Marks()
+        self.chunks = Chunks(index.pieces_of, config.cached_chunks_max, self.marks.change)
         self.cuts = Cuts(index, self.chunks, self.segments)
         self.fences: dict[int, FenceRecord] = {}
         self.position = Position(0, 0, 0)
         self.boots: tuple[Boot, ...] = ()  # the present one ends them
         self.on_fragmented: Callable[[ChunkKey, int], None] = _ignore
+        self.on_unlinked: Callable[[Segment], None] = _ignore
+        self.on_fenced: Callable[[int], None] = _ignore
         self._fences_changed: dict[int, FenceRecord | None] = {}
         self._boots_changed = False
 
@@ -172,10 +176,12 @@ class DataStore:
             raise FsError(Code.INVALID, f"a size of {size} bytes")
         if self.cuts.is_reaped(file) or size >= FILE_DATA_BYTES_MAX:
             return None
+        self.marks.change(file)
         return self.cuts.add(file, size, self.position.version + 1, self.world.clock.now_ns())
 
     def reap(self, file: FileKey) -> Cut:
         check_place(file.ino, file.generation, 0, 0)
+        self.marks.change(file)
         return self.cuts.add(file, 0, self.position.version + 1, self.world.clock.now_ns())
 
     # ---- who is let in
@@ -185,6 +191,7 @@ class DataStore:
         if known is None or known.epoch < epoch:
             record = FenceRecord(epoch, self.world.clock.now_ns())
             self.fences[session] = self._fences_changed[session] = record
+            self.on_fenced(session)
 
     def prune(self) -> None:
         """Forgets tombstones and fences that are too old to matter."""
@@ -252,8 +259,9 @@ class DataStore:
 
     def end_sync(self, job: SyncJob) -> None:
         self.chunks.end_commit()
-        for number in job.unlinked:
-            self.segments.forget(number)
+        for segment in job.unlinked:
+            self.segments.forget(segment.number)
+            self.on_unlinked(segment)
 
     def sync(self) -> None:
         job = self.begin_sync()
@@ -264,6 +272,7 @@ class DataStore:
         """After a last sync."""
         self.segments.close()
         self.index.close()
+        self.marks.close()
 
     def usage(self) -> StoreUsage:
         segments = self.segments
@@ -287,5 +296,5 @@ def check_place(ino: int, generation: int, offset: int, length: int) -> None:
         raise FsError(Code.INVALID, f"{length} bytes at {offset} are not inside one chunk")
 
 
-def _ignore(key: ChunkKey, extents: int) -> None:
-    """Until a compactor listens."""
+def _ignore(*_: object) -> None:
+    """Until somebody listens."""

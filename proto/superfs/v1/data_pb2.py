@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from superfs.v1 import common_pb2 as superfs_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15superfs/v1/data.proto\x12\nsuperfs.v1\x1a\x17superfs/v1/common.proto\"\x8e\x03\n\x0b\x44\x61taRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x12\n\ncapability\x18\x02 \x01(\x0c\x12\"\n\x05write\x18\n \x01(\x0b\x32\x11.superfs.v1.WriteH\x00\x12+\n\nwrite_many\x18\x0b \x01(\x0b\x32\x15.superfs.v1.WriteManyH\x00\x12 \n\x04read\x18\x0c \x01(\x0b\x32\x10.superfs.v1.ReadH\x00\x12)\n\tread_many\x18\r \x01(\x0b\x32\x14.superfs.v1.ReadManyH\x00\x12$\n\x06\x63ommit\x18\x0e \x01(\x0b\x32\x12.superfs.v1.CommitH\x00\x12(\n\x08truncate\x18\x0f \x01(\x0b\x32\x14.superfs.v1.TruncateH\x00\x12 \n\x04reap\x18\x10 \x01(\x0b\x32\x10.superfs.v1.ReapH\x00\x12\"\n\x05usage\x18\x11 \x01(\x0b\x32\x11.superfs.v1.UsageH\x00\x12\"\n\x05\x66\x65nce\x18\x12 \x01(\x0b\x32\x11.superfs.v1.FenceH\x00\x42\x06\n\x04\x62ody\"\xb7\x01\n\tDataReply\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x12\n\nboot_epoch\x18\x04 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12%\n\x05reads\x18\x06 \x03(\x0b\x32\x16.superfs.v1.ReadResult\x12%\n\x05usage\x18\x07 \x01(\x0b\x32\x16.superfs.v1.UsageReply\x12\x0f\n\x07version\x18\x08 \x01(\x04\"Z\n\x05Write\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\x12\r\n\x05\x63hunk\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\".\n\tWriteMany\x12!\n\x06writes\x18\x01 \x03(\x0b\x32\x11.superfs.v1.Write\"[\n\x04Read\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\x12\r\n\x05\x63hunk\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0e\n\x06length\x18\x05 \x01(\r\"+\n\x08ReadMany\x12\x1f\n\x05reads\x18\x01 \x03(\x0b\x32\x10.superfs.v1.Read\"(\n\nReadResult\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x08\n\x06\x43ommit\">\n\x08Truncate\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\x04\"+\n\x04Reap\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.superfs.v1.ReapItem\"0\n\x08ReapItem\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\"\x07\n\x05Usage\"\x8d\x01\n\nUsageReply\x12\x13\n\x0b\x62ytes_total\x18\x01 \x01(\x04\x12\x12\n\nbytes_free\x18\x02 \x01(\x04\x12\x12\n\nbytes_live\x18\x03 \x01(\x04\x12\x10\n\x08segments\x18\x04 \x01(\x04\x12\x0f\n\x07\x65xtents\x18\x05 \x01(\x04\x12\x1f\n\x05\x62oots\x18\x06 \x03(\x0b\x32\x10.superfs.v1.Boot\"\'\n\x04\x42oot\x12\r\n\x05\x65poch\x18\x01 \x01(\x06\x12\x10\n\x08survived\x18\x02 \x01(\x04\"*\n\x05\x46\x65nce\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\'\n\x10\x44\x61taCheckRequest\x12\x13\n\x0bverify_data\x18\x01 \x01(\x08\"\x11\n\x0f\x44\x61taListRequest\">\n\nStoredList\x12\x0c\n\x04inos\x18\x01 \x01(\x0c\x12\x13\n\x0bgenerations\x18\x02 \x01(\x0c\x12\r\n\x05sizes\x18\x03 \x01(\x0c\x32\x81\x02\n\x04\x44\x61ta\x12=\n\x07Session\x12\x17.superfs.v1.DataRequest\x1a\x15.superfs.v1.DataReply(\x01\x30\x01\x12\x39\n\x07\x45xecute\x12\x17.superfs.v1.DataRequest\x1a\x15.superfs.v1.DataReply\x12<\n\x05\x43heck\x12\x1c.superfs.v1.DataCheckRequest\x1a\x13.superfs.v1.Finding0\x01\x12\x41\n\x08ListData\x12\x1b.superfs.v1.DataListRequest\x1a\x16.superfs.v1.StoredList0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15superfs/v1/data.proto\x12\nsuperfs.v1\x1a\x17superfs/v1/common.proto\"\xb4\x03\n\x0b\x44\x61taRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x12\n\ncapability\x18\x02 \x01(\x0c\x12\"\n\x05write\x18\n \x01(\x0b\x32\x11.superfs.v1.WriteH\x00\x12+\n\nwrite_many\x18\x0b \x01(\x0b\x32\x15.superfs.v1.WriteManyH\x00\x12 \n\x04read\x18\x0c \x01(\x0b\x32\x10.superfs.v1.ReadH\x00\x12)\n\tread_many\x18\r \x01(\x0b\x32\x14.superfs.v1.ReadManyH\x00\x12$\n\x06\x63ommit\x18\x0e \x01(\x0b\x32\x12.superfs.v1.CommitH\x00\x12(\n\x08truncate\x18\x0f \x01(\x0b\x32\x14.superfs.v1.TruncateH\x00\x12 \n\x04reap\x18\x10 \x01(\x0b\x32\x10.superfs.v1.ReapH\x00\x12\"\n\x05usage\x18\x11 \x01(\x0b\x32\x11.superfs.v1.UsageH\x00\x12\"\n\x05\x66\x65nce\x18\x12 \x01(\x0b\x32\x11.superfs.v1.FenceH\x00\x12$\n\x06locate\x18\x13 \x01(\x0b\x32\x12.superfs.v1.LocateH\x00\x42\x06\n\x04\x62ody\"\xdd\x01\n\tDataReply\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x12\n\nboot_epoch\x18\x04 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12%\n\x05reads\x18\x06 \x03(\x0b\x32\x16.superfs.v1.ReadResult\x12%\n\x05usage\x18\x07 \x01(\x0b\x32\x16.superfs.v1.UsageReply\x12\x0f\n\x07version\x18\x08 \x01(\x04\x12$\n\x07located\x18\t \x01(\x0b\x32\x13.superfs.v1.Located\"Z\n\x05Write\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\x12\r\n\x05\x63hunk\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\".\n\tWriteMany\x12!\n\x06writes\x18\x01 \x03(\x0b\x32\x11.superfs.v1.Write\"[\n\x04Read\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\x12\r\n\x05\x63hunk\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0e\n\x06length\x18\x05 \x01(\r\"+\n\x08ReadMany\x12\x1f\n\x05reads\x18\x01 \x03(\x0b\x32\x10.superfs.v1.Read\"(\n\nReadResult\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\">\n\x06Locate\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\x12\x0e\n\x06\x63hunks\x18\x03 \x03(\r\"P\n\x07Located\x12\x0c\n\x04mark\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x06\x12(\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x18.superfs.v1.LocatedChunk\"@\n\x0cLocatedChunk\x12\x0f\n\x07\x65xtents\x18\x01 \x01(\x0c\x12\x0c\n\x04\x63rcs\x18\x02 \x01(\x0c\x12\x11\n\tscattered\x18\x03 \x01(\x08\"\x08\n\x06\x43ommit\">\n\x08Truncate\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\x04\"+\n\x04Reap\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.superfs.v1.ReapItem\"0\n\x08ReapItem\x12\x0b\n\x03ino\x18\x01 \x01(\x06\x12\x17\n\x0f\x64\x61ta_generation\x18\x02 \x01(\r\"\x07\n\x05Usage\"\xa3\x01\n\nUsageReply\x12\x13\n\x0b\x62ytes_total\x18\x01 \x01(\x04\x12\x12\n\nbytes_free\x18\x02 \x01(\x04\x12\x12\n\nbytes_live\x18\x03 \x01(\x04\x12\x10\n\x08segments\x18\x04 \x01(\x04\x12\x0f\n\x07\x65xtents\x18\x05 \x01(\x04\x12\x1f\n\x05\x62oots\x18\x06 \x03(\x0b\x32\x10.superfs.v1.Boot\x12\x14\n\x0clocal_socket\x18\x07 \x01(\t\"\'\n\x04\x42oot\x12\r\n\x05\x65poch\x18\x01 \x01(\x06\x12\x10\n\x08survived\x18\x02 \x01(\x04\"*\n\x05\x46\x65nce\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\'\n\x10\x44\x61taCheckRequest\x12\x13\n\x0bverify_data\x18\x01 \x01(\x08\"\x11\n\x0f\x44\x61taListRequest\">\n\nStoredList\x12\x0c\n\x04inos\x18\x01 \x01(\x0c\x12\x13\n\x0bgenerations\x18\x02 \x01(\x0c\x12\r\n\x05sizes\x18\x03 \x01(\x0c\"\x94\x01\n\x0cLocalRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\'\n\x05hello\x18\n \x01(\x0b\x32\x16.superfs.v1.LocalHelloH\x00\x12 \n\x04want\x18\x0b \x01(\x0b\x32\x10.superfs.v1.WantH\x00\x12$\n\x06\x63losed\x18\x0c \x01(\x0b\x32\x12.superfs.v1.ClosedH\x00\x42\x06\n\x04\x62ody\"/\n\nLocalHello\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x12\n\ncapability\x18\x02 \x01(\x0c\"\x18\n\x04Want\x12\x10\n\x08segments\x18\x01 \x03(\x06\".\n\x06\x43losed\x12\x10\n\x08segments\x18\x01 \x03(\x06\x12\x12\n\nread_bytes\x18\x02 \x01(\x04\"l\n\nLocalReply\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x12\n\nboot_epoch\x18\x04 \x01(\x06\x12\r\n\x05\x63odes\x18\x05 \x03(\r\x12\x10\n\x08unlinked\x18\x06 \x03(\x06\x32\x81\x02\n\x04\x44\x61ta\x12=\n\x07Session\x12\x17.superfs.v1.DataRequest\x1a\x15.superfs.v1.DataReply(\x01\x30\x01\x12\x39\n\x07\x45xecute\x12\x17.superfs.v1.DataRequest\x1a\x15.superfs.v1.DataReply\x12<\n\x05\x43heck\x12\x1c.superfs.v1.DataCheckRequest\x1a\x13.superfs.v1.Finding0\x01\x12\x41\n\x08ListData\x12\x1b.superfs.v1.DataListRequest\x1a\x16.superfs.v1.StoredList0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,41 +33,57 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'superfs.v1.data_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATAREQUEST']._serialized_start=63
-  _globals['_DATAREQUEST']._serialized_end=461
-  _globals['_DATAREPLY']._serialized_start=464
-  _globals['_DATAREPLY']._serialized_end=647
-  _globals['_WRITE']._serialized_start=649
-  _globals['_WRITE']._serialized_end=739
-  _globals['_WRITEMANY']._serialized_start=741
-  _globals['_WRITEMANY']._serialized_end=787
-  _globals['_READ']._serialized_start=789
-  _globals['_READ']._serialized_end=880
-  _globals['_READMANY']._serialized_start=882
-  _globals['_READMANY']._serialized_end=925
-  _globals['_READRESULT']._serialized_start=927
-  _globals['_READRESULT']._serialized_end=967
-  _globals['_COMMIT']._serialized_start=969
-  _globals['_COMMIT']._serialized_end=977
-  _globals['_TRUNCATE']._serialized_start=979
-  _globals['_TRUNCATE']._serialized_end=1041
-  _globals['_REAP']._serialized_start=1043
-  _globals['_REAP']._serialized_end=1086
-  _globals['_REAPITEM']._serialized_start=1088
-  _globals['_REAPITEM']._serialized_end=1136
-  _globals['_USAGE']._serialized_start=1138
-  _globals['_USAGE']._serialized_end=1145
-  _globals['_USAGEREPLY']._serialized_start=1148
-  _globals['_USAGEREPLY']._serialized_end=1289
-  _globals['_BOOT']._serialized_start=1291
-  _globals['_BOOT']._serialized_end=1330
-  _globals['_FENCE']._serialized_start=1332
-  _globals['_FENCE']._serialized_end=1374
-  _globals['_DATACHECKREQUEST']._serialized_start=1376
-  _globals['_DATACHECKREQUEST']._serialized_end=1415
-  _globals['_DATALISTREQUEST']._serialized_start=1417
-  _globals['_DATALISTREQUEST']._serialized_end=1434
-  _globals['_STOREDLIST']._serialized_start=1436
-  _globals['_STOREDLIST']._serialized_end=1498
-  _globals['_DATA']._serialized_start=1501
-  _globals['_DATA']._serialized_end=1758
+  _globals['_DATAREQUEST']._serialized_end=499
+  _globals['_DATAREPLY']._serialized_start=502
+  _globals['_DATAREPLY']._serialized_end=723
+  _globals['_WRITE']._serialized_start=725
+  _globals['_WRITE']._serialized_end=815
+  _globals['_WRITEMANY']._serialized_start=817
+  _globals['_WRITEMANY']._serialized_end=863
+  _globals['_READ']._serialized_start=865
+  _globals['_READ']._serialized_end=956
+  _globals['_READMANY']._serialized_start=958
+  _globals['_READMANY']._serialized_end=1001
+  _globals['_READRESULT']._serialized_start=1003
+  _globals['_READRESULT']._serialized_end=1043
+  _globals['_LOCATE']._serialized_start=1045
+  _globals['_LOCATE']._serialized_end=1107
+  _globals['_LOCATED']._serialized_start=1109
+  _globals['_LOCATED']._serialized_end=1189
+  _globals['_LOCATEDCHUNK']._serialized_start=1191
+  _globals['_LOCATEDCHUNK']._serialized_end=1255
+  _globals['_COMMIT']._serialized_start=1257
+  _globals['_COMMIT']._serialized_end=1265
+  _globals['_TRUNCATE']._serialized_start=1267
+  _globals['_TRUNCATE']._serialized_end=1329
+  _globals['_REAP']._serialized_start=1331
+  _globals['_REAP']._serialized_end=1374
+  _globals['_REAPITEM']._serialized_start=1376
+  _globals['_REAPITEM']._serialized_end=1424
+  _globals['_USAGE']._serialized_start=1426
+  _globals['_USAGE']._serialized_end=1433
+  _globals['_USAGEREPLY']._serialized_start=1436
+  _globals['_USAGEREPLY']._serialized_end=1599
+  _globals['_BOOT']._serialized_start=1601
+  _globals['_BOOT']._serialized_end=1640
+  _globals['_FENCE']._serialized_start=1642
+  _globals['_FENCE']._serialized_end=1684
+  _globals['_DATACHECKREQUEST']._serialized_start=1686
+  _globals['_DATACHECKREQUEST']._serialized_end=1725
+  _globals['_DATALISTREQUEST']._serialized_start=1727
+  _globals['_DATALISTREQUEST']._serialized_end=1744
+  _globals['_STOREDLIST']._serialized_start=1746
+  _globals['_STOREDLIST']._serialized_end=1808
+  _globals['_LOCALREQUEST']._serialized_start=1811
+  _globals['_LOCALREQUEST']._serialized_end=1959
+  _globals['_LOCALHELLO']._serialized_start=1961
+  _globals['_LOCALHELLO']._serialized_end=2008
+  _globals['_WANT']._serialized_start=2010
+  _globals['_WANT']._serialized_end=2034
+  _globals['_CLOSED']._serialized_start=2036
+  _globals['_CLOSED']._serialized_end=2082
+  _globals['_LOCALREPLY']._serialized_start=2084
+  _globals['_LOCALREPLY']._serialized_end=2192
+  _globals['_DATA']._serialized_start=2195
+  _globals['_DATA']._serialized_end=2452
 # @@protoc_insertion_point(module_scope)

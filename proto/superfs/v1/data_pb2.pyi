@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataRequest(_message.Message):
-    __slots__ = ("tag", "capability", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence")
+    __slots__ = ("tag", "capability", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence", "locate")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class DataRequest(_message.Message):
     REAP_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
+    LOCATE_FIELD_NUMBER: _ClassVar[int]
     tag: int
     capability: bytes
     write: Write
@@ -31,10 +32,11 @@ class DataRequest(_message.Message):
     reap: Reap
     usage: Usage
     fence: Fence
-    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ...) -> None: ...
+    locate: Locate
+    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., locate: _Optional[_Union[Locate, _Mapping]] = ...) -> None: ...
 
 class DataReply(_message.Message):
-    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version")
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version", "located")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +45,7 @@ class DataReply(_message.Message):
     READS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOCATED_FIELD_NUMBER: _ClassVar[int]
     tag: int
     code: int
     detail: str
@@ -51,7 +54,8 @@ class DataReply(_message.Message):
     reads: _containers.RepeatedCompositeFieldContainer[ReadResult]
     usage: UsageReply
     version: int
-    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    located: Located
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ...) -> None: ...
 
 class Write(_message.Message):
     __slots__ = ("ino", "data_generation", "chunk", "offset", "data")
@@ -101,6 +105,36 @@ class ReadResult(_message.Message):
     data: bytes
     def __init__(self, code: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
+class Locate(_message.Message):
+    __slots__ = ("ino", "data_generation", "chunks")
+    INO_FIELD_NUMBER: _ClassVar[int]
+    DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    ino: int
+    data_generation: int
+    chunks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., chunks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Located(_message.Message):
+    __slots__ = ("mark", "value", "chunks")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    mark: int
+    value: int
+    chunks: _containers.RepeatedCompositeFieldContainer[LocatedChunk]
+    def __init__(self, mark: _Optional[int] = ..., value: _Optional[int] = ..., chunks: _Optional[_Iterable[_Union[LocatedChunk, _Mapping]]] = ...) -> None: ...
+
+class LocatedChunk(_message.Message):
+    __slots__ = ("extents", "crcs", "scattered")
+    EXTENTS_FIELD_NUMBER: _ClassVar[int]
+    CRCS_FIELD_NUMBER: _ClassVar[int]
+    SCATTERED_FIELD_NUMBER: _ClassVar[int]
+    extents: bytes
+    crcs: bytes
+    scattered: bool
+    def __init__(self, extents: _Optional[bytes] = ..., crcs: _Optional[bytes] = ..., scattered: _Optional[bool] = ...) -> None: ...
+
 class Commit(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -134,20 +168,22 @@ class Usage(_message.Message):
     def __init__(self) -> None: ...
 
 class UsageReply(_message.Message):
-    __slots__ = ("bytes_total", "bytes_free", "bytes_live", "segments", "extents", "boots")
+    __slots__ = ("bytes_total", "bytes_free", "bytes_live", "segments", "extents", "boots", "local_socket")
     BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     BYTES_FREE_FIELD_NUMBER: _ClassVar[int]
     BYTES_LIVE_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     EXTENTS_FIELD_NUMBER: _ClassVar[int]
     BOOTS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_SOCKET_FIELD_NUMBER: _ClassVar[int]
     bytes_total: int
     bytes_free: int
     bytes_live: int
     segments: int
     extents: int
     boots: _containers.RepeatedCompositeFieldContainer[Boot]
-    def __init__(self, bytes_total: _Optional[int] = ..., bytes_free: _Optional[int] = ..., bytes_live: _Optional[int] = ..., segments: _Optional[int] = ..., extents: _Optional[int] = ..., boots: _Optional[_Iterable[_Union[Boot, _Mapping]]] = ...) -> None: ...
+    local_socket: str
+    def __init__(self, bytes_total: _Optional[int] = ..., bytes_free: _Optional[int] = ..., bytes_live: _Optional[int] = ..., segments: _Optional[int] = ..., extents: _Optional[int] = ..., boots: _Optional[_Iterable[_Union[Boot, _Mapping]]] = ..., local_socket: _Optional[str] = ...) -> None: ...
 
 class Boot(_message.Message):
     __slots__ = ("epoch", "survived")
@@ -184,3 +220,53 @@ class StoredList(_message.Message):
     generations: bytes
     sizes: bytes
     def __init__(self, inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ..., sizes: _Optional[bytes] = ...) -> None: ...
+
+class LocalRequest(_message.Message):
+    __slots__ = ("tag", "hello", "want", "closed")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    WANT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    tag: int
+    hello: LocalHello
+    want: Want
+    closed: Closed
+    def __init__(self, tag: _Optional[int] = ..., hello: _Optional[_Union[LocalHello, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ...) -> None: ...
+
+class LocalHello(_message.Message):
+    __slots__ = ("token", "capability")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    capability: bytes
+    def __init__(self, token: _Optional[bytes] = ..., capability: _Optional[bytes] = ...) -> None: ...
+
+class Want(_message.Message):
+    __slots__ = ("segments",)
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, segments: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Closed(_message.Message):
+    __slots__ = ("segments", "read_bytes")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedScalarFieldContainer[int]
+    read_bytes: int
+    def __init__(self, segments: _Optional[_Iterable[int]] = ..., read_bytes: _Optional[int] = ...) -> None: ...
+
+class LocalReply(_message.Message):
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "codes", "unlinked")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    BOOT_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    UNLINKED_FIELD_NUMBER: _ClassVar[int]
+    tag: int
+    code: int
+    detail: str
+    boot_epoch: int
+    codes: _containers.RepeatedScalarFieldContainer[int]
+    unlinked: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., unlinked: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -1,0 +1,144 @@
+"""Reads through passed descriptors, cold and warm, against plain pread of the same segment files.
+
+    python bench/descriptors.py [--mib 512] [--rounds 5] [--piece-kib 1024] [--dir DIR]
+
+One client of the library, one file, read from beginning to end in pieces by an unbuffered file
+object; every block is verified, as always. Plain pread reads as many bytes of the segments that
+hold the file, in pieces of the same size, and verifies nothing. `grpc` is the same client with the
+bypass switched off. Rounds take turns. Cold: the pages of the segments have just been dropped, and
+the client is a new one. Warm: the same client reads once more.
+Goals: 80 % of pread cold, 40 % warm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from superfs.client import ClientConfig, FileSystem
+
+SUPERFS = Path(sys.executable).parent / "superfs"
+GOALS = {"cold": 0.8, "warm": 0.4}
+PATH = "/descriptors"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mib", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--piece-kib", type=int, default=1024)
+    parser.add_argument("--dir", default="/var/tmp", help="where the cluster lies")
+    args = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="sfsb", dir=args.dir))
+    kind = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True)
+    print(f"machine: {os.cpu_count()} cores, {platform.release()}, "
+          f"python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    print(f"{args.mib} MiB in pieces of {args.piece_kib} KiB, {args.rounds} rounds, {args.dir} is "
+          f"{kind.stdout.strip()}")  # fmt: skip
+    home = work / "home"
+    try:
+        subprocess.run([SUPERFS, "up", "--dir", home, "--detach"], check=True)
+        return measure(home, args)
+    finally:
+        subprocess.run([SUPERFS, "down", "--dir", home], check=False)
+        shutil.rmtree(work)
+
+
+def config(home: Path, *, bypass: bool = True) -> ClientConfig:
+    return ClientConfig(
+        (f"unix:{home.resolve()}/run/clusterd.sock",), home / "token", bypass=bypass
+    )
+
+
+def measure(home: Path, args: argparse.Namespace) -> int:
+    piece = args.piece_kib << 10
+    with FileSystem.connect(config(home)) as fs:
+        write(fs, args.mib)
+    segments = sorted((home / "datad-2" / "segments").iterdir())
+    rates: dict[tuple[str, str], list[float]] = {}
+    for number in range(args.rounds):
+        order = ("pread", "descriptors", "grpc")
+        for name in order[number % 3 :] + order[: number % 3]:
+            drop(segments)
+            if name == "pread":
+                found = [pread(segments, args.mib << 20, piece) for _ in range(2)]
+            else:
+                with FileSystem.connect(config(home, bypass=name == "descriptors")) as fs:
+                    found = [read(fs, piece) for _ in range(2)]
+                    moved = fs.paths.connection.data.bypass.moved
+                    share = moved.read_descriptor / (moved.read_descriptor + moved.read_grpc)
+                    assert share > 0.98 if name == "descriptors" else share == 0, moved
+            for state, rate in zip(("cold", "warm"), found, strict=True):
+                rates.setdefault((name, state), []).append(rate)
+    return report(rates)
+
+
+def write(fs: FileSystem, mib: int) -> None:
+    piece = os.urandom(1 << 20)
+    with fs.open(PATH, "wb", buffering=0) as file:
+        for i in range(mib):
+            file.write(i.to_bytes(8, "little") + piece[8:])
+        file.sync()  # type: ignore[attr-defined]
+
+
+def drop(segments: list[Path]) -> None:
+    for path in segments:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def pread(segments: list[Path], wanted: int, piece: int) -> float:
+    files = [os.open(path, os.O_RDONLY) for path in segments]
+    left = wanted
+    started = time.perf_counter()
+    for fd in files:
+        at = 0
+        while left and (data := os.pread(fd, min(piece, left), at)):
+            at += len(data)
+            left -= len(data)
+    seconds = time.perf_counter() - started
+    assert not left, "the segments are smaller than the file"
+    for fd in files:
+        os.close(fd)
+    return wanted / 1e6 / seconds
+
+
+def read(fs: FileSystem, piece: int) -> float:
+    with fs.open(PATH, "rb", buffering=0) as file:
+        total = 0
+        started = time.perf_counter()
+        while data := file.read(piece):
+            if total % (1 << 20) == 0:
+                assert data[:8] == (total >> 20).to_bytes(8, "little"), f"wrong bytes at {total}"
+            total += len(data)
+        return total / 1e6 / (time.perf_counter() - started)
+
+
+def report(rates: dict[tuple[str, str], list[float]]) -> int:
+    good = True
+    for state, goal in GOALS.items():
+        plain = rates["pread", state]
+        for name in ("descriptors", "grpc"):
+            ratios = [ours / theirs for ours, theirs in zip(rates[name, state], plain, strict=True)]
+            ratio = statistics.median(ratios)
+            if name == "descriptors":
+                good &= ratio >= goal
+            each = " ".join(f"{rate:.0f}" for rate in rates[name, state])
+            print(
+                f"{state}: {name:11} {statistics.median(rates[name, state]):6.0f} MB/s, pread "
+                f"{statistics.median(plain):6.0f} MB/s, ratio {ratio:.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}; each round {each}; goal {goal})"
+            )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""Reads past gRPC: by descriptors of segments that a data daemon on this host has passed.
+
+    DataClient --> Bypass: are the places of this chunk known, and current?
+                     no: Locate, on the stream, in order with this client's writes
+                     then: descriptors, through the local socket
+                     then: pread, every touched block verified
+
+What is in the page cache is read at once, by whoever asks; what may wait for a disk, by threads.
+Whatever goes wrong on the way (a damaged block, a segment that compaction has emptied meanwhile,
+no descriptor to be had, a socket that ended) is not an error here: the daemon is asked for the
+bytes instead, as from another host, and its answer or error counts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from superfs.client.checksums import matches
+from superfs.client.datastream import DataItem
+from superfs.client.places import Place, Places
+from superfs.client.readers import Readers
+from superfs.client.wire import Reply
+from superfs.core import extents
+from superfs.core.errors import FsError
+from superfs.core.extents import CRC_BYTES
+from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, KIB, LOCATE_CHUNKS_MAX
+from superfs.rpc.pending import Pending
+from superfs.v1 import data_pb2
+
+if TYPE_CHECKING:
+    from superfs.client.data import Where
+    from superfs.client.datastream import DataStream
+    from superfs.client.local import Descriptor
+    from superfs.core.extents import Extent
+
+LARGE_BYTES = 128 * KIB
+"""Smaller reads of a chunk that is not known are answered with their bytes, the first time."""
+LOCATE_AHEAD = 4
+PROBE_BYTES = 256 * KIB
+_MARK_BYTES = 8
+
+assert LOCATE_AHEAD <= LOCATE_CHUNKS_MAX
+
+
+@dataclass(slots=True)
+class Moved:
+    """Bytes of files that went through this client, by their way."""
+
+    read_descriptor: int = 0
+    read_grpc: int = 0
+    written_grpc: int = 0
+
+
+@dataclass(slots=True)
+class Job:
+    """One read, inside one chunk."""
+
+    stream: DataStream
+    where: Where
+    chunk: int
+    offset: int
+    length: int
+    pending: Pending[Reply]
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.where.ino, self.where.data_generation, self.chunk
+
+
+class Bypass:
+    def __init__(self) -> None:
+        self.moved = Moved()
+        self._places = Places()
+        self._readers = Readers()
+        self._lock = threading.Lock()  # of `moved`
+
+    def close(self) -> None:
+        self._readers.close()
+
+    def wrote(self, ino: int, data_generation: int) -> None:
+        self._places.wrote((ino, data_generation))
+
+    def count_read(self, size: int, *, by_descriptor: bool) -> None:
+        with self._lock:
+            if by_descriptor:
+                self.moved.read_descriptor += size
+            else:
+                self.moved.read_grpc += size
+
+    def read_now(
+        self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
+    ) -> bytes | None:
+        """What is in the page cache, of a chunk whose places are known; None: anything else."""
+        if stream.local is None:
+            return None
+        place = self._places.get((where.ino, where.data_generation, chunk))
+        if place is None or place.scattered:
+            return None
+        data = _read(place, offset, length, wait=False)
+        if data is not None:
+            self._count(place, length)
+        return data
+
+    def start(
+        self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
+    ) -> Pending[Reply] | None:
+        """None: this one is for gRPC."""
+        link = stream.local
+        if link is None or not link.ready or where.capability:
+            return None
+        key = where.ino, where.data_generation, chunk
+        place = self._places.get(key)
+        if place is not None and place.scattered:
+            return None
+        worth = length >= LARGE_BYTES or self._places.touch(key)
+        if place is None and not worth:
+            return None
+        job = Job(stream, where, chunk, offset, length, Pending())
+        if place is not None:
+            self._readers.put(lambda: self._carry_out(job, place))
+        else:
+            self._locate(job)
+        return job.pending
+
+    # ---- the steps of a job
+
+    def _locate(self, job: Job) -> None:
+        where, link = job.where, job.stream.local
+        step = len(where.chains)
+        last = min(job.chunk + LOCATE_AHEAD * step, 1 << 32)
+        chunks = list(range(job.chunk, last, step))
+        body = data_pb2.Locate(ino=where.ino, data_generation=where.data_generation, chunks=chunks)
+        item = DataItem.of(data_pb2.DataRequest(locate=body))
+        question = self._places.ask((where.ino, where.data_generation))
+
+        def answered() -> None:
+            """In the stream's thread."""
+            found: dict[tuple[int, int, int], Place] = {}
+            try:
+                reply = item.pending.result()
+                if link is not None and not reply.code and reply.located is not None:
+                    value = reply.located.value.to_bytes(_MARK_BYTES, "little")
+                    for chunk, message in zip(chunks, reply.located.chunks, strict=False):
+                        parsed = extents.parse(message.extents, message.crcs)
+                        found[where.ino, where.data_generation, chunk] = Place(
+                            link, reply.located.mark, value, parsed,
+                            tuple(e.offset for e in parsed), message.scattered,
+                        )  # fmt: skip
+            except FsError:
+                found = {}  # the stream has given up, and says so to the read by gRPC too
+            self._places.answered(question, found)
+            place = found.get(job.key)
+            if place is None or place.scattered:
+                self._by_grpc(job)
+            else:
+                self._readers.put(lambda: self._carry_out(job, place))
+
+        item.pending.on_done(answered)
+        try:
+            job.stream.submit((item,))
+        except BaseException as error:
+            item.pending.fail(error)
+
+    def _carry_out(self, job: Job, place: Place, *, asked: bool = False) -> None:
+        """In a reader's thread. Places that were found on the way are current enough: the read
+        was asked for before."""
+        missing = [
+            e.segment
+            for e in _overlapping(place, job.offset, job.offset + job.length)
+            if place.link.held(e.segment) is None
+        ]
+        if missing and not asked:
+            wanted = place.link.want(dict.fromkeys(missing))
+
+            def again() -> None:
+                self._readers.put(lambda: self._carry_out(job, place, asked=True))
+
+            if not wanted.on_done(again):
+                again()
+            return
+        data = None if missing else _read(place, job.offset, job.length, wait=True)
+        if data is None:
+            self._by_grpc(job)
+            return
+        self._count(place, job.length)
+        job.pending.complete(Reply(data=data))
+
+    def _by_grpc(self, job: Job) -> None:
+        item = read_item(job.where, job.chunk, job.offset, job.length)
+
+        def answered() -> None:
+            try:
+                reply = item.pending.result()
+                self.count_read(len(reply.data), by_descriptor=False)
+                job.pending.complete(reply)
+            except BaseException as error:
+                job.pending.fail(error)
+
+        item.pending.on_done(answered)
+        try:
+            job.stream.submit((item,))
+        except BaseException as error:
+            item.pending.fail(error)
+
+    def _count(self, place: Place, size: int) -> None:
+        place.link.note_read(size)
+        self.count_read(size, by_descriptor=True)
+
+
+def read_item(where: Where, chunk: int, offset: int, length: int) -> DataItem:
+    read = data_pb2.Read(
+        ino=where.ino,
+        data_generation=where.data_generation,
+        chunk=chunk,
+        offset=offset,
+        length=length,
+    )
+    return DataItem.of(data_pb2.DataRequest(read=read), capability=where.capability)
+
+
+def _overlapping(place: Place, start: int, end: int) -> list[Extent]:
+    low = max(0, bisect_right(place.starts, start) - 1)
+    if low < len(place.extents) and place.extents[low].end <= start:
+        low += 1
+    high = low
+    while high < len(place.extents) and place.extents[high].offset < end:
+        high += 1
+    return list(place.extents[low:high])
+
+
+def _read(place: Place, offset: int, length: int, *, wait: bool) -> bytes | None:
+    """None: something does not match, or is not here, or (not `wait`) would wait for a disk."""
+    end = offset + length
+    assert end <= CHUNK_BYTES, (offset, length)
+    parts: list[bytes | memoryview] = []
+    at = offset
+    for extent in _overlapping(place, offset, end):
+        if extent.offset > at:
+            parts.append(bytes(extent.offset - at))
+            at = extent.offset
+        stop = min(extent.end, end)
+        descriptor = place.link.held(extent.segment)
+        part = None
+        if descriptor is not None:
+            part = _read_extent(extent, descriptor, at, stop, wait=wait)
+        if part is None:
+            return None
+        parts.append(part)
+        at = stop
+    if at < end:
+        parts.append(bytes(end - at))
+    if len(parts) == 1 and isinstance(parts[0], bytes):
+        return parts[0]
+    return b"".join(parts)
+
+
+def _read_extent(
+    extent: Extent, descriptor: Descriptor, start: int, end: int, *, wait: bool
+) -> bytes | memoryview | None:
+    first = extent.skip + start - extent.offset
+    block = first // BLOCK_BYTES
+    base = block * BLOCK_BYTES
+    blocks = -(-(first + end - start) // BLOCK_BYTES)
+    stop = min(blocks * BLOCK_BYTES, extent.blocks_bytes)
+    place, size = extent.place + base, stop - base
+    try:
+        if not wait and not _is_cached(descriptor.fd, place, size):
+            return None
+        data = os.pread(descriptor.fd, size, place)
+    except OSError:
+        return None
+    if len(data) != size or not matches(data, extent.crcs[block * CRC_BYTES : blocks * CRC_BYTES]):
+        return None
+    if first == base and end - start == size:
+        return data
+    return memoryview(data)[first - base : first - base + end - start]
+
+
+_probe = bytearray(1)
+
+
+def _is_cached(fd: int, place: int, size: int) -> bool:
+    """As far as a byte here and there tells: whoever is wrong about it waits for the disk once."""
+    last = place + size - 1
+    for at in (*range(place, last, PROBE_BYTES), last):
+        try:
+            if os.preadv(fd, [_probe], at, os.RWF_NOWAIT) != 1:
+                return False
+        except BlockingIOError:
+            return False
+    return True

@@ -1,0 +1,157 @@
+"""Reads past gRPC at the client: places and their age, checksums, formats."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from crc32c import crc32c
+
+from superfs.client.checksums import joined, matches
+from superfs.client.places import ENTRIES_MAX, Place, Places
+from superfs.client.readers import Readers
+from superfs.core import extents
+from superfs.core.errors import FsError
+from superfs.core.extents import Extent
+from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, MIB
+from superfs.data.records import block_crcs
+
+if TYPE_CHECKING:
+    from superfs.client.local import LocalLink
+
+KEY = (7, 1, 0)
+
+
+# ---- checksums -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 100, BLOCK_BYTES, 3 * BLOCK_BYTES, 100_000, MIB])
+def test_what_was_written_matches_and_a_flipped_bit_does_not(size: int) -> None:
+    data = bytearray(random.Random(size).randbytes(size))
+    crcs = block_crcs(bytes(data))
+    assert matches(bytes(data), crcs)
+    for at in {0, size // 2, size - 1}:
+        data[at] ^= 1
+        assert not matches(bytes(data), crcs)
+        data[at] ^= 1
+    assert not matches(bytes(data[:-1]), crcs)
+    assert not matches(b"", b"")
+    assert not matches(bytes(data), crcs + b"1234")
+
+
+def test_blocks_that_changed_places_do_not_match() -> None:
+    a, b = (random.Random(n).randbytes(BLOCK_BYTES) for n in (1, 2))
+    assert matches(a + b, block_crcs(a + b))
+    assert not matches(b + a, block_crcs(a + b))
+
+
+def test_joined_is_the_checksum_of_the_whole() -> None:
+    data = random.Random(5).randbytes(9 * BLOCK_BYTES)
+    assert joined(block_crcs(data)) == crc32c(data)
+
+
+# ---- extents -------------------------------------------------------------------------------------
+
+
+def test_extents_survive_the_wire() -> None:
+    some = (
+        Extent(0, 100, 3, 400, 100, 0, b"abcd"),
+        Extent(50_000, 20_000, 1 << 40, 1 << 33, 2 * BLOCK_BYTES, 5, b"12345678"),
+    )
+    assert extents.parse(*extents.pack(some)) == some
+    assert extents.parse(b"", b"") == ()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (Extent(0, 0, 1, 64, 10, 0, b"abcd"),),
+        (Extent(0, 11, 1, 64, 10, 0, b"abcd"),),
+        (Extent(0, 10, 1, 64, 10, 1, b"abcd"),),
+        (Extent(0, 10, 1, 64, 10, 0, b"abc"),),
+        (Extent(0, 10, 1, 64, 10, 0, b"abcdefgh"),),
+        (Extent(CHUNK_BYTES - 5, 10, 1, 64, 10, 0, b"abcd"),),
+        (Extent(0, 10, 1, 64, 10, 0, b"abcd"), Extent(9, 10, 1, 64, 10, 0, b"abcd")),
+    ],
+)
+def test_extents_that_contradict_themselves(bad: tuple[Extent, ...]) -> None:
+    with pytest.raises(FsError):
+        extents.parse(*extents.pack(bad))
+    with pytest.raises(FsError):
+        extents.parse(b"x" * 33, b"")
+
+
+# ---- places --------------------------------------------------------------------------------------
+
+
+class Link:
+    """Stands for the local link: the mark of every file."""
+
+    def __init__(self) -> None:
+        self.value = b"1"
+
+    def is_current(self, mark: int, value: bytes) -> bool:
+        return value == self.value
+
+
+def place(link: Link, count: int = 1) -> Place:
+    some = tuple(Extent(i, 1, 1, 64, 1, 0, b"abcd") for i in range(count))
+    return Place(cast("LocalLink", link), 5, link.value, some, tuple(e.offset for e in some))
+
+
+def test_a_place_is_good_until_the_mark_changes() -> None:
+    places, link = Places(), Link()
+    assert places.get(KEY) is None
+    here = place(link)
+    places.answered(places.ask(KEY[:2]), {KEY: here})
+    assert places.get(KEY) is here
+    link.value = b"2"
+    assert places.get(KEY) is None
+    link.value = b"1"
+    assert places.get(KEY) is None, "it was forgotten"
+
+
+def test_own_writes_on_their_way_are_seen() -> None:
+    """Before they are answered the mark says nothing about them."""
+    places, link = Places(), Link()
+    places.answered(places.ask(KEY[:2]), {KEY: place(link)})
+    before = places.ask(KEY[:2])
+    other = places.ask((8, 1))
+    places.wrote(KEY[:2])
+    assert places.get(KEY) is None
+    places.answered(before, {KEY: place(link)})
+    assert places.get(KEY) is None, "it was asked for before the write was sent"
+    places.answered(other, {(8, 1, 0): place(link)})
+    assert places.get((8, 1, 0)) is not None
+    places.answered(places.ask(KEY[:2]), {KEY: place(link)})
+    assert places.get(KEY) is not None
+
+
+def test_places_are_bounded() -> None:
+    places, link = Places(), Link()
+    for chunk in range(40):
+        places.answered(places.ask(KEY[:2]), {(7, 1, chunk): place(link, ENTRIES_MAX // 10)})
+    known = [chunk for chunk in range(40) if places.get((7, 1, chunk)) is not None]
+    assert known == list(range(31, 40))
+    for _ in range(2):
+        places.wrote(KEY[:2])
+    assert not any(places.get((7, 1, chunk)) for chunk in range(40))
+
+
+def test_a_small_read_is_worth_a_question_the_second_time() -> None:
+    places = Places()
+    assert [places.touch(KEY), places.touch((7, 1, 1)), places.touch(KEY)] == [False, False, True]
+
+
+# ---- threads -------------------------------------------------------------------------------------
+
+
+def test_readers_finish_what_was_put() -> None:
+    readers = Readers()
+    done: list[Any] = []
+    for i in range(100):
+        readers.put(lambda i=i: done.append(i))  # type: ignore[misc]
+    readers.close()
+    readers.put(lambda: done.append(100))
+    assert sorted(done) == list(range(101))
