@@ -7,6 +7,7 @@ apart only as far as somebody asks.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _SEEN = struct.Struct(f"<QI8xI12xQ{PACKED_ATTR_BYTES - 44}x")
 """Of packed attributes: number, generation, mode, size."""
+_VERSION = struct.Struct(f"<Q84xQ{PACKED_ATTR_BYTES - 100}x")
+"""Of packed attributes: number, change."""
 FILES_A_CALL = 512
 
 Seen = tuple[int, int, int, int]
@@ -73,6 +76,29 @@ def contents_in(
             at += length
     if at != len(inline):
         raise FsError(Code.INTERNAL, f"{len(inline)} bytes of contents where lengths say {at}")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFiles:
+    """What names of a directory stand for: of each its number (0: nothing, or not to be had), the
+    version of its contents (Attr.change), and the contents where they came along."""
+
+    rows: Sequence[tuple[int, int, bytes | None]]
+    leases: frozenset[int]
+    packed: bytes = b""
+
+    def attr(self, index: int) -> Attr:
+        return unpack_attr(self.packed, index * PACKED_ATTR_BYTES)
+
+
+def small_files_in(listing: meta_pb2.Listing, count: int, leases: frozenset[int]) -> SmallFiles:
+    packed = listing.attrs or bytes(count * PACKED_ATTR_BYTES)
+    versions = _VERSION.iter_unpack(packed)
+    rows = [
+        (ino, change, data)
+        for (_, _, data), (ino, change) in zip(contents_in(listing, count), versions, strict=True)
+    ]
+    return SmallFiles(rows, leases, packed)
 
 
 def packed_attr(listing: meta_pb2.Listing, index: int) -> Attr:

@@ -11,19 +11,22 @@ import threading
 from typing import TYPE_CHECKING
 
 from superfs.client import ops
+from superfs.client.columns import listing_of, small_files_in
 from superfs.client.dispatch import ASK_AGAIN, Dispatch, Router
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT
-from superfs.core.limits import LISTING_ENTRIES_MAX
+from superfs.core.limits import INLINE_BYTES_MAX, LISTING_ENTRIES_MAX
 from superfs.core.namespace.txn import Ref
 from superfs.rpc.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from superfs.client.columns import SmallFiles
     from superfs.client.session import MetaStream
     from superfs.core.namespace.outcome import Entry, Outcome
     from superfs.core.namespace.txn import Caller
+    from superfs.v1 import meta_pb2
 
 
 class MetaClient(Dispatch):
@@ -93,6 +96,22 @@ class MetaClient(Dispatch):
         caller: Caller | None = None,
     ) -> Outcome:
         return await self.run(ops.get_many(dir, names, inline_max=inline_max), caller)
+
+    async def get_small(
+        self,
+        dir: Ref,  # noqa: A002
+        names: Sequence[bytes],
+        *,
+        caller: Caller | None = None,
+    ) -> SmallFiles:
+        """As `get_many`, with the contents of files up to the inline limit, and no object for a
+        file."""
+        call = ops.get_many(dir, names, inline_max=INLINE_BYTES_MAX, bare=True)
+
+        def decode(result: meta_pb2.Result, leases: frozenset[int]) -> SmallFiles:
+            return small_files_in(listing_of(result, leases), len(names), leases)
+
+        return await self.ask(call, decode, caller)
 
     # ---- open files: said again to a daemon after a reconnect
 

@@ -69,8 +69,10 @@ class Atimes:
 
     async def _ship_one(self, node: Node) -> None:
         try:
-            await self._m.ask(
+            outcome = await self._m.ask(
                 self._m.meta.publish(node.ref, 0, atime_ns=node.atime_ns, atime_only=True)
             )
+            if outcome.attr is not None:
+                self._m.contents.touched(node, outcome.number, outcome.attr.change)
         except FsError as error:
             log.debug("access time of inode %d: %s", node.ino, error)

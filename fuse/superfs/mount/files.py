@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from superfs.mount.atimes import Atimes
     from superfs.mount.mounted import Contents, Mounted
     from superfs.mount.nodes import Node
+    from superfs.mount.prefetch import Prefetch
 
 FLUSHES_MAX = 8
 
@@ -49,9 +50,10 @@ class OpenFile:
 
 
 class Files:
-    def __init__(self, mounted: Mounted, atimes: Atimes) -> None:
+    def __init__(self, mounted: Mounted, atimes: Atimes, prefetch: Prefetch) -> None:
         self._m = mounted
         self._atimes = atimes
+        self._prefetch = prefetch
         self._open: dict[OpenFile, None] = {}
 
     # ---- open and release
@@ -158,17 +160,28 @@ class Files:
     def read_now(self, handle: FileHandle, offset: int, size: int) -> bytes | None:
         """From memory; None: it has to be fetched."""
         if handle.touches:
-            handle.touches = False
-            self._atimes.touch(handle.node)
+            self._touch(handle)
         contents = handle.file.contents
-        return None if contents is None else contents.read_now(offset, size)
+        if contents is None:
+            return self._m.contents.peek(handle.node, offset, size)
+        return contents.read_now(offset, size)
 
     async def read(self, handle: FileHandle, offset: int, size: int) -> bytes:
         if handle.touches:
-            handle.touches = False
-            self._atimes.touch(handle.node)
+            self._touch(handle)
+        if handle.file.contents is None:
+            data = self._m.contents.peek(handle.node, offset, size)
+            if data is None:
+                await self._prefetch.miss(handle.node)
+                data = self._m.contents.peek(handle.node, offset, size)
+            if data is not None:
+                return data
         contents = handle.file.contents or await self._contents(handle)
         return await drive(contents.read(offset, size))
+
+    def _touch(self, handle: FileHandle) -> None:
+        handle.touches = False
+        self._atimes.touch(handle.node)
 
     async def _contents(self, handle: FileHandle) -> Contents:
         """Made of attributes that are still good."""

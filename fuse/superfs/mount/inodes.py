@@ -67,6 +67,9 @@ class Inodes:
             # In order with what is being written: a later publication must not undo it.
             attr = await m.call(contents.setattr(int(mask), caller=caller, **values))
             m.cache.store(node, attr, node.lease)  # a recall meanwhile has ended it
+        elif mask & Set.SIZE:
+            with m.contents.changing(node):
+                await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
         else:
             await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
         node.packed = None

@@ -14,6 +14,8 @@ import trio
 
 from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import MIB
+from superfs.mount.contents import SmallContents
 from superfs.mount.leases import Grant, Leases
 from superfs.mount.notify import Notify
 from superfs.rpc.bridge import drive
@@ -107,6 +109,10 @@ class Mounted:
     leases: Leases = field(default_factory=Leases)
     now: Callable[[], float] = lease_clock
     wall_ns: Callable[[], int] = time.time_ns
+    contents: SmallContents = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.contents = SmallContents(self.options.contents_cache_mib * MIB, self.now)
 
     def node(self, number: int) -> Node:
         try:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import trio
 
     from superfs.core.attrs import Attr
+    from superfs.mount.contents import Whole
     from superfs.mount.files import OpenFile
     from superfs.mount.listings import Snapshot
 
@@ -57,6 +58,7 @@ class Node:
     # believe and is being told to drop; until when
     busy: int = 0  # requests under way for which the kernel holds this directory's lock
     packed: bytes | None = None  # `attr` as the kernel reads it, None when it changed
+    whole: Whole | None = None  # its contents, where they are small and kept here
     file: OpenFile | None = None  # while somebody has it open here
     changes: int = 0  # of names in this directory by this mount
     gone: bool = False  # its last name is removed; `attr` is the last there will be

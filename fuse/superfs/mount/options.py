@@ -49,6 +49,7 @@ class MountOptions:
     negative_timeout_s: float = 0.0
     release_delay_s: float = 5.0  # how late the server may hear that a file was closed
     listing_entries_max: int = 20_000  # bigger directories are not kept whole
+    contents_cache_mib: int = 64  # of small files' contents, which are fetched ahead; 0: neither
     tasks: int = 32  # requests that wait for a daemon at the same time; not reads and writes
     max_background: int = 64
     read_ahead_kib: int = 4096
@@ -70,6 +71,8 @@ class MountOptions:
             raise ValueError("max_background must be between 1 and 65535")
         if not 0 <= self.read_ahead_kib <= 65_536:
             raise ValueError("read_ahead_kib must be between 0 and 65536")
+        if not 0 <= self.contents_cache_mib <= 65_536:
+            raise ValueError("contents_cache_mib must be between 0 and 65536")
         if self.listing_entries_max < 0:
             raise ValueError("listing_entries_max must not be negative")
 

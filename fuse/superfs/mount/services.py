@@ -24,6 +24,7 @@ from superfs.mount.names import Names
 from superfs.mount.nodes import Nodes
 from superfs.mount.notify import Notify
 from superfs.mount.opens import Opens
+from superfs.mount.prefetch import Prefetch
 from superfs.mount.xattrs import Xattrs
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Services:
     files: Files
     listings: Listings
     atimes: Atimes
+    prefetch: Prefetch
     handles: Handles[FileHandle] = field(default_factory=Handles)
     dirs: Handles[DirHandle] = field(default_factory=Handles)
 
@@ -77,14 +79,16 @@ class Services:
         )
         atimes = Atimes(mounted)
         names = Names(mounted)
+        prefetch = Prefetch(mounted)
         return cls(
             mounted,
             names,
             Inodes(mounted, atimes),
             Xattrs(mounted),
-            Files(mounted, atimes),
+            Files(mounted, atimes, prefetch),
             Listings(mounted, names, atimes),
             atimes,
+            prefetch,
         )
 
     async def create_open(
@@ -111,12 +115,14 @@ class Services:
             self.mounted.cache.forget(node)
             self.mounted.opens.forgotten(node)
             self.inodes.forget(node)
+            self.prefetch.forget(node)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.mounted.opens.run)
             nursery.start_soon(self.atimes.run)
+            nursery.start_soon(self.prefetch.run)
             nursery.start_soon(self.mounted.notify.run)
 
     async def finish(self) -> None:

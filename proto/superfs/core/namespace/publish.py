@@ -85,14 +85,14 @@ def _publish_atime(txn: Txn, caller: Caller, inode: Ref, atime_ns: int) -> Outco
     attr, directory = find(txn, inode)
     if not may_read(txn, caller, attr):
         raise FsError(Code.ACCESS, f"uid {caller.uid} reads mode {attr.mode:o}")
-    atime_ns = min(atime_ns, txn.now_ns)
+    atime_ns, change_before = min(atime_ns, txn.now_ns), attr.change
     if atime_ns > attr.atime_ns:
         ctime_ns = attr.ctime_ns
         stamp(txn, attr)
         attr.ctime_ns = ctime_ns
         attr.atime_ns = atime_ns
         save(txn, attr, directory)
-    return Outcome(attr)
+    return Outcome(attr, number=change_before)
 
 
 def _check_generation(

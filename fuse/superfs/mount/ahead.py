@@ -1,0 +1,178 @@
+"""Which files of a directory to fetch before somebody reads them.
+
+Pure: files are positions in the order of the directory's listing, and nothing is known of them here
+but which are read when. One `Course` is of one directory.
+
+* Readers who go through it in order are `Run`s: the first file is fetched alone, from the second on
+  a window that grows while it is used. The next window is asked for when the reader has arrived in
+  the last one. Several may be under way at once (one per process), and each may jump a little.
+* Reads here and there: with the third file windows are fetched besides, each twice as large, in all
+  not more than `STRAY_RATIO` files for each that is read: so many cost about what one more question
+  does. What is dropped unread counts `WASTE_WEIGHT` times more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+WIDTH_MIN, WIDTH_MAX = 8, 512
+"""Files of a window."""
+RUN_GROWTH, STRAY_GROWTH = 4, 2
+RUNS_MAX = 16
+NEAR = 4
+"""Files that a reader in order may leave out or come back to."""
+STRAYS_MIN = 3
+STRAY_RATIO = 32
+WASTE_WEIGHT = 3
+SCAN, SCAN_STRAYS = 4, 4096
+"""A window looks at so many times its width for files that are worth fetching; besides strays, at
+so many files."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """`end`: the first position that was not asked for; `mark`: where the last window began."""
+
+    course: Course
+    last: int
+    end: int
+    mark: int
+    width: int = 0
+    asked: int = 0  # files
+    used: int = 0
+    wasted: int = 0
+    in_order: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Of files from `start` on, for `run`. `waits`: the first one is being waited for."""
+
+    run: Run
+    start: int
+    waits: bool = False
+
+
+class Course:
+    """`read_at`: when somebody last read there; the owner's to set."""
+
+    def __init__(self, count: int, width_max: int = WIDTH_MAX) -> None:
+        self.count = count
+        self.read_at = 0.0
+        self.reads = 0
+        self._width_max = width_max
+        self._runs: list[Run] = []
+        self._strays = Run(self, 0, 0, 0, in_order=False)
+        self._strayed = 0  # reads that belonged to no run
+        self._read = bytearray(count)
+        self._again = 0
+
+    # ---- what is read
+
+    def missed(self, position: int) -> Window | None:
+        """Somebody reads a file that is not there. None: fetch it alone."""
+        run = self._run_at(position)
+        if run is not None:
+            self._note(position)
+            run.last = position
+            return self._next(run, position, waits=True)
+        self._note(position)
+        self._runs.append(Run(self, position, position + 1, position))
+        if len(self._runs) > RUNS_MAX:
+            del self._runs[0]
+        self._strayed += 1
+        if self._strayed < STRAYS_MIN or self._strays_left < WIDTH_MIN:
+            return None
+        return Window(self._strays, position + 1)
+
+    def found(self, position: int, run: Run) -> Window | None:
+        """Somebody reads for the first time what was fetched for `run`."""
+        run.used += 1
+        self._note(position)
+        if not run.in_order:
+            going = self._run_at(position)
+            if going is not None:
+                going.last, going.end = position, max(going.end, position + 1)
+            return None
+        run.last = position
+        if position < run.mark or run.end >= self.count:
+            return None
+        return self._next(run, run.end, waits=False)
+
+    def _run_at(self, position: int) -> Run | None:
+        for run in reversed(self._runs):
+            if (
+                run.last - NEAR <= position <= max(run.last, run.end) + NEAR
+                and position != run.last
+            ):
+                return run
+        return None
+
+    def _next(self, run: Run, start: int, *, waits: bool) -> Window:
+        if not run.asked:
+            self._strayed -= 1  # it was the beginning of a run
+        return Window(run, start, waits)
+
+    @property
+    def _strays_left(self) -> int:
+        strays = self._strays
+        return STRAY_RATIO * self.reads - strays.asked - WASTE_WEIGHT * strays.wasted
+
+    def _note(self, position: int) -> None:
+        self.reads += 1
+        if not self._read[position]:
+            self._read[position] = 1
+            return
+        self._again += 1
+        if self._again > max(WIDTH_MIN, self.count // 8):
+            self._read = bytearray(self.count)
+            self._again = 0
+
+    # ---- what to fetch
+
+    def pick(self, window: Window, cost: Callable[[int], int], bytes_max: int) -> list[int]:
+        """The positions to fetch now: whoever calls this does so. `cost`: bytes of a file, negative
+        where there is no use in it."""
+        run = window.run
+        self._widen(run)
+        picked: list[int] = []
+        position = window.start
+        for position in self._from(window.start, run):
+            bytes_ = cost(position)
+            if bytes_ < 0:
+                continue
+            bytes_max -= bytes_
+            if bytes_max < 0:
+                position -= 1
+                break
+            picked.append(position)
+            if len(picked) == run.width:
+                break
+        if run.in_order:
+            run.mark, run.end = window.start, max(run.end, min(position + 1, self.count))
+        run.asked += len(picked)
+        return picked
+
+    def _from(self, start: int, run: Run) -> Iterable[int]:
+        if run.in_order:
+            return range(start, min(start + SCAN * run.width, self.count))
+        looked = min(self.count, SCAN_STRAYS)
+        around = ((start + step) % self.count for step in range(looked))
+        return (position for position in around if not self._read[position])
+
+    def _widen(self, run: Run) -> None:
+        if not run.in_order:
+            width = max(WIDTH_MIN, STRAY_GROWTH * run.width)
+            run.width = min(width, self._width_max, self._strays_left)
+            return
+        passed = run.asked - run.width
+        if run.width == 0:
+            run.width = min(WIDTH_MIN, self._width_max)
+        elif passed >= WIDTH_MIN and 2 * run.used < passed:
+            run.width = max(1, run.width // RUN_GROWTH)
+        else:
+            run.width = min(RUN_GROWTH * run.width, self._width_max)

@@ -1,0 +1,249 @@
+"""Fetches the contents of small files before they are read: what ahead.py says, as columns, many in
+one message.
+
+It sees every read that memory could not answer (`miss`), and every first read of what was fetched
+(`read`). A reader waits for a window only where the file it wants is in it. What cannot be had that
+way (a file that changed just now, a name that is gone, a daemon that does not answer) is left to
+the file's own `Contents`, which says what is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from superfs.core.errors import FsError
+from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.mount.ahead import Course
+from superfs.mount.contents import ENTRY_BYTES
+from superfs.rpc.bridge import drive
+
+if TYPE_CHECKING:
+    from superfs.core.attrs import Attr
+    from superfs.mount.ahead import Run, Window
+    from superfs.mount.contents import Whole
+    from superfs.mount.mounted import Mounted
+    from superfs.mount.nodes import Node
+    from superfs.mount.places import Place
+
+DIRECTORIES_MAX = 64
+FILES_MAX = 200_000
+"""In all directories that are followed."""
+FLIGHTS_MAX = 4
+"""Windows on their way at once."""
+IDLE_S = 2.0
+"""What was fetched for a directory that nobody has read in for so long makes room for others."""
+
+log = logging.getLogger("superfs.mount.prefetch")
+
+
+@dataclass(slots=True, eq=False)
+class Followed:
+    """A directory in which files are read: its listing as it was, which need not be so any more,
+    and the position of each file in it."""
+
+    parent: Node
+    names: list[bytes]
+    nodes: list[Node]
+    positions: dict[int, int]
+    course: Course
+    strangers: int = 0  # reads of files that it does not know
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flight:
+    """A window on its way."""
+
+    followed: Followed
+    run: Run
+    positions: list[int]
+    landed: trio.Event
+
+
+class Prefetch:
+    def __init__(self, mounted: Mounted) -> None:
+        self._m = mounted
+        self._contents = mounted.contents
+        self._followed: dict[int, Followed] = {}
+        self._runs: dict[Course, Followed] = {}
+        self._flying: dict[Node, trio.Event] = {}
+        self._flights = 0
+        self._serving = False
+        self._send, self._receive = trio.open_memory_channel[Flight](FLIGHTS_MAX)
+        self.asked = 0
+        """Files that were asked for in bulk."""
+        mounted.contents.on_read = self._read
+
+    async def run(self) -> None:
+        """Until cancelled: the windows that nobody waits for."""
+        async with trio.open_nursery() as nursery:
+            self._serving = True
+            try:
+                async for flight in self._receive:
+                    nursery.start_soon(self._land, flight)
+            finally:
+                self._serving = False
+
+    # ---- what is read
+
+    async def miss(self, node: Node) -> None:
+        """Somebody is about to read a file whose contents are not here. They may be afterwards."""
+        m = self._m
+        under_way = self._flying.get(node)
+        if under_way is not None:
+            await under_way.wait()
+            return
+        attr = m.known_attr(node)
+        if attr is None or not is_worth(attr) or self._contents.bytes_max <= 0:
+            return
+        followed = self._follow(node)
+        if followed is None:
+            return
+        followed.course.read_at = m.now()
+        window = followed.course.missed(followed.positions[node.number])
+        if window is None:
+            return
+        if not window.waits:
+            self._soon(followed, window)
+        elif (flight := self._begin(followed, window)) is not None:
+            await self._land(flight)
+
+    def _read(self, whole: Whole, run: Run) -> None:
+        followed = self._runs.get(run.course)
+        if followed is None:
+            return
+        run.course.read_at = self._m.now()
+        window = run.course.found(whole.position, run)
+        if window is not None:
+            self._soon(followed, window)
+
+    def _soon(self, followed: Followed, window: Window) -> None:
+        if self._serving and self._flights < FLIGHTS_MAX:
+            flight = self._begin(followed, window)
+            if flight is not None:
+                self._send.send_nowait(flight)
+
+    # ---- directories
+
+    def _follow(self, node: Node) -> Followed | None:
+        """The directory of a file, where its names are known."""
+        m = self._m
+        parent = m.nodes.table.get(node.parent)
+        if parent is None:
+            return None
+        followed = self._followed.get(parent.number)
+        if followed is not None and followed.parent is parent:
+            if node.number in followed.positions:
+                return followed
+            followed.strangers += 1
+            if 8 * followed.strangers < len(followed.names):
+                return None
+        listing = m.cache.listing(parent, m.now())
+        if listing is None:
+            return None
+        self._unfollow(parent.number)
+        names, nodes = listing.order or _in_order(listing)
+        positions = {n.number: position for position, n in enumerate(nodes)}
+        if node.number not in positions:
+            return None
+        followed = Followed(parent, names, nodes, positions, Course(len(names)))
+        while self._followed and (
+            len(self._followed) >= DIRECTORIES_MAX
+            or len(names) + sum(len(f.names) for f in self._followed.values()) > FILES_MAX
+        ):
+            self._unfollow(next(iter(self._followed)))
+        self._followed[parent.number] = followed
+        self._runs[followed.course] = followed
+        return followed
+
+    def _unfollow(self, number: int) -> None:
+        followed = self._followed.pop(number, None)
+        if followed is not None:
+            del self._runs[followed.course]
+
+    def forget(self, node: Node) -> None:
+        """The kernel does not know this inode any more."""
+        self._unfollow(node.number)
+
+    # ---- windows
+
+    def _begin(self, followed: Followed, window: Window) -> Flight | None:
+        """None: there is nothing to fetch, or no room."""
+        self._make_room()
+        nodes, flying = followed.nodes, self._flying
+
+        def cost(position: int) -> int:
+            node = nodes[position]
+            return -1 if node in flying else self._cost(node)
+
+        room = min(MESSAGE_DATA_BYTES_MAX, self._contents.room)
+        positions = followed.course.pick(window, cost, room)
+        if not positions:
+            return None
+        landed = trio.Event()
+        flying.update((nodes[position], landed) for position in positions)
+        self._flights += 1
+        self.asked += len(positions)
+        return Flight(followed, window.run, positions, landed)
+
+    async def _land(self, flight: Flight) -> None:
+        try:
+            await self._ask(flight)
+        except FsError as error:
+            directory = flight.followed.parent
+            log.debug("%d files of inode %d: %s", len(flight.positions), directory.ino, error)
+        finally:
+            self._flights -= 1
+            for position in flight.positions:
+                del self._flying[flight.followed.nodes[position]]
+            flight.landed.set()
+
+    async def _ask(self, flight: Flight) -> None:
+        m, contents, followed = self._m, self._contents, flight.followed
+        asked, clock = m.asking(), contents.clock
+        names = [followed.names[position] for position in flight.positions]
+        files = await drive(m.meta.get_small(followed.parent.ref, names))
+        grant = m.grant(asked, files.leases)
+        rows = zip(flight.positions, files.rows, strict=True)
+        for index, (position, (ino, change, data)) in enumerate(rows):
+            node = followed.nodes[position]
+            if node.ino != ino or data is None:
+                continue
+            attr = node.attr
+            if attr is None or attr.change < change:
+                attr = files.attr(index)
+            if attr.change == change:
+                m.store(node, attr, grant.attr(attr))
+                contents.keep(node, change, data, clock, flight.run, position)
+
+    def _cost(self, node: Node) -> int:
+        """What its contents would take; negative: there is no use in fetching them."""
+        attr = node.attr
+        if attr is None or not is_worth(attr) or node.gone or self._contents.has(node):
+            return -1
+        if node.file is not None and node.file.contents is not None:
+            return -1
+        return ENTRY_BYTES + attr.size
+
+    def _make_room(self) -> None:
+        limit = self._m.now() - IDLE_S
+        while self._contents.room < MESSAGE_DATA_BYTES_MAX:
+            oldest = self._contents.oldest_unread()
+            if oldest is None or oldest.run is None or oldest.run.course.read_at > limit:
+                break
+            self._contents.drop(oldest.node)
+
+
+def _in_order(listing: Place) -> tuple[list[bytes], list[Node]]:
+    """Without the names that are unsure."""
+    known = {n: node for n, node in listing.names.items() if not isinstance(node, tuple)}
+    names = sorted(known)
+    return names, [known[name] for name in names]
+
+
+def is_worth(attr: Attr) -> bool:
+    """A small file that is not empty."""
+    return attr.is_inline and attr.is_regular and 0 < attr.size <= INLINE_BYTES_MAX
