@@ -49,6 +49,8 @@ class MemMeta:
         """Names asked for with their contents."""
         self.held_back: dict[str, Pending[None]] = {}
         """By verb: its answers come when this is done; what it did is done before."""
+        self.returned: list[int] = []
+        """Leases that were given back."""
         self.grants = False
         """Whether everything is told under its lease."""
 
@@ -103,6 +105,9 @@ class MemMeta:
         if "get_small" in self.held_back:
             await self.held_back["get_small"]
         return answer
+
+    def return_leases(self, leases: Sequence[int]) -> None:
+        self.returned += leases
 
     def _granted(self, outcome: Outcome) -> Outcome:
         if self.grants:

@@ -40,6 +40,9 @@ class Kernel:
     def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
         self.names.append((inode_p, name))
 
+    def prune(self, inodes: Sequence[int]) -> None:
+        """It forgets none."""
+
 
 class AllOperations(Operations):
     """With those that the desk never hands to pyfuse3, as calls like the others."""

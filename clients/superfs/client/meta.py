@@ -113,6 +113,15 @@ class MetaClient(Dispatch):
 
         return await self.ask(call, decode, caller)
 
+    def return_leases(self, leases: Iterable[int]) -> None:
+        """Nothing is repeated under them any more. Does not wait: what is asked for from now on
+        is asked after it."""
+        by_stream: dict[MetaStream, list[int]] = {}
+        for lease in leases:
+            by_stream.setdefault(self._router.meta_stream(lease), []).append(lease)
+        for stream, portion in by_stream.items():
+            stream.give_back(portion)
+
     # ---- open files: said again to a daemon after a reconnect
 
     async def open(

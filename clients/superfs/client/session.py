@@ -22,7 +22,7 @@ from superfs.rpc.stream import Item, Stream, StreamTimes
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from superfs.client.leases import LeaseHolder
     from superfs.core.namespace.txn import Ref
@@ -35,6 +35,8 @@ BATCH_BYTES = 2 * MESSAGE_DATA_BYTES_MAX
 ANSWER_BYTES = 96 * 1024
 """Likewise for what its answer will have: while the client takes one long answer apart, the daemon
 works on the next."""
+RETURNED_LEASES_MAX = 4096
+"""In one message."""
 
 
 class Session:
@@ -284,6 +286,12 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
         leases = frozenset(answer.leases)
         for item, result in zip(items, answer.results, strict=True):
             item.pending.complete((result, leases))
+
+    def give_back(self, leases: Sequence[int]) -> None:
+        """Ahead of whatever is asked from now on. A link that breaks ends them all."""
+        for start in range(0, len(leases), RETURNED_LEASES_MAX):
+            portion = meta_pb2.ReturnLeases(leases=leases[start : start + RETURNED_LEASES_MAX])
+            self.say(meta_pb2.SessionRequest(return_leases=portion))
 
     def _spare(self, items: list[OpItem]) -> None:
         """An operation of an expired session never runs: one that went out only once may go out

@@ -10,7 +10,7 @@ answer comes with the lease that covers it (leases.py). Own changes show at once
   there. A name that is being changed is unsure until its outcome is known.
 
 A name that the kernel was told stays in mind for as long as it may believe it, for the case that it
-must be told otherwise. Where there was no memory for it, `has_forgotten` says so (memory.py).
+must be told otherwise.
 """
 
 from __future__ import annotations
@@ -102,11 +102,6 @@ class AttrCache:
         place = self.places.get(parent.ino)
         return None if place is None else place.last_known(name)
 
-    def has_forgotten(self, parent: Node) -> bool:
-        """Whether the kernel may believe names of it that `last_known` does not know."""
-        place = self.places.get(parent.ino)
-        return place is not None and place.forgot
-
     def changed(self, parent: Node, name: bytes) -> None:
         """This mount has changed, or may have changed, a name."""
         parent.changes += 1
@@ -177,11 +172,15 @@ class AttrCache:
         if place is not None:
             self.names -= len(place.past)
             place.past = {}
-            place.forgot = False
 
     def drop_names(self, place: Place, names: list[bytes]) -> None:
         before = len(place)
         place.drop(names)
         self.names += len(place) - before
-        if place.empty:
-            self.places.pop(place.node.ino, None)
+        if not (place.names or place.past):
+            self.drop_place(place)
+
+    def drop_place(self, place: Place) -> None:
+        """Nothing of it is remembered, nor that it has no more than that."""
+        self.names -= len(place)
+        self.places.pop(place.node.ino, None)

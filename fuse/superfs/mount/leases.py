@@ -12,10 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from superfs.core.attrs import Attr
 
 TABLE_MAX = 2 * 65_536
 """Twice what a daemon grants."""
+ENDED_MAX = 8192
+"""So many that are over are remembered one by one."""
 
 
 class Lease:
@@ -38,9 +42,14 @@ class Leases:
         self.until = 0.0
         self._table: dict[int, Lease] = {}
         self._floor = 0
+        self._ended = 0
 
     def __len__(self) -> int:
+        """Held or over."""
         return len(self._table)
+
+    def held(self) -> list[int]:
+        return [lease.id for lease in self._table.values() if lease.until]
 
     def extend(self, until: float) -> None:
         """The daemon has heard of us."""
@@ -74,6 +83,20 @@ class Leases:
         else:
             lease.recalled = self.clock
 
+    def give_back(self, lease_ids: Iterable[int]) -> list[int]:
+        """Those of them that were held. An answer that was asked for before comes under none: the
+        daemon may have given it before it hears of this."""
+        given = []
+        for lease_id in lease_ids:
+            lease = self._table.get(lease_id)
+            if lease is not None and lease.until:
+                self.recall(lease_id, whole=True)
+                given.append(lease_id)
+        self._ended += len(given)
+        if self._ended > ENDED_MAX:
+            self._prune()
+        return given
+
     def lapse(self) -> None:
         """All are over, and what was asked before comes under none."""
         for lease in self._table.values():
@@ -86,6 +109,7 @@ class Leases:
     def _prune(self) -> None:
         """What is not held is remembered for questions that are under way; those come too late."""
         self._table = {key: lease for key, lease in self._table.items() if lease.until}
+        self._ended = 0
         self.clock += 1
         self._floor = self.clock
 

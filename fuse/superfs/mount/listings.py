@@ -97,6 +97,7 @@ class Listings:
 
     async def _fetch_more(self, node: Node, snapshot: Snapshot) -> None:
         m = self._m
+        await m.room()
         changes = node.changes
         after = snapshot.names[-1] if snapshot.names else b""
         outcome, grant = await m.consult(
@@ -108,7 +109,7 @@ class Listings:
             snapshot.parent = m.nodes.number_of(outcome.number)
         if node.number == m.nodes.root.number:
             snapshot.parent = node.number
-        if len(snapshot.names) > m.options.listing_entries_max or (
+        if len(snapshot.names) > m.options.kept_entries_max or (
             snapshot.first + len(snapshot.nodes) < len(snapshot.names)
         ):
             snapshot.first, snapshot.nodes = len(snapshot.names), []
@@ -124,7 +125,7 @@ class Listings:
 
     def _keep(self, node: Node, snapshot: Snapshot) -> None:
         whole = snapshot.complete and snapshot.first == 0
-        if whole and len(snapshot.names) <= self._m.options.listing_entries_max:
+        if whole and len(snapshot.names) <= self._m.options.kept_entries_max:
             order = snapshot.names, snapshot.nodes
             self._m.cache.keep_listing(
                 node,

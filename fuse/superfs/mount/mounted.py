@@ -39,6 +39,9 @@ T = TypeVar("T")
 DOUBT_WAIT_S = 0.1
 """How long a request by a doubtful name waits for the kernel to drop that name."""
 
+ROOM_WAIT_S = 0.25
+"""How long a listing waits for memory: the kernel may need its answer to let go of any."""
+
 
 class Contents(Protocol):
     """The contents of one regular file (superfs.client.file.OpenInode)."""
@@ -109,10 +112,17 @@ class Mounted:
     leases: Leases = field(default_factory=Leases)
     now: Callable[[], float] = lease_clock
     wall_ns: Callable[[], int] = time.time_ns
+    crowded: trio.Event | None = None  # while too much is remembered; until when
     contents: SmallContents = field(init=False)
 
     def __post_init__(self) -> None:
-        self.contents = SmallContents(self.options.contents_cache_mib * MIB, self.now)
+        self.contents = SmallContents(self.options.contents_max_mib * MIB, self.now)
+
+    async def room(self) -> None:
+        """Before something large is remembered."""
+        if self.crowded is not None:
+            with trio.move_on_after(ROOM_WAIT_S):
+                await self.crowded.wait()
 
     def node(self, number: int) -> Node:
         try:

@@ -111,6 +111,7 @@ class Names:
         to come are fetched with this one, more each time. None: ask for the name alone."""
         m = self._m
         walk.width = min(max(WALK_WIDTH_MIN, 2 * walk.width), WALK_WIDTH_MAX)
+        await m.room()
         changes = parent.changes
         try:
             outcome, grant = await m.consult(

@@ -140,6 +140,10 @@ class Nodes:
         """Whether or not the kernel knows it."""
         return self._alive.get(self.number_of(ino))
 
+    @property
+    def alive_count(self) -> int:
+        return len(self._alive)
+
     def all_alive(self) -> list[Node]:
         return list(self._alive.values())
 

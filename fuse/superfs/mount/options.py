@@ -11,6 +11,7 @@ subdir=PATH                     [mount] subdir
 recover                         [mount] recover: take a dead mount off the mount point first
 token=FILE cluster=ADDRESS      [client] token_file, cluster
 retry_timeout=S                 [client] retry_timeout_s
+memory_max=MIB                  [mount] memory_max
 metrics=HOST:PORT log_level=L   [mount] metrics, log_level
 """
 
@@ -27,6 +28,12 @@ from superfs.core.config import ConfigError, load
 ATIMES = ("noatime", "relatime", "strictatime")
 CHOICES = ("auto", "yes", "no")
 DEFAULT_PORT = 7400
+MEMORY_MIN_MIB, MEMORY_MAX_MIB = 96, 1024 * 1024
+"""An empty mount takes some 60 MiB."""
+ENTRIES_A_MIB = 50
+"""Of the memory of a mount, as many as take a sixteenth of it."""
+CONTENTS_PART = 8
+"""Of it, for contents of small files."""
 CONFIG_OF_HOME = Path("config/mount.toml")
 """Where `superfs up --dir` puts the configuration of mounts."""
 
@@ -50,6 +57,7 @@ class MountOptions:
     release_delay_s: float = 5.0  # how late the server may hear that a file was closed
     listing_entries_max: int = 20_000  # bigger directories are not kept whole
     contents_cache_mib: int = 64  # of small files' contents, which are fetched ahead; 0: neither
+    memory_max: int = 512  # MiB: what the mount remembers is what fits
     tasks: int = 32  # requests that wait for a daemon at the same time; not reads and writes
     max_background: int = 64
     read_ahead_kib: int = 4096
@@ -73,8 +81,22 @@ class MountOptions:
             raise ValueError("read_ahead_kib must be between 0 and 65536")
         if not 0 <= self.contents_cache_mib <= 65_536:
             raise ValueError("contents_cache_mib must be between 0 and 65536")
+        if not MEMORY_MIN_MIB <= self.memory_max <= MEMORY_MAX_MIB:
+            raise ValueError(
+                f"memory_max must be between {MEMORY_MIN_MIB} and {MEMORY_MAX_MIB} MiB"
+            )
         if self.listing_entries_max < 0:
             raise ValueError("listing_entries_max must not be negative")
+
+    @property
+    def kept_entries_max(self) -> int:
+        """What `listing_entries_max` says, as far as there is memory for several such."""
+        return min(self.listing_entries_max, self.memory_max * ENTRIES_A_MIB)
+
+    @property
+    def contents_max_mib(self) -> int:
+        """What `contents_cache_mib` says, as far as it leaves memory for names."""
+        return min(self.contents_cache_mib, self.memory_max // CONTENTS_PART)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -106,6 +128,7 @@ VALUES: dict[str, tuple[str, str, type[Any]]] = {
     "entry_timeout": ("mount", "entry_timeout_s", float),
     "negative_timeout": ("mount", "negative_timeout_s", float),
     "subdir": ("mount", "subdir", str),
+    "memory_max": ("mount", "memory_max", int),
     "metrics": ("mount", "metrics", str),
     "log_level": ("mount", "log_level", str),
     "log_format": ("mount", "log_format", str),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from superfs.mount.leases import NEVER, Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from superfs.mount.nodes import Node
 
@@ -24,10 +24,10 @@ THIN_BYTES = 256  # for a name: more than a dictionary takes that only grows
 
 class Place:
     """`whole`: what is not among the names is not there. `past`: what names stood for before their
-    lease ended; the kernel may believe it. `forgot`: and more than that."""
+    lease ended; the kernel may believe it."""
 
     __slots__ = (
-        "forgot", "generation", "lease", "names", "node", "order", "parent", "past", "used", "whole"
+        "generation", "lease", "names", "node", "order", "parent", "past", "used", "whole"
     )  # fmt: skip
 
     def __init__(self, node: Node) -> None:
@@ -39,15 +39,10 @@ class Place:
         self.generation = 0
         self.parent = 0  # the directory above, by the kernel's number
         self.order: tuple[list[bytes], list[Node]] | None = None
-        self.forgot = False
         self.used = 0
 
     def __len__(self) -> int:
         return len(self.names) + len(self.past)
-
-    @property
-    def empty(self) -> bool:
-        return not (self.names or self.past or self.whole or self.forgot)
 
     def adopt(self, lease: Lease) -> None:
         """From now on names come under this one. Those of before are the past."""
@@ -141,10 +136,18 @@ class Place:
 
     def believed(self) -> Iterator[tuple[bytes, Node]]:
         """Whatever the kernel may know of it."""
-        for name, value in list(self.names.items()):
-            node = _node(value)
+        for name, node in self.everything():
             if node is not None:
                 yield name, node
+
+    def known(self, names: Iterable[bytes]) -> list[tuple[bytes, Node]]:
+        """Those of them that there is an inode of."""
+        found = ((name, self.last_known(name)) for name in names)
+        return [(name, node) for name, node in found if node is not None]
+
+    def everything(self) -> Iterator[tuple[bytes, Node | None]]:
+        for name, value in list(self.names.items()):
+            yield name, _node(value)
         yield from list(self.past.items())
 
     def drop(self, names: list[bytes]) -> None:

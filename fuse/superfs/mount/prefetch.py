@@ -144,7 +144,7 @@ class Prefetch:
         listing = m.cache.listing(parent, m.now())
         if listing is None:
             return None
-        self._unfollow(parent.number)
+        self.unfollow(parent.number)
         names, nodes = listing.order or _in_order(listing)
         positions = {n.number: position for position, n in enumerate(nodes)}
         if node.number not in positions:
@@ -154,19 +154,20 @@ class Prefetch:
             len(self._followed) >= DIRECTORIES_MAX
             or len(names) + sum(len(f.names) for f in self._followed.values()) > FILES_MAX
         ):
-            self._unfollow(next(iter(self._followed)))
+            self.unfollow(next(iter(self._followed)))
         self._followed[parent.number] = followed
         self._runs[followed.course] = followed
         return followed
 
-    def _unfollow(self, number: int) -> None:
+    def unfollow(self, number: int) -> None:
+        """This directory, by the kernel's number, and whatever is in it, may be forgotten."""
         followed = self._followed.pop(number, None)
         if followed is not None:
             del self._runs[followed.course]
 
     def forget(self, node: Node) -> None:
         """The kernel does not know this inode any more."""
-        self._unfollow(node.number)
+        self.unfollow(node.number)
 
     # ---- windows
 

@@ -121,8 +121,7 @@ class Recalls:
             m.cache.unsure_readers(directory)
             return m.drop_names(directory, list(m.cache.names_of(directory)))
         found: list[tuple[bytes, Node | None]] = []
-        # Where we have forgotten what we told it, or told it what does not exist.
-        unsure_of_kernel = m.cache.has_forgotten(directory) or m.options.negative_timeout_s > 0
+        unsure_of_kernel = m.options.negative_timeout_s > 0  # what does not exist is believed too
         for name in unpack_names(recall.names):
             node = m.cache.last_known(directory, name)
             if node is not None or unsure_of_kernel:

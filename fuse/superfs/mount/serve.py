@@ -61,9 +61,14 @@ def serve(
         kernel=Notices(mountpoint.fd),
     )
     meter = Meter()
-    mounted = services.mounted
+    mounted, memory = services.mounted, services.memory
     meter.figures["inodes"] = ("Inodes the kernel knows", lambda: len(mounted.nodes))
-    meter.figures["leases"] = ("Leases held", lambda: len(mounted.leases))
+    meter.figures["leases"] = ("Leases held", lambda: len(mounted.leases.held()))
+    meter.figures["leases_returned"] = ("Leases given back", lambda: memory.returned)
+    meter.figures["names"] = ("Names remembered", lambda: mounted.cache.names)
+    meter.figures["memory_bytes"] = ("Resident memory", lambda: memory.resident)
+    meter.figures["memory_max_bytes"] = ("What it stays under", lambda: memory.budget.max_bytes)
+    meter.figures["evicted"] = ("Inodes forgotten for want of memory", lambda: memory.evicted)
     meter.figures["recalls"] = ("Invalidations received", lambda: recalls.received)
     meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
     stop_metrics = serve_metrics(options.metrics, meter)

@@ -12,6 +12,7 @@ import trio
 
 from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import MIB
 from superfs.mount.atimes import Atimes
 from superfs.mount.attrcache import AttrCache
 from superfs.mount.files import Files
@@ -19,6 +20,7 @@ from superfs.mount.handles import DirHandle, FileHandle, Handles
 from superfs.mount.inodes import Inodes
 from superfs.mount.leases import Leases
 from superfs.mount.listings import Listings
+from superfs.mount.memory import Memory
 from superfs.mount.mounted import Mounted
 from superfs.mount.names import Names
 from superfs.mount.nodes import Nodes
@@ -49,6 +51,7 @@ class Services:
     listings: Listings
     atimes: Atimes
     prefetch: Prefetch
+    memory: Memory
     handles: Handles[FileHandle] = field(default_factory=Handles)
     dirs: Handles[DirHandle] = field(default_factory=Handles)
 
@@ -89,6 +92,7 @@ class Services:
             Listings(mounted, names, atimes),
             atimes,
             prefetch,
+            Memory(mounted, options.memory_max * MIB, forgotten=prefetch.unfollow),
         )
 
     async def create_open(
@@ -124,6 +128,7 @@ class Services:
             nursery.start_soon(self.atimes.run)
             nursery.start_soon(self.prefetch.run)
             nursery.start_soon(self.mounted.notify.run)
+            nursery.start_soon(self.memory.run)
 
     async def finish(self) -> None:
         """Whatever waits in memory goes to the daemons."""

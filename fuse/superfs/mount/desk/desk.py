@@ -25,7 +25,7 @@ from superfs.mount.desk.relay import Relay
 from superfs.mount.desk.transfers import Transfers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from superfs.mount.meter import Gauge, Meter
     from superfs.mount.services import Services
@@ -184,3 +184,6 @@ class Notices:
 
     def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
         os.write(self._fd, protocol.inval_entry(inode_p, name))
+
+    def prune(self, inodes: Sequence[int]) -> None:
+        os.write(self._fd, protocol.prune(inodes))

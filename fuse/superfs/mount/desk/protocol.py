@@ -18,6 +18,8 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from superfs.core.attrs import Attr
 
 
@@ -45,6 +47,7 @@ class Op(enum.IntEnum):
 class Notice(enum.IntEnum):
     INVAL_INODE = 2
     INVAL_ENTRY = 3
+    PRUNE = 9  # Linux 6.18
 
 
 HEADER = Struct("=IIQQIIIHH")
@@ -80,6 +83,7 @@ ENTRY_BYTES = _ENTRY.size + ATTR_BYTES
 _DIRENT = Struct("=QQII")  # ino, cookie of the next, length of the name, type
 _INVAL_INODE = Struct("=IiQQqq")
 _INVAL_ENTRY = Struct("=IiQQII")
+_PRUNE = Struct("=IiQIIQ")  # header, count, padding, spare; then the numbers
 
 BLOCK_BYTES = 512
 FILE_IO_BYTES = 128 * 1024  # what st_blksize recommends
@@ -186,6 +190,12 @@ def inval_entry(parent: int, name: bytes) -> bytes:
         _INVAL_ENTRY.size + length + 1, Notice.INVAL_ENTRY, 0, parent, length, 0
     )
     return head + name + b"\0"
+
+
+def prune(numbers: Sequence[int]) -> bytes:
+    length = _PRUNE.size + 8 * len(numbers)
+    head = _PRUNE.pack(length, Notice.PRUNE, 0, len(numbers), 0, 0)
+    return head + Struct(f"={len(numbers)}Q").pack(*numbers)
 
 
 def forgotten(body: memoryview) -> list[tuple[int, int]]:
