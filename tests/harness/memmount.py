@@ -32,6 +32,9 @@ class Kernel:
         self.names: list[tuple[int, bytes]] = []
         self.told = trio.Event()
 
+    def settle(self) -> None:
+        pass
+
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
         (self.attrs if attr_only else self.pages).append(inode)
         if not attr_only:  # from the notify thread

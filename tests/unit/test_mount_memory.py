@@ -17,7 +17,7 @@ from harness.memmount import TOP, World, ctx
 from superfs.core.ids import ROOT
 from superfs.core.limits import MIB
 from superfs.mount.budget import FLOOR_BYTES, Budget
-from superfs.mount.desk.desk import Notices
+from superfs.mount.desk.device import Notices
 from superfs.mount.leases import ENDED_MAX, Leases
 from superfs.mount.memory import FORGOTTEN_S, NAME_BYTES, NODE_BYTES, TICK_S, Memory
 from superfs.mount.recalls import Recalls
@@ -63,7 +63,7 @@ def test_something_is_always_remembered(looks: list[tuple[int, int]]) -> None:
 
 def test_the_kernel_is_asked_in_its_own_form() -> None:
     out, into = os.pipe()
-    Notices(into).prune([5, 2**63])
+    Notices(into, lambda: None).prune([5, 2**63])
     os.close(into)
     with open(out, "rb") as message:
         assert message.read() == struct.pack("=IiQIIQQQ", 48, 9, 0, 2, 0, 0, 5, 2**63)

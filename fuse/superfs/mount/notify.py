@@ -30,7 +30,10 @@ log = logging.getLogger("superfs.mount.notify")
 
 
 class Kernel(Protocol):
-    """What can be said (superfs.mount.desk.desk.Notices); tests record the calls."""
+    """What can be said (superfs.mount.desk.device.Notices); tests record the calls."""
+
+    def settle(self) -> None:
+        """Before anything is said: what was answered earlier has reached the kernel."""
 
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None: ...
     def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None: ...
@@ -71,6 +74,10 @@ class Notify:
         self._kernel = kernel
         self._prunes = True
         self._send, self._receive = trio.open_memory_channel[What](math.inf)
+
+    def settle(self) -> None:
+        if self._kernel is not None:
+            self._kernel.settle()
 
     def drop_attr(self, number: int) -> None:
         if self._kernel is not None:

@@ -86,6 +86,8 @@ class Recalls:
             acknowledge()
             return
         self.received += 1
+        assert self._mounted is not None
+        self._mounted.notify.settle()
         try:
             slow = [event for recall in message.recalls for event in self._one(recall)]
         except Exception:
@@ -153,6 +155,7 @@ class Recalls:
     def _lapse(self, done: threading.Event) -> None:
         m = self._mounted
         assert m is not None
+        m.notify.settle()
         had = len(m.leases)
         m.leases.lapse()
         if not had or self._token is None:

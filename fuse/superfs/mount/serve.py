@@ -26,7 +26,9 @@ from prometheus_client.process_collector import ProcessCollector
 
 from superfs.client.file import OpenInode
 from superfs.mount import kernel
-from superfs.mount.desk.desk import Desk, Notices
+from superfs.mount.desk.desk import Desk
+from superfs.mount.desk.device import Device, Notices
+from superfs.mount.desk.relay import Relay
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.services import Services
@@ -53,12 +55,14 @@ def serve(
     options: MountOptions,
 ) -> None:
     """Returns when the file system is not mounted any more."""
+    device = Device(mountpoint.fd)
+    relay = Relay(device)
     services = Services.make(
         connection.meta,
         lambda attr: OpenInode(connection, attr),
         options,
         root,
-        kernel=Notices(mountpoint.fd),
+        kernel=Notices(mountpoint.fd, relay.drain),
     )
     meter = Meter()
     mounted, memory = services.mounted, services.memory
@@ -73,9 +77,9 @@ def serve(
     meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
-    desk = Desk(mountpoint.fd, services, meter)
+    desk = Desk(device, relay, services, meter)
     try:
-        pyfuse3.init(operations, f"/dev/fd/{desk.relay.fd}", {"default_permissions"})
+        pyfuse3.init(operations, f"/dev/fd/{relay.fd}", {"default_permissions"})
         try:
             trio.run(_main, services, recalls, operations.begun, desk, mountpoint, options)
         finally:
@@ -83,7 +87,7 @@ def serve(
     except RuntimeError as error:
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
     finally:
-        desk.relay.close()
+        relay.close()
         os.close(mountpoint.fd)  # the connection to the kernel
         detach(mountpoint)
         stop_metrics()

@@ -20,13 +20,15 @@ import trio
 from superfs.core.errors import Code, FsError
 from superfs.mount.desk import protocol
 from superfs.mount.desk.answers import Answers
+from superfs.mount.desk.device import ENDED
 from superfs.mount.desk.protocol import HEADER, HEADER_BYTES, REQUEST_BYTES_MAX, Op
-from superfs.mount.desk.relay import Relay
 from superfs.mount.desk.transfers import Transfers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
+    from superfs.mount.desk.device import Device
+    from superfs.mount.desk.relay import Relay
     from superfs.mount.meter import Gauge, Meter
     from superfs.mount.services import Services
 
@@ -37,7 +39,6 @@ BURST = 64
 LINGER_NS = 50_000
 """How long the desk looks for the next request before it goes to sleep: waking up takes longer than
 most programs do between two requests."""
-ENDED = (errno.ENODEV, errno.ECONNABORTED)
 SKIPPED = (errno.ENOENT, errno.EINTR)
 """A request whose process was killed before it was read."""
 
@@ -45,11 +46,10 @@ log = logging.getLogger("superfs.mount")
 
 
 class Desk:
-    def __init__(self, fd: int, services: Services, meter: Meter) -> None:
-        """`fd`: /dev/fuse, mounted."""
-        os.set_blocking(fd, False)
-        self._fd = fd
-        self.relay = Relay()
+    def __init__(self, device: Device, relay: Relay, services: Services, meter: Meter) -> None:
+        self._fd = device.fd
+        self._answer = device.answer
+        self._relay = relay
         self._mounted = services.mounted
         self._nursery: trio.Nursery | None = None
         self._buffer = bytearray(REQUEST_BYTES_MAX)
@@ -85,7 +85,7 @@ class Desk:
     async def run(self) -> None:
         """Until the file system is unmounted, or cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self.relay.run, self._reply)
+            self._nursery.start_soon(self._relay.run)
             while True:
                 await trio.lowlevel.wait_readable(self._fd)
                 while self._serve_burst():
@@ -125,7 +125,7 @@ class Desk:
         found = self._handlers.get(opcode)
         if found is None:
             self._relayed += 1
-            self.relay.send(request)
+            self._relay.send(request)
             return
         handler, gauge = found
         started = time.perf_counter_ns()
@@ -136,10 +136,10 @@ class Desk:
             answer = protocol.error(unique, self._errno_of(error, number))
         if answer is None:
             self._relayed += 1
-            self.relay.send(request)
+            self._relay.send(request)
             return
         if answer:
-            self._reply(answer)
+            self._answer(answer)
             gauge.note(time.perf_counter_ns() - started)
 
     def _errno_of(self, error: BaseException, number: int) -> int:
@@ -159,31 +159,7 @@ class Desk:
             parts = await answer
         except Exception as error:
             parts = (protocol.error(unique, self._errno_of(error, 0)),)
-        self._reply(*parts)
-
-    def _reply(self, *parts: bytes) -> None:
-        try:
-            os.writev(self._fd, parts)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, *ENDED):
-                raise
+        self._answer(*parts)
 
 
 _METER_NAMES = {Op.BATCH_FORGET: "forget", Op.READDIRPLUS: "readdir"}
-
-
-class Notices:
-    """Tells the kernel that what it has cached is not so any more (superfs.mount.notify.Kernel).
-    Raises what the kernel answers: ENOENT when it has nothing of it."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
-        os.write(self._fd, protocol.inval_inode(inode, attr_only=attr_only))
-
-    def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
-        os.write(self._fd, protocol.inval_entry(inode_p, name))
-
-    def prune(self, inodes: Sequence[int]) -> None:
-        os.write(self._fd, protocol.prune(inodes))

@@ -12,7 +12,6 @@ multiples of eight bytes. The only place in the mount that knows bytes of this p
 from __future__ import annotations
 
 import enum
-import errno
 import stat
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -203,6 +202,3 @@ def forgotten(body: memoryview) -> list[tuple[int, int]]:
     count = BATCH_FORGET_IN.unpack_from(body)[0]
     found = FORGET_ONE.iter_unpack(body[8 : 8 + count * FORGET_ONE.size])
     return [(number, lookups) for number, lookups in found]
-
-
-XATTR_TOO_SMALL = errno.ERANGE

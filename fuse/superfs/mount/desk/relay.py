@@ -18,7 +18,7 @@ import trio
 from superfs.mount.desk.protocol import GETXATTR_IN, HEADER, HEADER_BYTES, READ_IN, Op
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from superfs.mount.desk.device import Device
 
 SO_SNDBUFFORCE = 32
 BUFFER_BYTES = 4 << 20
@@ -29,7 +29,8 @@ ANSWER_BYTES_MAX = 256 * 1024
 
 
 class Relay:
-    def __init__(self) -> None:
+    def __init__(self, device: Device) -> None:
+        self._answer = device.answer
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.fd = theirs.detach()
         """For libfuse, which closes it."""
@@ -60,19 +61,24 @@ class Relay:
         self._room -= cost
         return True
 
-    async def run(self, answer: Callable[[bytes], None]) -> None:
+    async def run(self) -> None:
         """Hands on every answer, until libfuse closes its end or the task is cancelled."""
-        while True:
+        while self.drain():
             await trio.lowlevel.wait_readable(self._ours)
-            with suppress(BlockingIOError):
-                while True:
-                    message = self._ours.recv(ANSWER_BYTES_MAX)
-                    if not message:
-                        return
-                    self._done(message)
-                    answer(message)
-            while self._waiting and self._send(self._waiting[0]):
-                self._waiting.popleft()
+
+    def drain(self) -> bool:
+        """Every answer that libfuse has given by now is with the kernel; False: there will be no
+        more."""
+        with suppress(BlockingIOError):
+            while True:
+                message = self._ours.recv(ANSWER_BYTES_MAX)
+                if not message:
+                    return False
+                self._done(message)
+                self._answer(message)
+        while self._waiting and self._send(self._waiting[0]):
+            self._waiting.popleft()
+        return True
 
     def _done(self, message: bytes) -> None:
         unique = int.from_bytes(message[8:16], "little")

@@ -1,0 +1,53 @@
+"""/dev/fuse: answers and notices to the kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from superfs.mount.desk import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ENDED = (errno.ENODEV, errno.ECONNABORTED)
+"""The file system is not mounted any more."""
+
+
+class Device:
+    def __init__(self, fd: int) -> None:
+        """`fd`: of a file system that is mounted, or being mounted."""
+        os.set_blocking(fd, False)  # of reading only
+        self.fd = fd
+
+    def answer(self, *parts: bytes) -> None:
+        """One message. Whoever was killed meanwhile does not miss it."""
+        try:
+            os.writev(self.fd, parts)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, *ENDED):
+                raise
+
+
+class Notices:
+    """Tells the kernel that what it has cached is not so any more (superfs.mount.notify.Kernel).
+    Raises what the kernel answers: ENOENT when it has nothing of it."""
+
+    def __init__(self, fd: int, drain: Callable[[], object]) -> None:
+        """`drain`: hands the kernel what pyfuse3 has answered (Relay.drain)."""
+        self._fd = fd
+        self._drain = drain
+
+    def settle(self) -> None:
+        """Every answer that was made is with the kernel: a notice that follows comes after it."""
+        self._drain()
+
+    def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
+        os.write(self._fd, protocol.inval_inode(inode, attr_only=attr_only))
+
+    def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
+        os.write(self._fd, protocol.inval_entry(inode_p, name))
+
+    def prune(self, inodes: Sequence[int]) -> None:
+        os.write(self._fd, protocol.prune(inodes))
