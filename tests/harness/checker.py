@@ -9,10 +9,9 @@
 
 The verbs are those of hammer.py. `check` says what is wrong, in words.
 
-Two things Linux decides above the file system, by names that it holds. A rename between names that
-it has found to be of one file does nothing, and it finds one name after the other: next to another
-rename, that may have been one file after all. And EEXIST needs no question where it believes in
-the name: `late_ns` says how long after a removal was acknowledged it may do so.
+One thing Linux decides above the file system: a rename between names that it has found to be of one
+file does nothing, and it finds one name after the other. Next to another rename, that may have been
+one file after all.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ def check(
     *,
     fixed: Iterable[str] = (),
     allowed: Iterable[tuple[str, str]] = (),
-    late_ns: int = 0,
 ) -> list[str]:
     """`names`: none of them exists at the beginning. `fixed`: these stay all the time. `allowed`:
     verbs and the errors that they may meet, without anything done."""
@@ -57,7 +55,7 @@ def check(
     ]
     usable = [op for op in known if op.answer[0] in fine or op.unsure]
     usable = [op for op in usable if not _says_nothing(op)]
-    wrong += check_names(usable, names, frozenset(fixed), late_ns)
+    wrong += check_names(usable, names, frozenset(fixed))
     wrong += check_modes(usable)
     wrong += check_appends(usable)
     wrong += check_stamps(usable)
@@ -71,9 +69,7 @@ def _says_nothing(op: Op) -> bool:
 # ---- names
 
 
-def check_names(
-    ops: Iterable[Op], names: Iterable[str], fixed: frozenset[str], late_ns: int
-) -> list[str]:
+def check_names(ops: Iterable[Op], names: Iterable[str], fixed: frozenset[str]) -> list[str]:
     known = [op for op in ops if op.verb in ONE_NAME | TWO_NAMES | {"list"}]
     wrong: list[str] = []
     group_of = _groups(known, names)
@@ -90,8 +86,6 @@ def check_names(
             group = group_of[op.args[0]]
             step = _step(op, members[group])
             if step is not None:
-                if step.op.verb in TWO_NAMES or op.answer[0] == "EEXIST":
-                    step.early = late_ns
                 steps[group].append(step)
     for group, inside in members.items():
         _may_do_nothing(steps[group])
@@ -193,7 +187,7 @@ def _may_do_nothing(steps: list[Step]) -> None:
             meets = (
                 other is not step
                 and other.op.invoked < step.answered
-                and step.op.invoked - step.early < other.answered
+                and step.op.invoked < other.answered
                 and not set(step.op.args).isdisjoint(other.op.args)
             )
             if meets and step.does is not None:

@@ -26,8 +26,6 @@ SHORT = {"metad": {"meta": {"lease_s": LEASE_S, "lease_timeout_s": LEASE_TIMEOUT
 """Settings of a cluster whose leases end soon."""
 QUICK = {"client": {"keep_alive_s": KEEP_ALIVE_S}}
 """And of a mount that keeps such leases."""
-LATE_NS = 50_000_000
-"""How late a kernel may drop a name, in a directory that its processes fight for."""
 WEIGHTS = {
     "create": 14, "unlink": 9, "rename": 8, "noreplace": 3, "exchange": 3, "stat": 25,
     "list": 6, "append": 8, "read": 10, "put": 3, "get": 5, "chmod": 3, "mode": 5,
@@ -143,7 +141,7 @@ class Hammers:
     def finish(self, *, allowed: Iterable[tuple[str, str]] = ()) -> list[history.Op]:
         """Stops everybody, checks everything, and gives the history back."""
         ops = self.stop()
-        wrong = check(ops, self.plan.names, fixed=self.plan.fixed, allowed=allowed, late_ns=LATE_NS)
+        wrong = check(ops, self.plan.names, fixed=self.plan.fixed, allowed=allowed)
         assert not wrong, f"{len(wrong)} of {len(ops)} are wrong\n" + "\n".join(wrong[:5])
         return ops
 

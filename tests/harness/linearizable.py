@@ -25,13 +25,11 @@ CONFIGURATIONS_MAX = 100_000
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """Exactly one of `sees` (it changes nothing) and `does` (what may come of it in this state).
-    `early`: by how many ns before its beginning it may have happened."""
+    """Exactly one of `sees` (it changes nothing) and `does` (what may come of it in this state)."""
 
     op: Op
     sees: Callable[[State], bool] | None = None
     does: Callable[[State], Sequence[State]] | None = None
-    early: int = 0
 
     @property
     def answered(self) -> int:
@@ -51,7 +49,7 @@ class Search:
 
     def run(self) -> str | None:
         """None, or the first operation that no order explains."""
-        events = [(step.op.invoked - step.early, 0, i) for i, step in enumerate(self._steps)]
+        events = [(step.op.invoked, 0, i) for i, step in enumerate(self._steps)]
         events += [
             (step.answered, 1, i) for i, step in enumerate(self._steps) if step.answered != FOREVER
         ]

@@ -37,8 +37,12 @@ class Kernel:
 
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
         (self.attrs if attr_only else self.pages).append(inode)
-        if not attr_only:  # from the notify thread
+        if attr_only:
+            return
+        try:
             trio.from_thread.run_sync(self.told.set)
+        except RuntimeError:  # in the loop itself
+            self.told.set()
 
     def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None:
         self.names.append((inode_p, name))

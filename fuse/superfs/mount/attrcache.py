@@ -5,7 +5,8 @@ answer comes with the lease that covers it (leases.py). Own changes show at once
 
 * attributes are ordered by Attr.change: an older answer never replaces a newer one;
 * a name found by a question that was under way while this mount changed names in that directory
-  is not remembered (Node.changes tells);
+  is not remembered (Node.changes tells), nor is what is asked about a name or an inode while
+  this mount changes it (Node.names_changing, Node.changing): others may see the change already;
 * a directory that was listed, or made here, is known whole (places.py): what is not in it is not
   there. A name that is being changed is unsure until its outcome is known.
 
@@ -57,7 +58,9 @@ class AttrCache:
         node.packed = None
 
     def fresh(self, node: Node, now: float) -> Attr | None:
-        return node.attr if now < node.lease.until or node.gone else None
+        if node.gone:
+            return node.attr
+        return node.attr if now < node.lease.until and not node.changing else None
 
     def bury(self, node: Node, attr: Attr) -> None:
         """The last name is removed: what is left is answered for as long as somebody asks."""
@@ -77,10 +80,12 @@ class AttrCache:
     ) -> None:
         """`node`: None where there is no such name. `changes`: Node.changes of the parent when the
         question was sent."""
-        if parent.changes != changes:
+        if parent.changes != changes or (parent.names_changing and name in parent.names_changing):
             lease = NEVER
         if node is not None:
-            node.named = lease
+            node.named = lease if parent.contention is None else NEVER
+        elif not lease.until and self.last_known(parent, name) is not None:
+            return  # the kernel may have been told of it since this was asked
         place = self.places.get(parent.ino)
         if place is None:
             place = self.places[parent.ino] = Place(parent)
@@ -154,6 +159,8 @@ class AttrCache:
         place.parent = above
         before = len(place)
         place.learn_whole(entries, lease, order)
+        for name in parent.names_changing or ():
+            place.unsure(name)
         self.names += len(place) - before
 
     def listing(self, parent: Node, now: float) -> Place | None:

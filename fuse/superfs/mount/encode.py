@@ -42,8 +42,8 @@ def packed(node: Node) -> bytes:
 
 def attr_valid_s(node: Node, now: float) -> float:
     """What is left of the lease, never more. In doubt, every use is to come here, whatever name it
-    was found by."""
-    if node.doubts:
+    was found by; and while it is being changed."""
+    if node.doubts or node.changing:
         return 0
     left = GONE_S if node.gone else node.lease.until - now - REUSE_S
     return left if left > 0 else 0
@@ -52,6 +52,13 @@ def attr_valid_s(node: Node, now: float) -> float:
 def entry_valid_s(node: Node, now: float) -> float:
     left = node.named.until - now - REUSE_S
     return left if left > 0 else 0
+
+
+def is_new_in_contention(parent: Node, lookups: int) -> bool:
+    """Whether the kernel is told of an inode that it did not know, in a directory where others
+    change things at the same time: it may keep no attributes then. Before it has taken them in it
+    cannot be told to drop them."""
+    return parent.contention is not None and lookups <= 1
 
 
 def encode(node: Node, now: float) -> EntryAttributes:

@@ -81,7 +81,8 @@ class Files:
 
     async def _cut(self, handle: FileHandle) -> None:
         contents = await self._contents(handle)
-        await drive(contents.setattr(Set.SIZE, size=0, caller=handle.caller))
+        with self._m.changing(handle.node):
+            await drive(contents.setattr(Set.SIZE, size=0, caller=handle.caller))
         handle.node.packed = None
         await self._drop_privileges(handle)
 
@@ -219,7 +220,8 @@ class Files:
     ) -> None:
         """Where the kernel believes the end to be does not count; when it was wrong, its pages
         are too."""
-        position = await drive(contents.append_at(data))
+        with self._m.changing(handle.node):
+            position = await drive(contents.append_at(data))
         if position != offset:
             self._m.notify.drop_pages(handle.node.number)
 
@@ -227,7 +229,8 @@ class Files:
         """As write(2) does. The kernel leaves it to us and does not know that the mode changes."""
         node, caller = handle.node, handle.caller
         if caller.uid != 0 and has_privileges(handle.file.attr):
-            await self._m.ask(self._m.meta.setattr(node.ref, int(Set.KILL_PRIV), caller=caller))
+            with self._m.changing(node):
+                await self._m.ask(self._m.meta.setattr(node.ref, int(Set.KILL_PRIV), caller=caller))
             node.packed = None
             self._m.notify.drop_attr(node.number)
 

@@ -63,15 +63,16 @@ class Inodes:
         if not mask:
             return await m.attr(node)
         contents = None if node.file is None else node.file.contents
-        if contents is not None:
-            # In order with what is being written: a later publication must not undo it.
-            attr = await m.call(contents.setattr(int(mask), caller=caller, **values))
-            m.cache.store(node, attr, node.lease)  # a recall meanwhile has ended it
-        elif mask & Set.SIZE:
-            with m.contents.changing(node):
+        with m.changing(node):
+            if contents is not None:
+                # In order with what is being written: a later publication must not undo it.
+                attr = await m.call(contents.setattr(int(mask), caller=caller, **values))
+                m.cache.store(node, attr, node.lease)  # a recall meanwhile has ended it
+            elif mask & Set.SIZE:
+                with m.contents.changing(node):
+                    await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
+            else:
                 await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
-        else:
-            await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
         node.packed = None
         return await m.attr(node)
 

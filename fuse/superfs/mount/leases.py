@@ -40,6 +40,8 @@ class Leases:
     def __init__(self) -> None:
         self.clock = 0
         self.until = 0.0
+        self.latest = 0.0
+        """Nothing that was ever granted is good for longer."""
         self._table: dict[int, Lease] = {}
         self._floor = 0
         self._ended = 0
@@ -54,6 +56,7 @@ class Leases:
     def extend(self, until: float) -> None:
         """The daemon has heard of us."""
         self.until = max(self.until, until)
+        self.latest = max(self.latest, until)
         for lease in self._table.values():
             if lease.until:
                 lease.until = self.until

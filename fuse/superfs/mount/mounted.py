@@ -6,6 +6,7 @@ carries go to the nodes that the kernel knows.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -15,13 +16,14 @@ import trio
 from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
+from superfs.mount.contention import Contention
 from superfs.mount.contents import SmallContents
 from superfs.mount.leases import Grant, Leases
 from superfs.mount.notify import Notify
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from superfs.client.meta import MetaClient
@@ -158,31 +160,63 @@ class Mounted:
 
     def drop_names(
         self, directory: Node, names: Iterable[tuple[bytes, Node | None]]
-    ) -> list[trio.Event]:
+    ) -> trio.Event | None:
         """What the kernel may believe and what is not so any more, or not known to be. Files are
-        in doubt until it is dropped. The events are of what the acknowledgement waits for: of
-        everything where no request holds the directory, else of what doubt does not help with:
-        directories, open files, and what we do not know."""
+        in doubt until it is dropped, and the event set. None: it believes nothing of it."""
+        contention, now = directory.contention, self.now()
         if directory.nlookup <= 0:
-            return []
+            return None
         doubted: list[tuple[tuple[int, bytes], Node]] = []
-        others: list[tuple[int, bytes]] = []
+        dropped: list[bytes] = []
         for name, node in names:
-            key = directory.number, name
+            if contention is not None and not contention.may_be_believed(name, now):
+                continue
+            dropped.append(name)
             if node is not None and node.attr is not None and not node.attr.is_dir:
-                doubted.append((key, node))
-            else:
-                others.append(key)
-        slow = []
-        if others:
-            slow.append(self.notify.drop_names(others))
-        if doubted:
-            event = self.notify.drop_names([key for key, _ in doubted], doubted)
-            if not directory.busy or any(node.file is not None for _, node in doubted):
-                slow.append(event)
-            for _, node in doubted:
+                doubted.append(((directory.number, name), node))
                 self.notify.drop_attr(node.number)
-        return slow
+        if not dropped:
+            return None
+        return self.notify.drop_names(directory.number, dropped, doubted, contention)
+
+    def contend(self, directory: Node) -> None:
+        """Requests of this mount hold the directory while others change it."""
+        now = self.now()
+        contention = directory.contention
+        if contention is not None and now < contention.until:
+            contention.goes_on(now)
+            return
+        directory.contention = Contention(now, self.leases.latest)
+
+    @contextlib.contextmanager
+    def changing(
+        self, *nodes: Node | None, names: Sequence[tuple[Node, bytes]] = ()
+    ) -> Iterator[None]:
+        """A change by this mount is under way, and others may see it before we have the answer:
+        meanwhile nothing of it is told from memory, here or by the kernel."""
+        changed = [node for node in nodes if node is not None]
+        for node in changed:
+            node.changing += 1
+            if node.nlookup > 0:
+                self.notify.drop_attr(node.number)
+        for parent, name in names:
+            self.cache.changed(parent, name)
+            if parent.names_changing is None:
+                parent.names_changing = []
+            parent.names_changing.append(name)
+        try:
+            yield
+        except BaseException:
+            for node in changed:
+                self.cache.drop_attr(node)  # whether it was changed is not known
+            raise
+        finally:
+            for node in changed:
+                node.changing -= 1
+            for parent, name in names:
+                assert parent.names_changing is not None
+                parent.names_changing.remove(name)
+                self.cache.changed(parent, name)
 
     async def call(self, coro: Coroutine[Any, Any, T]) -> T:
         return await drive(coro)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.names import check_name
+from superfs.mount.leases import NEVER
 from superfs.mount.nodes import Walk
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Names:
         """Without asking: a name, and attributes, that are still good. NOT_FOUND where it is good
         to say that there is none."""
         now = self._m.now()
+        contention = parent.contention
+        if contention is not None and now >= contention.until:
+            parent.contention = contention = None
         found = self._m.cache.resolve(parent, name, now)
         if found is None:
             return None
@@ -46,8 +50,8 @@ class Names:
         if node is None:
             check_name(name)
             raise FsError(Code.NOT_FOUND)
-        node.named = lease
-        return node if now < node.lease.until else None
+        node.named = lease if contention is None else NEVER
+        return node if now < node.lease.until and not node.changing else None
 
     async def find(self, parent: Node, name: bytes) -> Node:
         """For the kernel, which believes this name of this node from now on, whatever it believed
@@ -144,7 +148,6 @@ class Names:
 
     def _made(self, parent: Node, name: bytes, attr: Attr | None, grant: Grant) -> Node:
         """A name that this mount has just made."""
-        self._m.cache.changed(parent, name)
         return self._found(parent, name, attr, grant, parent.changes)
 
     async def create(
@@ -160,31 +163,32 @@ class Names:
     ) -> tuple[Node, bool]:
         """A file of any type but a directory, and True; not `exclusive`: or the file that is
         there, and False."""
-        self._m.cache.changed(parent, name)
-        outcome, grant = await self._m.consult(
-            self._m.meta.create(
-                parent.ref, name, mode,
-                rdev=rdev, target=target, exclusive=exclusive, caller=caller,
-            ),
-            parent,
-        )  # fmt: skip
+        with self._m.changing(names=[(parent, name)]):
+            outcome, grant = await self._m.consult(
+                self._m.meta.create(
+                    parent.ref, name, mode,
+                    rdev=rdev, target=target, exclusive=exclusive, caller=caller,
+                ),
+                parent,
+            )  # fmt: skip
         return self._made(parent, name, outcome.attr, grant), bool(outcome.number)
 
     async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Node:
-        self._m.cache.changed(parent, name)
         version = self._m.nodes.version_for(parent, name)
-        outcome, grant = await self._m.consult(
-            self._m.meta.mkdir(parent.ref, name, mode, version_min=version, caller=caller), parent
-        )
+        with self._m.changing(names=[(parent, name)]):
+            outcome, grant = await self._m.consult(
+                self._m.meta.mkdir(parent.ref, name, mode, version_min=version, caller=caller),
+                parent,
+            )
         node = self._made(parent, name, outcome.attr, grant)
         self._m.cache.keep_listing(node, {}, parent.number, grant.names(node.ino), node.changes)
         return node
 
     async def link(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Node:
-        self._m.cache.changed(parent, name)
-        outcome, grant = await self._m.consult(
-            self._m.meta.link(node.ref, parent.ref, name, caller=caller), parent
-        )
+        with self._m.changing(node, names=[(parent, name)]):
+            outcome, grant = await self._m.consult(
+                self._m.meta.link(node.ref, parent.ref, name, caller=caller), parent
+            )
         return self._made(parent, name, outcome.attr, grant)
 
     async def unlink(self, parent: Node, name: bytes, caller: Caller) -> None:
@@ -192,27 +196,26 @@ class Names:
         target = m.cache.last_known(parent, name)
         if target is not None:
             await m.opens.before_unlink(target)
-        self._removing(parent, name)
         with contextlib.ExitStack() as stack:
             # A name that we do not remember may be that of any file that is open here.
             keep = target is None or target.file is not None
             if target is not None and not keep:
                 stack.enter_context(m.opens.leaving(target))
-            outcome, grant = await m.consult(
-                m.meta.unlink(parent.ref, name, keep=keep, caller=caller), parent
-            )
+            with m.changing(target, names=[(parent, name)]):
+                outcome, grant = await m.consult(
+                    m.meta.unlink(parent.ref, name, keep=keep, caller=caller), parent
+                )
             self._left(parent, name, grant)
             self._removed(outcome.other, keep=keep)
 
     async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
-        self._removing(parent, name)
-        _, grant = await m.consult(m.meta.rmdir(parent.ref, name, caller=caller), parent)
+        with m.changing(m.cache.last_known(parent, name), names=[(parent, name)]):
+            _, grant = await m.consult(m.meta.rmdir(parent.ref, name, caller=caller), parent)
         self._left(parent, name, grant)
 
     def _left(self, parent: Node, name: bytes, grant: Grant) -> None:
         """A name that this mount has just removed."""
-        self._m.cache.changed(parent, name)
         self._m.cache.learn(parent, name, None, grant.names(parent.ino), parent.changes)
 
     async def rename(
@@ -232,21 +235,24 @@ class Names:
         keep = not flags & RENAME_EXCHANGE
         believed = m.cache.last_known(old_parent, old_name)
         replaced = m.cache.last_known(new_parent, new_name)
-        self._removing(old_parent, old_name)
-        self._removing(new_parent, new_name)
-        changes = old_parent.changes, new_parent.changes
-        outcome, grant = await m.consult(
-            m.meta.rename(
-                old_parent.ref, old_name, new_parent.ref, new_name,
-                flags=flags, keep=keep, caller=caller,
-            ),
-            old_parent,
-            new_parent,
-        )  # fmt: skip
-        sure = changes == (old_parent.changes, new_parent.changes)
-        m.cache.changed(old_parent, old_name)
-        m.cache.changed(new_parent, new_name)
-        if not sure or not _is_of(believed, outcome.attr):
+        both = [(old_parent, old_name), (new_parent, new_name)]
+        sure = not any(m.notify.is_dropping(parent.number, name) for parent, name in both)
+        with m.changing(believed, replaced, names=both):
+            changes = old_parent.changes, new_parent.changes
+            outcome, grant = await m.consult(
+                m.meta.rename(
+                    old_parent.ref, old_name, new_parent.ref, new_name,
+                    flags=flags, keep=keep, caller=caller,
+                ),
+                old_parent,
+                new_parent,
+            )  # fmt: skip
+            sure = sure and changes == (old_parent.changes, new_parent.changes)
+        self._moved_in(*both)
+        if not keep:
+            self._moved_in(*reversed(both))
+        right = _is_of(believed, outcome.attr) and (keep or _is_of(replaced, outcome.other))
+        if not sure or not right:
             # The kernel moves what it believes to be there, and that may be something else.
             m.drop_names(new_parent, [(new_name, believed)])
             m.drop_names(old_parent, [(old_name, replaced)])
@@ -258,16 +264,13 @@ class Names:
         elif _is_gone(outcome.attr) and (old_parent, old_name) != (new_parent, new_name):
             self._left(old_parent, old_name, grant)
 
-    def _removing(self, parent: Node, name: bytes) -> None:
-        """A name is about to stand for something else, or nothing. Others may see that before we
-        have the answer: until then nothing about it is told from memory, here or by the kernel."""
-        m = self._m
-        node = m.cache.last_known(parent, name)
-        m.cache.changed(parent, name)
-        if node is not None:
-            m.cache.drop_attr(node)
-            if node.nlookup > 0:
-                m.notify.drop_attr(node.number)
+    def _moved_in(self, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+        """With the name the kernel moves how long it may believe in it."""
+        contention, above = new[0].contention, old[0].contention
+        if contention is None:
+            return
+        if above is None or above.may_be_believed(old[1], self._m.now()):
+            contention.moved_in(new[1], self._m.leases.latest)
 
     def _moved(self, parent: Node, name: bytes, attr: Attr | None, grant: Grant) -> None:
         if attr is not None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import trio
 
     from superfs.core.attrs import Attr
+    from superfs.mount.contention import Contention
     from superfs.mount.contents import Whole
     from superfs.mount.files import OpenFile
     from superfs.mount.listings import Snapshot
@@ -57,10 +58,15 @@ class Node:
     doubts: dict[tuple[int, bytes], trio.Event] | None = None  # names that the kernel may still
     # believe and is being told to drop; until when
     busy: int = 0  # requests under way for which the kernel holds this directory's lock
+    made: float = 0.0  # when the kernel was last told of it as the outcome of a change
+    changing: int = 0  # changes of it by this mount that are under way
+    names_changing: list[bytes] | None = None  # likewise of names in this directory
+    contention: Contention | None = None  # of this directory
     packed: bytes | None = None  # `attr` as the kernel reads it, None when it changed
     whole: Whole | None = None  # its contents, where they are small and kept here
     file: OpenFile | None = None  # while somebody has it open here
     changes: int = 0  # of names in this directory by this mount
+    listed: int = -1  # `changes` when the kernel began to keep what it lists of this directory
     gone: bool = False  # its last name is removed; `attr` is the last there will be
     pages_of: tuple[int, int, int, int] | None = None  # which contents the kernel's pages show
     parent: int = 0  # a directory's, as far as we know

@@ -31,7 +31,8 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.txn import Caller
-from superfs.mount.encode import dot, encode, encode_statfs, negative
+from superfs.mount.encode import dot, encode, encode_statfs, is_new_in_contention, negative
+from superfs.mount.leases import NEVER
 from superfs.mount.listings import DOTS
 from superfs.mount.xattrs import ACL_ACCESS
 
@@ -118,9 +119,23 @@ class Operations(pyfuse3.Operations):
     def _entry(self, node: Node) -> EntryAttributes:
         return encode(node, self._now())
 
-    def _counted(self, node: Node) -> EntryAttributes:
+    def _counted(self, node: Node, parent: Node) -> EntryAttributes:
         """An answer that the kernel will forget one day."""
-        return self._entry(self._m.nodes.count(node))
+        known = self._m.nodes.count(node)
+        entry = self._entry(known)
+        if is_new_in_contention(parent, known.nlookup):
+            entry.attr_timeout = 0
+        return entry
+
+    def _made(self, node: Node, parent: Node) -> EntryAttributes:
+        """As `_counted`, of a change, which the kernel takes in whatever it has been told
+        meanwhile."""
+        entry = self._counted(node, parent)
+        if parent.contention is not None:
+            entry.attr_timeout = 0
+        else:
+            node.made = self._now()
+        return entry
 
     # ---- names
 
@@ -128,7 +143,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         parent = self._m.node(parent_inode)
         try:
-            return self._counted(await self._s.names.find(parent, name))
+            return self._counted(await self._s.names.find(parent, name), parent)
         except FsError as error:
             if error.code is Code.NOT_FOUND and self._negative_s > 0:
                 return negative(self._negative_s)
@@ -141,7 +156,7 @@ class Operations(pyfuse3.Operations):
         parent, caller = self._m.node(parent_inode), self._caller(ctx)
         node, handle = await self._s.create_open(parent, name, mode, flags, caller)
         info = FileInfo(self._s.handles.add(handle), keep_cache=self._s.files.may_keep_pages(node))
-        return info, self._entry(node)
+        return info, self._made(node, parent)
 
     @served
     async def mknod(
@@ -149,7 +164,7 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         parent, caller = self._m.node(parent_inode), self._caller(ctx)
         node, _ = await self._s.names.create(parent, name, mode, caller, rdev=rdev)
-        return self._counted(node)
+        return self._made(node, parent)
 
     @served
     async def symlink(
@@ -158,21 +173,22 @@ class Operations(pyfuse3.Operations):
         parent, caller = self._m.node(parent_inode), self._caller(ctx)
         mode = stat.S_IFLNK | 0o777
         node, _ = await self._s.names.create(parent, name, mode, caller, target=target)
-        return self._counted(node)
+        return self._made(node, parent)
 
     @served
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
         parent, caller = self._m.node(parent_inode), self._caller(ctx)
-        return self._counted(await self._s.names.mkdir(parent, name, mode, caller))
+        return self._made(await self._s.names.mkdir(parent, name, mode, caller), parent)
 
     @served
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
         node, parent = self._m.named(inode), self._m.node(new_parent_inode)
-        return self._counted(await self._s.names.link(node, parent, new_name, self._caller(ctx)))
+        linked = await self._s.names.link(node, parent, new_name, self._caller(ctx))
+        return self._made(linked, parent)
 
     @served
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -223,7 +239,9 @@ class Operations(pyfuse3.Operations):
             gid=attr.st_gid, size=attr.st_size, atime_ns=attr.st_atime_ns,
             mtime_ns=attr.st_mtime_ns,
         )  # fmt: skip
-        return self._entry(node)
+        entry = self._entry(node)
+        entry.attr_timeout = 0  # the kernel would keep it, whatever it has been told meanwhile
+        return entry
 
     @served
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -288,6 +306,7 @@ class Operations(pyfuse3.Operations):
         """From entry `index` on, as many as the kernel's buffer takes."""
         reply, listings = pyfuse3.readdir_reply, self._s.listings
         table, enter, now = self._m.nodes.table, self._m.nodes.enter, self._now()
+        contended = handle.node.contention is not None
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
             names, nodes = snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES]
@@ -299,7 +318,12 @@ class Operations(pyfuse3.Operations):
                         continue
                     node = current
                 known = table.get(node.number, node)
-                if not reply(token, name, encode(known, now), index + DOTS):
+                if contended:
+                    known.named = NEVER
+                entry = encode(known, now)
+                if is_new_in_contention(handle.node, known.nlookup + 1):
+                    entry.attr_timeout = 0
+                if not reply(token, name, entry, index + DOTS):
                     return
                 known.nlookup += 1
                 if known.nlookup == 1:

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from superfs.v1 import meta_pb2
 
 DROP_WAIT_S = 0.1
-"""How long an acknowledgement waits for the kernel to drop the name of a directory."""
+"""How long an acknowledgement waits for the kernel to drop names: a local process may hold their
+directory while it waits for us, and we for a mount that waits for us."""
 LAPSE_WAIT_S = 1.0
 """How long a new hello waits for the kernel to drop everything."""
+
+TAKEN_IN_S = 1.0
+"""How long it may take until a process has seen the answer that it waited for."""
+Drop = tuple["Node", trio.Event]
+"""Of names of a directory, by the kernel, and when it is done."""
 
 log = logging.getLogger("superfs.mount.recalls")
 
@@ -89,7 +95,7 @@ class Recalls:
         assert self._mounted is not None
         self._mounted.notify.settle()
         try:
-            slow = [event for recall in message.recalls for event in self._one(recall)]
+            slow = [drop for recall in message.recalls for drop in self._one(recall)]
         except Exception:
             log.exception("a bug in the mount: everything is forgotten instead")
             self._lapse(threading.Event())
@@ -100,28 +106,31 @@ class Recalls:
         assert self._nursery is not None
         self._nursery.start_soon(self._acknowledge_later, slow, acknowledge)
 
-    async def _acknowledge_later(
-        self, slow: list[trio.Event], acknowledge: Callable[[], None]
-    ) -> None:
-        with trio.move_on_after(DROP_WAIT_S):
-            for event in slow:
+    async def _acknowledge_later(self, slow: list[Drop], acknowledge: Callable[[], None]) -> None:
+        m = self._mounted
+        assert m is not None
+        with trio.move_on_after(DROP_WAIT_S) as scope:
+            for _, event in slow:
                 await event.wait()
+        if scope.cancelled_caught:
+            for directory, event in slow:
+                if not event.is_set():
+                    m.contend(directory)
         acknowledge()
 
-    def _one(self, recall: meta_pb2.Recall) -> list[trio.Event]:
+    def _one(self, recall: meta_pb2.Recall) -> list[Drop]:
         """What the acknowledgement has to wait for."""
         m = self._mounted
         assert m is not None
         m.leases.recall(recall.lease, whole=recall.whole)
         directory = m.nodes.alive(recall.lease)
         if directory is None:
-            self._forget_inodes(recall.inos)
-            return []
+            return self._forget_inodes(recall.inos)
         if recall.whole:
-            self._forget_inodes({node.ino for node in self._under(recall.lease)})
+            slow = self._forget_inodes({node.ino for node in self._under(recall.lease)})
             directory.changes += 1
             m.cache.unsure_readers(directory)
-            return m.drop_names(directory, list(m.cache.names_of(directory)))
+            return slow + self._drop(directory, list(m.cache.names_of(directory)))
         found: list[tuple[bytes, Node | None]] = []
         unsure_of_kernel = m.options.negative_timeout_s > 0  # what does not exist is believed too
         for name in unpack_names(recall.names):
@@ -129,26 +138,50 @@ class Recalls:
             if node is not None or unsure_of_kernel:
                 found.append((name, node))
             m.cache.changed(directory, name)
-        self._forget_inodes(recall.inos)
-        return m.drop_names(directory, found)
+        return self._forget_inodes(recall.inos) + self._drop(directory, found)
+
+    def _drop(self, directory: Node, names: list[tuple[bytes, Node | None]]) -> list[Drop]:
+        m = self._mounted
+        assert m is not None
+        if not names:
+            return []
+        if directory.busy:
+            m.contend(directory)
+        dropped = m.drop_names(directory, names)
+        return [] if dropped is None else [(directory, dropped)]
 
     def _under(self, lease_id: int) -> list[Node]:
         m = self._mounted
         assert m is not None
         return [node for node in m.nodes.all_alive() if node.place == lease_id]
 
-    def _forget_inodes(self, inos: Iterable[int]) -> None:
+    def _forget_inodes(self, inos: Iterable[int]) -> list[Drop]:
         m = self._mounted
         assert m is not None
+        slow: list[Drop] = []
         for ino in inos:
             node = m.nodes.alive(ino)
             if node is None:
                 continue
             m.cache.drop_attr(node)
             if node.nlookup > 0:
-                m.notify.drop_attr(node.number)
+                known = self._drop_in_kernel(node)
+                above = m.nodes.table.get(node.parent)
+                if above is not None and (not known or m.now() < node.made + TAKEN_IN_S):
+                    # What it was told about it last may still be on its way.
+                    slow.append((above, m.notify.drop_attr_again(node.number, above.number)))
                 if node.file is not None:
                     m.notify.drop_pages(node.number)
+        return slow
+
+    def _drop_in_kernel(self, node: Node) -> bool:
+        """Attributes; of a directory also what it has listed, which its times alone would not tell
+        to be old: they can be set."""
+        m = self._mounted
+        assert m is not None
+        if node.attr is not None and node.attr.is_dir:
+            return m.notify.drop_listing(node.number)
+        return m.notify.drop_attr(node.number)
 
     # ---- all of them
 
@@ -168,13 +201,14 @@ class Recalls:
         for number, name, node in m.cache.all_names():
             names.setdefault(number, []).append((name, node))
         for node in m.nodes:
-            m.notify.drop_attr(node.number)
+            self._drop_in_kernel(node)
         slow: list[trio.Event] = []
         for number, found in names.items():
             directory = m.nodes.table.get(number)
             if directory is not None:
                 directory.changes += 1
-                slow += m.drop_names(directory, found)
+                dropped = m.drop_names(directory, found)
+                slow += [dropped] if dropped is not None else []
         assert self._nursery is not None
         self._nursery.start_soon(_wait_for_all, slow, done)
 

@@ -98,7 +98,7 @@ class Services:
     async def create_open(
         self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[Node, FileHandle]:
-        """open(O_CREAT): the node is counted."""
+        """open(O_CREAT): the node is not counted yet."""
         mode = stat.S_IFREG | stat.S_IMODE(mode)
         exclusive = bool(flags & os.O_EXCL)
         node, new = await self.names.create(parent, name, mode, caller, exclusive=exclusive)
@@ -106,12 +106,10 @@ class Services:
         assert attr is not None
         if new:
             # Nothing is asked: if somebody has removed it by now, that came after the open.
-            handle = self.files.attach(node, attr, flags, caller)
-            return self.mounted.nodes.count(node), handle
+            return node, self.files.attach(node, attr, flags, caller)
         if attr.is_symlink:
             raise FsError(Code.STALE, "another client was faster: look again")
-        handle = await self.files.open(node, flags, caller)
-        return self.mounted.nodes.count(node), handle
+        return node, await self.files.open(node, flags, caller)
 
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
         """The kernel counts so many look-ups less of each inode."""

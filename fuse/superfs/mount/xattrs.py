@@ -64,14 +64,16 @@ class Xattrs:
         attr = await self._m.attr(node)
         if name in (ACL_ACCESS, ACL_DEFAULT) and attr.is_symlink:
             raise FsError(Code.NOT_SUPPORTED, "a symbolic link has no ACL")
-        await self._m.ask(self._m.meta.setxattr(node.ref, name, value, caller=caller))
-        if name == ACL_ACCESS:
-            await self._drop_setgid(node, attr, caller)
+        with self._m.changing(node):
+            await self._m.ask(self._m.meta.setxattr(node.ref, name, value, caller=caller))
+            if name == ACL_ACCESS:
+                await self._drop_setgid(node, attr, caller)
         self._m.cache.drop_attr(node)
         node.packed = None
 
     async def remove(self, node: Node, name: bytes, caller: Caller) -> None:
-        await self._m.ask(self._m.meta.removexattr(node.ref, name, caller=caller))
+        with self._m.changing(node):
+            await self._m.ask(self._m.meta.removexattr(node.ref, name, caller=caller))
         self._m.cache.drop_attr(node)
         node.packed = None
 

@@ -20,7 +20,13 @@ from superfs.mount.desk.protocol import (
     HANDLE_IN,
     READ_IN,
 )
-from superfs.mount.encode import attr_valid_s, entry_valid_s, packed, shown
+from superfs.mount.encode import (
+    attr_valid_s,
+    entry_valid_s,
+    is_new_in_contention,
+    packed,
+    shown,
+)
 from superfs.mount.handles import DirHandle
 from superfs.mount.listings import DOTS
 from superfs.mount.xattrs import surely_absent
@@ -65,10 +71,12 @@ class Answers:
             node.doubts.pop((number, name), None)
         node = self._nodes.count(node)
         now = self._now()
+        attr_s = attr_valid_s(node, now)
+        if is_new_in_contention(parent, node.nlookup):
+            attr_s = 0
         return protocol.entry(
-            unique, node.number, node.generation, entry_valid_s(node, now),
-            attr_valid_s(node, now), packed(node),
-        )  # fmt: skip
+            unique, node.number, node.generation, entry_valid_s(node, now), attr_s, packed(node)
+        )
 
     def forget(self, _unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         self._s.forget([(number, protocol.FORGET_IN.unpack_from(body)[0])])
@@ -145,8 +153,9 @@ class Answers:
         the directory are what they were, and those it is told under a lease."""
         node = self._m.node(number)
         options = FOPEN_CACHE_DIR
-        if self._m.cache.listing(node, self._now()) is not None:
+        if self._m.cache.listing(node, self._now()) is not None and node.listed == node.changes:
             options |= FOPEN_KEEP_CACHE
+        node.listed = node.changes
         return protocol.opened(unique, self._dirs.add(DirHandle(node)), options)
 
     def releasedir(
@@ -190,6 +199,7 @@ class Answers:
         now, table, enter, nodes = self._now(), self._table, self._nodes.enter, snapshot.nodes
         names, changed, first = snapshot.names, snapshot.changed, snapshot.first
         found: list[bytes] = []
+        contended = handle.node.contention is not None
         for at in range(index, first + len(nodes)):
             name = names[at]
             if changed and name in changed:
@@ -198,9 +208,12 @@ class Answers:
             node = table.get(node.number, node)
             if node.attr is None:
                 break
+            entry_s, attr_s = entry_valid_s(node, now), attr_valid_s(node, now)
+            if contended:
+                entry_s, attr_s = 0, attr_s if node.nlookup else 0
             entry = protocol.direntplus(
-                name, at + DOTS + 1, node.number, node.generation, entry_valid_s(node, now),
-                attr_valid_s(node, now), packed(node), shown(node).mode,
+                name, at + DOTS + 1, node.number, node.generation, entry_s, attr_s, packed(node),
+                shown(node).mode,
             )  # fmt: skip
             room -= len(entry)
             if room < 0:
