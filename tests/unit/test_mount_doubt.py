@@ -110,3 +110,21 @@ async def test_the_kernel_moves_what_it_believes() -> None:
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert (TOP, b"c") in w.kernel.names
+
+
+async def test_a_look_up_ends_the_doubt_also_where_much_is_changed() -> None:
+    """The kernel looks up once and asks again; then it fails."""
+    async with slow_kernel() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        await recall(recalls, b"a")
+        find = w.meta.find_name
+        root = w.services.mounted.nodes.root
+
+        async def busy(*args: object, **options: object) -> object:
+            outcome = await find(*args, **options)
+            w.services.mounted.cache.changed(root, b"b")
+            return outcome
+
+        w.meta.find_name = busy  # type: ignore[method-assign,assignment]
+        assert (await w.ops.lookup(TOP, b"a", ctx())).entry_timeout == 0
+        await w.ops.getattr(ino, ctx())

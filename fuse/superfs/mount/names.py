@@ -55,13 +55,11 @@ class Names:
 
     async def find(self, parent: Node, name: bytes) -> Node:
         """For the kernel, which believes this name of this node from now on, whatever it believed
-        before: so much is in no doubt."""
+        before: so much is in no doubt. (Where the name has changed since it was asked for, it
+        believes it for this once.)"""
         node = self.cached(parent, name)
         if node is None:
-            changes = parent.changes
             node = await self.lookup(parent, name)
-            if parent.changes != changes:
-                return node
         if node.doubts:
             node.doubts.pop((parent.number, name), None)
         return node
