@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import tempfile
@@ -117,7 +118,8 @@ class World:
 
     def _tick(self) -> None:
         self.stream.tick()
-        self.background.call_later(0.02, self._tick)
+        with contextlib.suppress(FsError):  # closed meanwhile
+            self.background.call_later(0.02, self._tick)
 
     def _delays(self) -> Iterator[float]:
         return delays(random.Random(1), first_s=0.001, last_s=0.02)
