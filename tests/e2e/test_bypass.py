@@ -151,6 +151,90 @@ def test_truncation_by_another_client(cluster: Cluster, fs: FileSystem) -> None:
     assert fs.read_bytes("/f") == b"x" * 300_000 + bytes(MIB - 300_000)
 
 
+# ---- writes --------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Writes pieces over one file, knows what must be there, and is not told of any trouble."""
+
+    def __init__(self, fs: FileSystem, path: str, seed: int) -> None:
+        self._fs, self._path = fs, path
+        self._rng = random.Random(seed)
+        self.model = bytearray(12 * MIB)
+        fs.write_bytes(path, bytes(self.model))
+
+    def write(self, times: int) -> None:
+        with self._fs.open(self._path, "r+b", buffering=0) as file:
+            for _ in range(times):
+                at = self._rng.randrange(10 * MIB)
+                data = self._rng.randbytes(self._rng.choice((4096, 200_000, MIB, 2 * MIB - 5)))
+                file.seek(at)
+                file.write(data)
+                self.model[at : at + len(data)] = data
+
+    def check(self, *others: FileSystem) -> None:
+        for fs in (self._fs, *others):
+            assert fs.read_bytes(self._path) == self.model
+
+
+def test_large_writes_go_by_shared_memory(cluster: Cluster, fs: FileSystem) -> None:
+    writer = Writer(fs, "/f", 7)
+    warm(fs, "/f")
+    writer.write(100)
+    with connect(cluster) as other:
+        writer.check(other)
+    assert moved(fs).written_memfd > 30 * MIB
+    assert moved(fs).written_memfd > moved(fs).written_grpc
+
+
+def test_datad_dies_under_a_writer(own_cluster: Cluster) -> None:
+    with connect(own_cluster) as fs, connect(own_cluster, bypass=False) as other:
+        writer = Writer(fs, "/f", 8)
+        for turn in range(6):
+            before = moved(fs).written_memfd
+            wait_until(lambda: _shares(fs), "memory is shared")
+            thread = threading.Thread(target=writer.write, args=(60,))
+            thread.start()
+            wait_until(
+                lambda before=before: moved(fs).written_memfd > before,  # type: ignore[misc]
+                "writes go by shared memory",
+            )
+            daemon = own_cluster.datad
+            daemon.kill() if turn % 2 else daemon.stop()
+            own_cluster.start(["datad-2"])
+            thread.join()
+            writer.check(other)
+        fs.unlink("/f")
+
+
+def _shares(fs: FileSystem) -> bool:
+    return fs.paths.connection.data.shares_memory
+
+
+def test_memory_that_the_daemon_has_forgotten(cluster: Cluster, fs: FileSystem) -> None:
+    """What it cannot find is sent again with its bytes, in order."""
+    writer = Writer(fs, "/f", 9)
+    warm(fs, "/f")
+    stop = threading.Event()
+
+    def cut() -> None:
+        while not stop.wait(0.01):
+            for stream in fs.paths.connection.data_streams():
+                if stream.local is not None:
+                    stream.local.close()
+                stream._local_due_s = 0.0
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        writer.write(100)
+        with connect(cluster) as other:
+            writer.check(other)
+    finally:
+        stop.set()
+        thread.join()
+
+
 # ---- who gets copies -----------------------------------------------------------------------------
 
 

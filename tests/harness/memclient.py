@@ -23,7 +23,7 @@ from superfs.rpc.pending import Pending, completed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from superfs.client.data import Where
+    from superfs.client.data import Bytes, Where
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
 
@@ -65,6 +65,9 @@ class MemData:
     def has_room_to_read(self, _length: int) -> bool:
         return True
 
+    def own(self, data: Bytes) -> Bytes:
+        return bytes(data)
+
     def read_now(self, _where: Where, _offset: int, _length: int) -> bytes | None:
         return None
 
@@ -78,7 +81,7 @@ class MemData:
         data = await self.read(where, offset, length)
         return [(length, completed(Reply(data=data)))]
 
-    async def start_write(self, where: Where, offset: int, data: bytes) -> list[Pending[Reply]]:
+    async def start_write(self, where: Where, offset: int, data: Bytes) -> list[Pending[Reply]]:
         assert where.data_generation, "data goes under a generation"
         assert where.chains, "data goes to chains"
         if self.lose:
@@ -92,7 +95,7 @@ class MemData:
         return [completed(Reply())]
 
     async def start_write_many(
-        self, writes: Iterable[tuple[Where, int, bytes]]
+        self, writes: Iterable[tuple[Where, int, Bytes]]
     ) -> list[Pending[Reply]]:
         return [p for w, o, d in writes for p in await self.start_write(w, o, d)]
 

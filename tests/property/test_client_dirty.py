@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superfs.client.dirty import DirtyExtents, covers, overlay
+from superfs.client.dirty import DirtyExtents, Extent, covers, overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZE = 64
 
@@ -16,24 +20,58 @@ writes = st.lists(
 )
 
 
-def model_of(sequence: list[tuple[int, bytes]]) -> list[int | None]:
+def model_of(sequence: Sequence[Extent]) -> list[int | None]:
     model: list[int | None] = [None] * (SIZE + 32)
     for offset, data in sequence:
         model[offset : offset + len(data)] = list(data)
     return model
 
 
-def seen(extents: list[tuple[int, bytes]]) -> list[int | None]:
+def seen(extents: Sequence[Extent]) -> list[int | None]:
     return model_of(extents)
 
 
-def check(dirty: DirtyExtents, model: list[int | None]) -> None:
+def check(dirty: DirtyExtents, model: list[int | None], *, joined: bool = True) -> None:
     extents = dirty.overlapping(0, len(model))
     assert seen(extents) == model
     assert dirty.bytes == sum(1 for b in model if b is not None)
     assert dirty.end == max((i + 1 for i, b in enumerate(model) if b is not None), default=0)
     for (start, data), (following, _) in itertools.pairwise(extents):
-        assert start + len(data) < following, "extents that touch are joined"
+        touch = start + len(data) == following
+        assert start + len(data) <= following
+        assert not (touch and joined), "extents that touch are joined"
+
+
+@given(writes, st.integers(1, 16), st.integers(0, 20))
+def test_large_ones_are_kept_as_they_are(
+    sequence: list[tuple[int, bytes]], large_bytes: int, taken: int
+) -> None:
+    dirty = DirtyExtents(large_bytes)
+    given_: list[memoryview] = []
+    back: list[Extent] = []
+    for index, (offset, data) in enumerate(sequence):
+        given_.append(memoryview(data).toreadonly())
+        dirty.write(offset, given_[-1])
+        if index == taken:
+            back = dirty.take()
+            check(dirty, model_of([]), joined=False)
+        else:
+            since = sequence[taken + 1 : index + 1] if index > taken else sequence[: index + 1]
+            check(dirty, model_of(since), joined=False)
+    dirty.put_under(back)
+    check(dirty, model_of(sequence), joined=False)
+    assert [bytes(view) for view in given_] == [data for _, data in sequence]
+
+
+def test_a_large_one_is_not_copied() -> None:
+    dirty = DirtyExtents(4)
+    data = memoryview(bytearray(b"abcdef")).toreadonly()
+    dirty.write(0, b"xy")
+    dirty.write(2, data)
+    dirty.write(8, b"z")
+    found = dirty.take()
+    assert found == [(0, b"xy"), (2, data), (8, b"z")]
+    assert found[1][1] is data
 
 
 @given(writes)

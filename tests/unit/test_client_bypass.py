@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
+import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -11,6 +14,16 @@ from crc32c import crc32c
 from superfs.client.checksums import joined, matches
 from superfs.client.places import ENTRIES_MAX, Place, Places
 from superfs.client.readers import Readers
+from superfs.client.sharedmem import (
+    ARENAS_MAX,
+    PAGE_BYTES,
+    SLOT_BYTES,
+    SLOTS_PER_ARENA,
+    SharedMemory,
+    Slot,
+    offset_of,
+    slot_of,
+)
 from superfs.core import extents
 from superfs.core.errors import FsError
 from superfs.core.extents import Extent
@@ -155,3 +168,61 @@ def test_readers_finish_what_was_put() -> None:
     readers.close()
     readers.put(lambda: done.append(100))
     assert sorted(done) == list(range(101))
+
+
+# ---- shared memory -------------------------------------------------------------------------------
+
+
+def obj(view: memoryview) -> Slot:
+    slot = slot_of(view)
+    assert slot is not None
+    return slot
+
+
+def test_a_slot_returns_when_nobody_refers_to_it() -> None:
+    memory = SharedMemory()
+    slot = memory.take()
+    assert slot is not None
+    arena = obj(slot).arena
+    part = memory.copy(b"x" * 1000)
+    assert part is not None
+    assert bytes(part) == b"x" * 1000
+    owner = slot_of(part[10:20])
+    assert owner is not None
+    place = offset_of(part[10:20], owner)
+    assert os.pread(arena.fd, 10, place) == b"x" * 10
+    assert place == owner.number * SLOT_BYTES + PAGE_BYTES + 10
+    assert len(arena.free) == SLOTS_PER_ARENA - 2
+    del slot, owner, part
+    assert len(arena.free) == SLOTS_PER_ARENA
+    spoilt = memory.copy(b"y")
+    assert spoilt is not None
+    obj(spoilt).spoilt = True
+    number = obj(spoilt).number
+    del spoilt
+    assert number not in arena.free
+
+
+def test_shared_memory_is_bounded_and_sealed() -> None:
+    memory = SharedMemory()
+    slots = [memory.take() for _ in range(ARENAS_MAX * SLOTS_PER_ARENA + 3)]
+    assert sum(slot is None for slot in slots) == 3
+    first = slots[0]
+    assert first is not None
+    fd = obj(first).arena.fd
+    assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+
+
+def test_idle_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("superfs.client.sharedmem.IDLE_S", 0.0)
+    memory = SharedMemory()
+    slot = memory.take()
+    assert slot is not None
+    arena = weakref.ref(obj(slot).arena)
+    memory.tick()
+    assert arena() is not None
+    del slot
+    memory.tick()
+    assert arena() is None

@@ -22,6 +22,8 @@ from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, UsageReply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from superfs.client.wire import Request
+
 FILE = Where(7, 1, (1,))
 
 
@@ -57,7 +59,7 @@ class Datad:
 class Call:
     """Stands for grpc's call."""
 
-    def __init__(self, datad: Datad, requests: Iterator[DataRequest | bytes]) -> None:
+    def __init__(self, datad: Datad, requests: Iterator[Request]) -> None:
         self._datad = datad
         self._requests = requests
         datad.broken = False
@@ -94,7 +96,7 @@ class Client:
         return [self.stream]
 
     def open_data_call(
-        self, _node_id: int, requests: Iterator[DataRequest | bytes]
+        self, _node_id: int, requests: Iterator[Request]
     ) -> tuple[Any, Callable[[], None]]:
         return Call(self.datad, requests), lambda: None
 

@@ -52,6 +52,7 @@ class Moved:
 
     read_descriptor: int = 0
     read_grpc: int = 0
+    written_memfd: int = 0
     written_grpc: int = 0
 
 
@@ -90,6 +91,13 @@ class Bypass:
                 self.moved.read_descriptor += size
             else:
                 self.moved.read_grpc += size
+
+    def count_write(self, size: int, *, by_place: bool) -> None:
+        with self._lock:
+            if by_place:
+                self.moved.written_memfd += size
+            else:
+                self.moved.written_grpc += size
 
     def read_now(
         self, stream: DataStream, where: Where, chunk: int, offset: int, length: int

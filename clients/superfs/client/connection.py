@@ -27,7 +27,7 @@ from superfs.client.identity import own_caller
 from superfs.client.meta import MetaClient
 from superfs.client.retry import attempts, delays
 from superfs.client.session import MetaStream, Session
-from superfs.client.wire import decode_reply, encode_request
+from superfs.client.wire import Request, decode_reply, encode_request
 from superfs.client.writeback import Writeback
 from superfs.core.errors import Code, FsError
 from superfs.rpc.background import Background
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from superfs.client.leases import LeaseHolder
     from superfs.core.namespace.txn import Caller, Ref
     from superfs.rpc.pending import Pending
-    from superfs.v1 import cluster_pb2, data_pb2, meta_pb2
+    from superfs.v1 import cluster_pb2, meta_pb2
 
 log = logging.getLogger("superfs.client")
 
@@ -210,7 +210,7 @@ class Connection:
         return stub.Session(requests, metadata=token_metadata(self._session.token)), channel.close
 
     def open_data_call(
-        self, node_id: int, requests: Iterator[data_pb2.DataRequest | bytes]
+        self, node_id: int, requests: Iterator[Request]
     ) -> tuple[Any, Callable[[], None]]:
         channel = open_channel(self.map.addresses(node_id))
         # As the stub would, with our own encoding: see wire.py.
@@ -309,6 +309,7 @@ class Connection:
     def _tick(self) -> None:
         for stream in self._streams():
             stream.tick()
+        self.data.memory.tick()
         with contextlib.suppress(FsError):  # closed meanwhile
             self.background.call_later(TICK_S, self._tick)
 

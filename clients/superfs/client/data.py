@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from superfs.client.bypass import Bypass, read_item
 from superfs.client.datastream import DataItem, new_tag
-from superfs.client.wire import Reply, encode_write
+from superfs.client.payload import Payload
+from superfs.client.sharedmem import SharedMemory, slot_of
+from superfs.client.wire import Reply, Request, encode_write
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.layout import chain_of, pieces
-from superfs.core.limits import CHUNK_BYTES, MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import CHUNK_BYTES, KIB, MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.rpc.pending import Budget
 from superfs.v1 import data_pb2
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 
 Bytes = bytes | bytearray | memoryview
+SHARED_BYTES_MIN = 128 * KIB
+"""Smaller writes carry their bytes."""
 Body = TypeVar("Body", data_pb2.Read, data_pb2.Write)
 
 
@@ -59,6 +63,7 @@ class DataClient:
         self._writing = Budget(router.config.data_in_flight_bytes)
         self._reading = Budget(router.config.data_in_flight_bytes)
         self.bypass = Bypass()
+        self.memory = SharedMemory()
 
     def close(self) -> None:
         """Behind the streams."""
@@ -154,9 +159,7 @@ class DataClient:
             body = view[piece.position : piece.position + piece.length]
             await self._make_room(where, piece.chunk, piece.length)
             tag = new_tag()
-            request = encode_write(
-                tag, where.ino, where.data_generation, piece.chunk, piece.offset, body
-            )
+            request = self._write_request(tag, where, piece.chunk, piece.offset, body)
             item = DataItem(
                 request,
                 tag,
@@ -164,9 +167,46 @@ class DataClient:
                 inodes=frozenset((where.ino,)),
                 capability=where.capability,
             )
+            self._count_when_done(item, piece.length)
             self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
         self.bypass.wrote(where.ino, where.data_generation)
         return [pending for _, pending in parts]
+
+    def own(self, data: Bytes) -> Bytes:
+        """The same bytes. Large ones do not change any more, and lie where a data daemon on this
+        host can read them: as they are, or a copy."""
+        if isinstance(data, bytes) or len(data) < SHARED_BYTES_MIN or slot_of(data) is not None:
+            return data
+        if len(data) <= MESSAGE_DATA_BYTES_MAX and self.shares_memory:
+            shared = self.memory.copy(data)
+            if shared is not None:
+                return shared
+        return bytes(data)
+
+    @property
+    def shares_memory(self) -> bool:
+        return any(stream.shares_memory for stream in self._router.data_streams())
+
+    def _write_request(
+        self, tag: int, where: Where, chunk: int, offset: int, data: memoryview
+    ) -> Request:
+        if self._router.data_stream(chain_of(where.chains, chunk)).shares_memory:
+            shared: memoryview | None = data
+            if slot_of(data) is None:
+                shared = self.memory.copy(data) if len(data) >= SHARED_BYTES_MIN else None
+            if shared is not None:
+                stream = self._router.data_stream(chain_of(where.chains, chunk))
+                return Payload(stream, tag, where, chunk, offset, shared)
+        return encode_write(tag, where.ino, where.data_generation, chunk, offset, data)
+
+    def _count_when_done(self, item: DataItem, size: int) -> None:
+        request = item.request
+
+        def count() -> None:
+            by_place = isinstance(request, Payload) and request.by_place
+            self.bypass.count_write(size, by_place=by_place)
+
+        item.pending.on_done(count)
 
     async def start_write_many(
         self, writes: Iterable[tuple[Where, int, Bytes]]
@@ -200,6 +240,7 @@ class DataClient:
                 )
                 await self._make_room_at(stream, size)
                 item.pending.on_done(partial(self._writing.release, size))
+                self._count_when_done(item, size)
                 stream.submit((item,))
                 pendings.append(item.pending)
                 for write in many.writes:

@@ -19,7 +19,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.client.local import LocalLink
-from superfs.client.wire import Reply, encode_request
+from superfs.client.payload import Payload
+from superfs.client.sharedmem import offset_of, slot_of
+from superfs.client.wire import Reply, Request, encode_request
 from superfs.core.errors import Code, FsError, known_code
 from superfs.rpc.stream import Item, Stream, StreamTimes
 from superfs.v1 import data_pb2
@@ -34,6 +36,8 @@ log = logging.getLogger("superfs.client")
 
 LOCAL_RETRIES_S = (1.0, 2.0, 5.0)
 LOCAL_RETRY_S = 30.0
+UNKNOWN_MAX = 3
+"""Then writes carry their bytes for good."""
 IDLE_COMMIT_S = 2.0
 """Nothing is kept much longer than this, even if nobody calls fsync."""
 
@@ -55,7 +59,7 @@ class DataItem(Item[Reply]):
 
     def __init__(
         self,
-        request: data_pb2.DataRequest | bytes,
+        request: Request,
         tag: int,
         *,
         kept_bytes: int = 0,
@@ -101,13 +105,13 @@ class Host(Protocol):
     def session(self) -> Session: ...
 
     def open_data_call(
-        self, node_id: int, requests: Iterator[data_pb2.DataRequest | bytes]
+        self, node_id: int, requests: Iterator[Request]
     ) -> tuple[Any, Callable[[], None]]: ...
 
     def recover(self, error: FsError, session: Session) -> None: ...
 
 
-class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
+class DataStream(Stream[DataItem, Request, Reply]):
     def __init__(
         self,
         host: Host,
@@ -134,6 +138,7 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         self._local_retries: Iterator[float] = iter(())
         self._local_due_s = 0.0
         self._local_said = False
+        self._unknown = 0  # how often the daemon did not know memory that was shared
 
     # ---- for the data client
 
@@ -189,9 +194,27 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         super().refuse(error)
         self.local = None
 
+    @property
+    def shares_memory(self) -> bool:
+        local = self.local
+        return local is not None and local.ready and self._unknown < UNKNOWN_MAX
+
+    def shared_place(self, data: memoryview) -> tuple[int, int] | None:
+        local, slot = self.local, slot_of(data)
+        if local is None or slot is None or self._unknown >= UNKNOWN_MAX:
+            return None
+        number = local.buffer_of(slot.arena)
+        return None if not number else (number, offset_of(data, slot))
+
+    def _given_up(self, item: DataItem) -> None:
+        """Nobody knows whether the daemon is still to read it."""
+        slot = slot_of(item.request.data) if isinstance(item.request, Payload) else None
+        if slot is not None and item.sends:
+            slot.spoilt = True
+
     # ---- the call
 
-    def _call(self, requests: Iterator[data_pb2.DataRequest | bytes]) -> Any:  # noqa: ANN401
+    def _call(self, requests: Iterator[Request]) -> Any:  # noqa: ANN401
         self._session = self._host.session
         call, self._close_channel = self._host.open_data_call(self.node_id, requests)
         return call
@@ -231,7 +254,7 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
 
     # ---- requests
 
-    def _take(self) -> data_pb2.DataRequest | bytes | None:
+    def _take(self) -> Request | None:
         lane = self._lanes[0]
         if not lane:
             return None
@@ -253,10 +276,16 @@ class DataStream(Stream[DataItem, data_pb2.DataRequest | bytes, Reply]):
         if reply.boot_epoch != self.boot_epoch:
             raise FsError(Code.UNAVAILABLE, "the data daemon has started anew")
         with self._lock:
-            items = self._sent.pop(reply.tag, None)
+            items = self._sent.get(reply.tag)
             if items is None:
                 raise FsError(Code.INTERNAL, "an answer that fits no request")
             (item,) = items
+            if reply.code == Code.NOT_FOUND and isinstance(item.request, Payload):
+                self._unknown += 1  # what came behind it is sent again behind it
+                if self._unknown == UNKNOWN_MAX:
+                    log.warning("%s: writes go by gRPC: it forgets shared memory", self.name)
+                raise FsError(Code.UNAVAILABLE, "the data daemon does not know our memory")
+            del self._sent[reply.tag]
             if reply.code == Code.OK:
                 if item.kept_bytes:
                     item.version = reply.version

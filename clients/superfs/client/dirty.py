@@ -1,7 +1,8 @@
 """Bytes of one file that were written here and are not sent yet: pure bookkeeping, no IO.
 
-Extents are sorted, do not overlap and do not touch: what touches is joined, so that many small
-writes in a row become one message.
+Extents are sorted and do not overlap. Small ones do not touch either: they are joined, so that many
+small writes in a row become one message. A large one is kept as it was given, without a copy, and
+stands alone until something is written over a part of it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,22 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from superfs.core.limits import KIB
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Extent = tuple[int, bytes]
+Data = bytes | bytearray | memoryview
+Extent = tuple[int, Data]
+
+LARGE_BYTES = 128 * KIB
 
 
 class DirtyExtents:
-    def __init__(self) -> None:
+    def __init__(self, large_bytes: int = LARGE_BYTES) -> None:
+        self._large_bytes = large_bytes
         self._starts: list[int] = []
-        self._datas: list[bytearray] = []
+        self._datas: list[Data] = []
         self.bytes = 0
 
     def __bool__(self) -> bool:
@@ -32,53 +39,67 @@ class DirtyExtents:
         """Behind the last byte; 0 when there is none."""
         return self._starts[-1] + len(self._datas[-1]) if self._starts else 0
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, offset: int, data: Data) -> None:
+        """A large `data` is kept as it is: nobody may change it any more."""
         if not len(data):
             return
         end = offset + len(data)
-        if self._starts and offset == self.end:
-            self._datas[-1] += data
-            self.bytes += len(data)
-            return
-        first, last = self._touching(offset, end)
-        if first == last:
+        large = len(data) >= self._large_bytes
+        if self._starts and offset == self.end and not large:
+            last = self._datas[-1]
+            if isinstance(last, bytearray):
+                last += data
+                self.bytes += len(data)
+                return
+        first, last_index = self._joinable(offset, end, large)
+        if first == last_index:
             self._starts.insert(first, offset)
-            self._datas.insert(first, bytearray(data))
+            self._datas.insert(first, data if large else bytearray(data))
             self.bytes += len(data)
             return
         start = min(offset, self._starts[first])
-        if last - first == 1 and start == self._starts[first]:
-            self._overwrite(first, offset - start, data)
+        only = self._datas[first]
+        if last_index - first == 1 and start == self._starts[first] and isinstance(only, bytearray):
+            self._overwrite(only, offset - start, data)
             return
-        stop = max(end, self._starts[last - 1] + len(self._datas[last - 1]))
+        stop = max(end, self._starts[last_index - 1] + len(self._datas[last_index - 1]))
         joined = bytearray(stop - start)
-        for i in range(first, last):
+        for i in range(first, last_index):
             at = self._starts[i] - start
             joined[at : at + len(self._datas[i])] = self._datas[i]
             self.bytes -= len(self._datas[i])
         joined[offset - start : end - start] = data
-        self._starts[first:last] = [start]
-        self._datas[first:last] = [joined]
+        self._starts[first:last_index] = [start]
+        self._datas[first:last_index] = [joined]
         self.bytes += len(joined)
 
-    def _overwrite(self, index: int, at: int, data: bytes | bytearray | memoryview) -> None:
-        old = self._datas[index]
+    def _overwrite(self, old: bytearray, at: int, data: Data) -> None:
         before = len(old)
         old[at : at + len(data)] = data
         self.bytes += len(old) - before
 
-    def _touching(self, offset: int, end: int) -> tuple[int, int]:
-        """The range of extents that overlap or touch [offset, end)."""
+    def _joinable(self, offset: int, end: int, large: bool) -> tuple[int, int]:
+        """The range of extents that overlap [offset, end), and of those that touch it where both
+        are small."""
         first = bisect_right(self._starts, offset)
-        if first and self._starts[first - 1] + len(self._datas[first - 1]) >= offset:
+        if first and self._reaches(first - 1, offset, large):
             first -= 1
         last = bisect_right(self._starts, end)
+        if last > first and self._starts[last - 1] == end and self._stands_alone(last - 1, large):
+            last -= 1
         return first, max(first, last)
+
+    def _reaches(self, index: int, offset: int, large: bool) -> bool:
+        stop = self._starts[index] + len(self._datas[index])
+        return stop > offset or (stop == offset and not self._stands_alone(index, large))
+
+    def _stands_alone(self, index: int, large: bool) -> bool:
+        return large or not isinstance(self._datas[index], bytearray)
 
     def overlapping(self, offset: int, length: int) -> list[Extent]:
         """Copies of what lies in [offset, offset + length)."""
         end = offset + length
-        found = []
+        found: list[Extent] = []
         index = max(0, bisect_right(self._starts, offset) - 1)
         while index < len(self._starts) and self._starts[index] < end:
             start, data = self._starts[index], self._datas[index]
@@ -93,15 +114,12 @@ class DirtyExtents:
             self.bytes -= len(self._datas.pop())
             self._starts.pop()
         if self._starts and self.end > size:
-            cut = self.end - size
-            del self._datas[-1][-cut:]
-            self.bytes -= cut
+            self.bytes -= self.end - size
+            self._datas[-1] = bytearray(self._datas[-1][: size - self._starts[-1]])
 
     def take(self) -> list[Extent]:
         """Everything; afterwards this is empty."""
-        taken = [
-            (start, bytes(data)) for start, data in zip(self._starts, self._datas, strict=True)
-        ]
+        taken = list(zip(self._starts, self._datas, strict=True))
         self.clear()
         return taken
 
@@ -113,10 +131,8 @@ class DirtyExtents:
     def put_under(self, older: Sequence[Extent]) -> None:
         """What was taken earlier, oldest first, comes back; what was written since stays on top."""
         newer = self.take()
-        for offset, data in older:
-            self.write(offset, data)
-        for offset, data in newer:
-            self.write(offset, data)
+        for offset, data in (*older, *newer):
+            self.write(offset, bytes(data) if isinstance(data, bytearray) else data)
 
 
 def overlay(base: bytes, offset: int, extents: Iterable[Extent]) -> bytes:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from superfs.client.connection import Connection
     from superfs.core.namespace.txn import Caller
 
-WRITE_BYTES_MAX = 8 * MESSAGE_DATA_BYTES_MAX
+WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
 """A larger write is taken in such parts: it is copied before it is sent."""
 ATTR_AGE_S = 1.0
 """How long attributes are believed by a reader. Until leases exist."""
@@ -241,7 +241,8 @@ class OpenInode(Writing):
         self._raise_failure()
         whole = memoryview(data)
         for at in range(0, len(whole), WRITE_BYTES_MAX):
-            part = whole[at : at + WRITE_BYTES_MAX]
+            part = data if len(whole) <= WRITE_BYTES_MAX else whole[at : at + WRITE_BYTES_MAX]
+            part = self._data.own(part)
             with self._state:
                 self._dirty.write(offset + at, part)
                 self._readahead.drop(offset + at, offset + at + len(part))
@@ -258,7 +259,7 @@ class OpenInode(Writing):
         with self._state:
             if self._is_full(len(data)):
                 return False
-            self._dirty.write(offset, memoryview(data))
+            self._dirty.write(offset, data)
             self._readahead.drop(offset, offset + len(data))
             self._note_write(False, None)
         return True

@@ -15,6 +15,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -23,10 +24,12 @@ from superfs.core.errors import Code, FsError, known_code
 from superfs.core.limits import DESCRIPTORS_PER_MESSAGE_MAX
 from superfs.rpc import packets
 from superfs.rpc.pending import Pending
-from superfs.v1.data_pb2 import Closed, LocalHello, LocalReply, LocalRequest, Want
+from superfs.v1.data_pb2 import Closed, LocalHello, LocalReply, LocalRequest, Share, Want
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from superfs.client.sharedmem import Arena
 
 log = logging.getLogger("superfs.client")
 
@@ -63,6 +66,8 @@ class LocalLink:
         self._tags = itertools.count(1)
         self._marks: Descriptor | None = None
         self._read_bytes = 0
+        self._shared: dict[int, tuple[weakref.ref[Arena], int]] = {}
+        self._sharing: dict[int, Arena] = {}  # by tag
         self.ready = False
         self.ended = False
         self.error: FsError | None = None  # why it could not be had
@@ -110,6 +115,19 @@ class LocalLink:
         with self._lock:
             self._read_bytes += size
 
+    def buffer_of(self, arena: Arena) -> int:
+        """By which the daemon knows this memory; 0: it does not, or not yet."""
+        known = self._shared.get(arena.key)
+        if known is not None:
+            return known[1]
+        with self._lock:
+            if not self.ready or arena in self._sharing.values():
+                return 0
+            tag = next(self._tags)
+            self._sharing[tag] = arena
+        self._say(LocalRequest(tag=tag, share=Share()), [arena.fd])
+        return 0
+
     # ---- from time to time
 
     def tick(self) -> None:
@@ -122,8 +140,12 @@ class LocalLink:
             for number in old:
                 del self._held[number]
             read_bytes, self._read_bytes = self._read_bytes, 0
-        if old or read_bytes:
-            self._say(LocalRequest(closed=Closed(segments=old, read_bytes=read_bytes)))
+            gone = {key: number for key, (arena, number) in self._shared.items() if not arena()}
+            for key in gone:
+                del self._shared[key]
+        if old or read_bytes or gone:
+            closed = Closed(segments=old, read_bytes=read_bytes, buffers=gone.values())
+            self._say(LocalRequest(closed=closed))
 
     def close(self) -> None:
         self.ready = False
@@ -133,10 +155,10 @@ class LocalLink:
 
     # ---- inside
 
-    def _say(self, request: LocalRequest) -> None:
+    def _say(self, request: LocalRequest, descriptors: list[int] | None = None) -> None:
         try:
             with self._sending:
-                packets.send(self._socket, request.SerializeToString())
+                packets.send(self._socket, request.SerializeToString(), descriptors)
         except OSError:
             self.close()  # the thread sees the end too, and fails who waits
 
@@ -181,6 +203,10 @@ class LocalLink:
             self._drop(list(reply.unlinked))
             return True
         with self._lock:
+            arena = self._sharing.pop(reply.tag, None)
+            if arena is not None:  # a refusal is remembered as 0
+                self._shared[arena.key] = (weakref.ref(arena), reply.buffer)
+                return True
             segments, pending = self._wanted.pop(reply.tag, ([], None))
             for number, code in zip(segments, reply.codes, strict=False):
                 if code == Code.OK and opened:
@@ -206,6 +232,8 @@ class LocalLink:
             self.ready = False
             self.ended = True
             self._held.clear()
+            self._shared.clear()
+            self._sharing.clear()
             waiting, self._wanted = self._wanted, {}
         self._marks = None
         self._end_seen.close()

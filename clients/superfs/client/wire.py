@@ -8,7 +8,7 @@ is its header joined to its bytes, and a large reply is cut apart around its byt
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from superfs.v1 import data_pb2
 
@@ -40,8 +40,20 @@ class Reply:
     located: data_pb2.Located | None = None
 
 
-def encode_request(request: bytes | data_pb2.DataRequest) -> bytes:
-    return request if isinstance(request, bytes) else request.SerializeToString()
+class Encoded(Protocol):
+    def encode(self) -> bytes:
+        """A whole DataRequest, as it is to be sent now."""
+
+
+Request = bytes | data_pb2.DataRequest | Encoded
+
+
+def encode_request(request: Request) -> bytes:
+    if isinstance(request, bytes):
+        return request
+    if isinstance(request, data_pb2.DataRequest):
+        return request.SerializeToString()
+    return request.encode()
 
 
 def encode_write(

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.data import Where, check
-from superfs.client.dirty import DirtyExtents, merge
+from superfs.client.dirty import LARGE_BYTES, DirtyExtents, merge
 from superfs.client.readahead import Readahead
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
@@ -304,7 +304,8 @@ class Writing:
 
     async def _publish_inline(self) -> None:
         with self._state:
-            self._flying = writes = self._dirty.take()
+            writes = [(offset, bytes(data)) for offset, data in self._dirty.take()]
+            self._flying = [*writes]
             mtime_ns, kill_priv = self._mtime_ns, self._kill_priv
         outcome = await self._meta.publish(
             self.ref, 0, writes=writes, mtime_ns=mtime_ns, kill_priv=kill_priv, caller=self._caller
@@ -358,13 +359,12 @@ class Writing:
         if not extents:
             return
         where = Where.of(attr, self._capability)
-        if len(extents) == 1:
-            ((offset, data),) = extents
-            self._answers += await self._data.start_write(where, offset, data)
-        else:
-            self._answers += await self._data.start_write_many(
-                [(where, offset, data) for offset, data in extents]
-            )
+        small = [(where, o, data) for o, data in extents if len(data) < LARGE_BYTES]
+        if len(small) > 1:
+            self._answers += await self._data.start_write_many(small)
+        for offset, data in extents:
+            if len(data) >= LARGE_BYTES or len(small) == 1:
+                self._answers += await self._data.start_write(where, offset, data)
         with self._state:
             self._flying = []
             for offset, data in extents:

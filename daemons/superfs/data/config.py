@@ -101,10 +101,13 @@ class LocalConfig:
     enabled: bool = True  # a Unix socket beside the first of `listen`, for clients on this host
     peers_max: int = 64
     descriptors_max: int = 256  # of segments, that one client may hold
+    buffers_max: int = 16  # of memory, that one client may share for its writes
 
     def __post_init__(self) -> None:
         if not 1 <= self.peers_max <= 1024 or not 1 <= self.descriptors_max <= 4096:
             raise ConfigError("peers_max must be from 1 to 1024, descriptors_max from 1 to 4096")
+        if not 0 <= self.buffers_max <= 64:
+            raise ConfigError("buffers_max must be from 0 to 64")
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class DataDaemon:
         if not self.config.local.enabled or not paths:
             return
         path = Path(paths[0].removeprefix("unix:")).with_suffix(".local")
-        local = LocalSocket(path, self.store, self.config.local, metrics, self.world)
+        shared = self.requests.shared
+        local = LocalSocket(path, self.store, shared, self.config.local, metrics, self.world)
         try:
             local.start()
         except OSError as error:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from superfs.data.config import LocalConfig
     from superfs.data.metrics import DataMetrics
     from superfs.data.segments import Segment
+    from superfs.data.shared import SharedBuffers
     from superfs.data.store import DataStore
 
 HELLO_S = 5.0
@@ -47,12 +48,15 @@ class LocalSocket:
         self,
         path: Path,
         store: DataStore,
+        shared: SharedBuffers,
         config: LocalConfig,
         metrics: DataMetrics,
         world: World,
     ) -> None:
         self.path = path
         self.store = store
+        self.shared = shared
+        self.buffers_max = config.buffers_max
         self.metrics = metrics
         self.world = world
         self.passed = Passed(config.descriptors_max)
@@ -60,7 +64,7 @@ class LocalSocket:
         self._peers_max = config.peers_max
         self._peers: set[Peer] = set()
         self._listener: socket.socket | None = None
-        metrics.watch_passed(self.passed)
+        metrics.watch_passed(self.passed, shared)
 
     def start(self) -> None:
         """OSError if the path cannot be had."""
@@ -91,6 +95,7 @@ class LocalSocket:
     def left(self, peer: Peer) -> None:
         self._peers.discard(peer)
         self.passed.leave(peer.holder)
+        self.shared.drop(peer.buffers)
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -127,6 +132,7 @@ class Peer:
         self._said_late = False
         self.session = 0
         self.holder = local.passed.join()
+        self.buffers: set[int] = set()
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         self._pid, self._uid, _ = _UCRED.unpack(raw)
         self._patience = self._loop.call_later(HELLO_S, self._hello_is_late)
@@ -185,7 +191,7 @@ class Peer:
     def _readable(self) -> None:
         for _ in range(REQUESTS_A_TURN):
             try:
-                message, descriptors = packets.receive(self._connection, 0)
+                message, descriptors = packets.receive(self._connection, 1)
             except BlockingIOError:
                 return
             except OSError:
@@ -197,19 +203,21 @@ class Peer:
             if not message:
                 self.hang_up()
                 return
-            packets.close_all(descriptors)
             try:
-                self._answer(LocalRequest.FromString(message))
+                self._answer(LocalRequest.FromString(message), descriptors)
             except DecodeError:
                 self._refuse(FsError(Code.BAD_REQUEST, "not a message of this protocol"))
             except FsError as error:
                 self._refuse(error)
             except OSError as error:
                 self._refuse(FsError(Code.IO, f"{error.strerror}"))
+            finally:
+                packets.close_all(descriptors)
             if self._connection.fileno() < 0:
                 return
 
-    def _answer(self, request: LocalRequest) -> None:
+    def _answer(self, request: LocalRequest, descriptors: list[int]) -> None:
+        """Takes those descriptors out of the list that it keeps."""
         body = request.WhichOneof("body")
         if self._access is None:
             if body != "hello":
@@ -217,7 +225,12 @@ class Peer:
             self._hello(request)
         elif body == "want":
             self._want(request)
+        elif body == "share":
+            self._share(request.tag, descriptors)
         elif body == "closed":
+            mine = self.buffers.intersection(request.closed.buffers)
+            self.buffers -= mine
+            self._local.shared.drop(mine)
             self._local.passed.close(self.holder, request.closed.segments)
             self._local.metrics.read_by_descriptor.inc(request.closed.read_bytes)
         else:
@@ -239,6 +252,19 @@ class Peer:
         self._patience.cancel()
         reply = LocalReply(tag=request.tag, boot_epoch=local.store.boot_epoch)
         self._send(reply, [local.store.marks.fd])
+
+    def _share(self, tag: int, descriptors: list[int]) -> None:
+        if len(descriptors) != 1:
+            raise FsError(Code.BAD_REQUEST, "one descriptor is shared at a time")
+        if len(self.buffers) >= self._local.buffers_max:
+            code = Code.TOO_LARGE
+            detail = f"{self._local.buffers_max} buffers are shared already"
+            self._send(LocalReply(tag=tag, codes=[code], detail=detail))
+            return
+        number = self._local.shared.add(self.session, descriptors[0])
+        descriptors.clear()
+        self.buffers.add(number)
+        self._send(LocalReply(tag=tag, codes=[Code.OK], buffer=number))
 
     def _want(self, request: LocalRequest) -> None:
         assert self._access is not None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from superfs.data.passed import Passed
+    from superfs.data.shared import SharedBuffers
     from superfs.data.store import DataStore
 
 
@@ -25,6 +26,7 @@ class DataMetrics:
             registry=registry,
         )
         self.written_bytes = written.labels("grpc")
+        self.written_by_memfd = written.labels("memfd")
         read = Counter(
             "superfs_data_read_bytes",
             "Bytes that clients read, by the way they went; through descriptors: as clients say",
@@ -57,7 +59,13 @@ class DataMetrics:
             registry=registry,
         )
 
-    def watch_passed(self, passed: Passed) -> None:
+    def watch_passed(self, passed: Passed, shared: SharedBuffers) -> None:
+        buffers = Gauge(
+            "superfs_data_shared_buffers",
+            "Pieces of memory that clients on this host share for their writes",
+            registry=self._registry,
+        )
+        buffers.set_function(lambda: len(shared))
         held = Gauge(
             "superfs_data_passed_descriptors",
             "Descriptors of segments that clients on this host hold",

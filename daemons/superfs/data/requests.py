@@ -17,6 +17,7 @@ from superfs.data.keys import ChunkKey, FileKey
 from superfs.data.locate import locate
 from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
 from superfs.data.segments import Blob
+from superfs.data.shared import SharedBuffers
 from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, Read, ReadResult, UsageReply, Write
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Requests:
         self._metrics = metrics
         self._world = world
         self._scratch = bytearray(SCRATCH_BYTES)
+        self.shared = SharedBuffers(world.rng)
         self._threads = threads
         self._begin: dict[str, Callable[[DataRequest, Access], Begun]] = {
             "write": self._write,
@@ -100,8 +102,7 @@ class Requests:
     def _done(self, tag: int) -> DataReply:
         return DataReply(tag=tag, boot_epoch=self.boot_epoch)
 
-    def _written(self, tag: int, size: int) -> DataReply:
-        self._metrics.written_bytes.inc(size)
+    def _written(self, tag: int) -> DataReply:
         self._syncer.nudge()
         version = self._store.position.version
         return DataReply(tag=tag, boot_epoch=self.boot_epoch, version=version)
@@ -110,7 +111,10 @@ class Requests:
 
     def _blob(self, write: Write, access: Access) -> Blob:
         access.may_write(write.ino)
-        data = write.data
+        data: bytes | memoryview = write.data
+        if write.HasField("shared"):
+            assert access.grant is not None
+            data = self.shared.read(access.grant.session_id, write.shared)
         if len(data) > MESSAGE_DATA_BYTES_MAX:
             raise FsError(Code.TOO_LARGE, f"a write has at most {MESSAGE_DATA_BYTES_MAX} bytes")
         return Blob(write.ino, write.data_generation, write.chunk, write.offset, data)
@@ -118,15 +122,22 @@ class Requests:
     def _write(self, request: DataRequest, access: Access) -> Begun:
         blob = self._blob(request.write, access)
         self._store.write([blob])
-        return self._written(request.tag, len(blob.data))
+        if request.write.HasField("shared"):
+            self._metrics.written_by_memfd.inc(len(blob.data))
+        else:
+            self._metrics.written_bytes.inc(len(blob.data))
+        return self._written(request.tag)
 
     def _write_many(self, request: DataRequest, access: Access) -> Begun:
         writes = request.write_many.writes
         if len(writes) > MANY_ENTRIES_MAX:
             raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} writes in one request")
+        if any(write.HasField("shared") for write in writes):
+            raise FsError(Code.INVALID, "shared memory is for single writes")
         blobs = [self._blob(write, access) for write in writes]
         self._store.write(blobs)
-        return self._written(request.tag, sum(len(blob.data) for blob in blobs))
+        self._metrics.written_bytes.inc(sum(len(blob.data) for blob in blobs))
+        return self._written(request.tag)
 
     # ---- reads
 

@@ -47,7 +47,7 @@ class Blob(NamedTuple):
     generation: int
     chunk: int
     offset: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class OpenFile:
@@ -203,7 +203,7 @@ class Segments:
         never spreads over two segments. NO_SPACE: nothing was written. Any other error of the
         disk is an OSError, and fatal."""
         pieces: list[Piece] = []
-        buffers: list[bytes] = []
+        buffers: list[bytes | memoryview] = []
         segment = self._with_room(sum(_append_bytes(len(blob.data)) for blob in blobs))
         start = at = segment.length
         for blob in blobs:
@@ -238,7 +238,9 @@ class Segments:
             self.active = self._take_spare()
         return self.active
 
-    def _write(self, segment: Segment, start: int, buffers: list[bytes], end: int) -> None:
+    def _write(
+        self, segment: Segment, start: int, buffers: list[bytes | memoryview], end: int
+    ) -> None:
         if not buffers:
             return
         assert segment.file is not None, "only the active segment is written"

@@ -58,18 +58,30 @@ class DataReply(_message.Message):
     def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ...) -> None: ...
 
 class Write(_message.Message):
-    __slots__ = ("ino", "data_generation", "chunk", "offset", "data")
+    __slots__ = ("ino", "data_generation", "chunk", "offset", "data", "shared")
     INO_FIELD_NUMBER: _ClassVar[int]
     DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     ino: int
     data_generation: int
     chunk: int
     offset: int
     data: bytes
-    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., chunk: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    shared: Shared
+    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., chunk: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ...) -> None: ...
+
+class Shared(_message.Message):
+    __slots__ = ("buffer", "offset", "length")
+    BUFFER_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    buffer: int
+    offset: int
+    length: int
+    def __init__(self, buffer: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class WriteMany(_message.Message):
     __slots__ = ("writes",)
@@ -222,16 +234,18 @@ class StoredList(_message.Message):
     def __init__(self, inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ..., sizes: _Optional[bytes] = ...) -> None: ...
 
 class LocalRequest(_message.Message):
-    __slots__ = ("tag", "hello", "want", "closed")
+    __slots__ = ("tag", "hello", "want", "closed", "share")
     TAG_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WANT_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
     tag: int
     hello: LocalHello
     want: Want
     closed: Closed
-    def __init__(self, tag: _Optional[int] = ..., hello: _Optional[_Union[LocalHello, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ...) -> None: ...
+    share: Share
+    def __init__(self, tag: _Optional[int] = ..., hello: _Optional[_Union[LocalHello, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., share: _Optional[_Union[Share, _Mapping]] = ...) -> None: ...
 
 class LocalHello(_message.Message):
     __slots__ = ("token", "capability")
@@ -248,25 +262,33 @@ class Want(_message.Message):
     def __init__(self, segments: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Closed(_message.Message):
-    __slots__ = ("segments", "read_bytes")
+    __slots__ = ("segments", "read_bytes", "buffers")
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
     segments: _containers.RepeatedScalarFieldContainer[int]
     read_bytes: int
-    def __init__(self, segments: _Optional[_Iterable[int]] = ..., read_bytes: _Optional[int] = ...) -> None: ...
+    buffers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, segments: _Optional[_Iterable[int]] = ..., read_bytes: _Optional[int] = ..., buffers: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Share(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class LocalReply(_message.Message):
-    __slots__ = ("tag", "code", "detail", "boot_epoch", "codes", "unlinked")
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "codes", "unlinked", "buffer")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     BOOT_EPOCH_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
     UNLINKED_FIELD_NUMBER: _ClassVar[int]
+    BUFFER_FIELD_NUMBER: _ClassVar[int]
     tag: int
     code: int
     detail: str
     boot_epoch: int
     codes: _containers.RepeatedScalarFieldContainer[int]
     unlinked: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., unlinked: _Optional[_Iterable[int]] = ...) -> None: ...
+    buffer: int
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., unlinked: _Optional[_Iterable[int]] = ..., buffer: _Optional[int] = ...) -> None: ...
