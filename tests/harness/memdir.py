@@ -96,7 +96,9 @@ class Dir:
 
 
 @asynccontextmanager
-async def directory(count: int = FILES, **options: int) -> AsyncIterator[Dir]:
+async def directory(
+    count: int = FILES, *, listed: bool = True, **options: int
+) -> AsyncIterator[Dir]:
     w = World(attr_timeout_s=0.0, entry_timeout_s=0.0, atime="noatime", **options)
     w.meta.grants = True
     recalls = Recalls()
@@ -106,6 +108,7 @@ async def directory(count: int = FILES, **options: int) -> AsyncIterator[Dir]:
         nursery.start_soon(recalls.run, w.services.mounted)
         await wait_all_tasks_blocked()
         made = Dir(w, recalls, count)
-        await made.list()
+        if listed:
+            await made.list()
         yield made
         nursery.cancel_scope.cancel()

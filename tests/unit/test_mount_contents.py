@@ -18,6 +18,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.core.namespace.verbs import VERBS
+from superfs.mount import names
 from superfs.mount.contents import ENTRY_BYTES
 from superfs.rpc.pending import Pending
 from superfs.v1 import meta_pb2
@@ -51,6 +52,22 @@ async def test_files_read_in_any_order_take_few_messages() -> None:
         for name in order:
             assert await d.read(name) == b"contents of " + name
         assert d.asked_alone + d.w.meta.calls["get_small"] < 40
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+async def test_nobody_needs_to_list_the_directory(
+    monkeypatch: pytest.MonkeyPatch, shuffled: bool
+) -> None:
+    """Names become known by look-ups, some at a time."""
+    monkeypatch.setattr(names, "PAGE_ENTRIES", 100)
+    async with directory(1000, listed=False) as d:
+        order = d.names[:]
+        if shuffled:
+            random.Random(3).shuffle(order)
+        for name in order:
+            assert await d.read(name) == b"contents of " + name
+        asked = d.asked_alone + sum(d.w.meta.calls.values())
+        assert asked < (500 if shuffled else 60)
 
 
 async def test_a_read_that_memory_answers_needs_no_open_file_of_its_own() -> None:

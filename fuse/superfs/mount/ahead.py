@@ -58,18 +58,24 @@ class Window:
 
 
 class Course:
-    """`read_at`: when somebody last read there; the owner's to set."""
+    """`width`: of the window that the first read brings, where it is known that more will follow.
+    `read_at`: when somebody last read there; the owner's to set."""
 
-    def __init__(self, count: int, width_max: int = WIDTH_MAX) -> None:
+    def __init__(self, count: int, width: int = 0) -> None:
         self.count = count
+        self._first = width
         self.read_at = 0.0
         self.reads = 0
-        self._width_max = width_max
         self._runs: list[Run] = []
         self._strays = Run(self, 0, 0, 0, in_order=False)
         self._strayed = 0  # reads that belonged to no run
         self._read = bytearray(count)
         self._again = 0
+
+    @property
+    def width(self) -> int:
+        """Of the widest window of a reader in order."""
+        return max((run.width for run in self._runs), default=0)
 
     # ---- what is read
 
@@ -81,10 +87,13 @@ class Course:
             run.last = position
             return self._next(run, position, waits=True)
         self._note(position)
-        self._runs.append(Run(self, position, position + 1, position))
+        run = Run(self, position, position + 1, position)
+        self._runs.append(run)
         if len(self._runs) > RUNS_MAX:
             del self._runs[0]
         self._strayed += 1
+        if self._first:
+            return self._next(run, position, waits=True)
         if self._strayed < STRAYS_MIN or self._strays_left < WIDTH_MIN:
             return None
         return Window(self._strays, position + 1)
@@ -167,12 +176,13 @@ class Course:
     def _widen(self, run: Run) -> None:
         if not run.in_order:
             width = max(WIDTH_MIN, STRAY_GROWTH * run.width)
-            run.width = min(width, self._width_max, self._strays_left)
+            run.width = min(width, WIDTH_MAX, self._strays_left)
             return
         passed = run.asked - run.width
         if run.width == 0:
-            run.width = min(WIDTH_MIN, self._width_max)
+            run.width = self._first or WIDTH_MIN
+            self._first = 0
         elif passed >= WIDTH_MIN and 2 * run.used < passed:
             run.width = max(1, run.width // RUN_GROWTH)
         else:
-            run.width = min(RUN_GROWTH * run.width, self._width_max)
+            run.width = min(RUN_GROWTH * run.width, WIDTH_MAX)

@@ -221,6 +221,7 @@ class Memory:
             if node is not None and node.whole is not None and not _in(node):
                 m.contents.drop(node)
         if dropped:
+            place.node.census = None
             self._forgotten(place.node.number)
             m.cache.drop_names(place, dropped)
 

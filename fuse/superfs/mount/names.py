@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.names import check_name
 from superfs.mount.leases import NEVER
-from superfs.mount.nodes import Walk
+from superfs.mount.nodes import Census, Walk
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
@@ -25,11 +25,12 @@ RENAME_EXCHANGE = 2
 WALK_STEPS = 4
 WALK_WIDTH_MIN, WALK_WIDTH_MAX = 32, 1024
 MISSES_MAX = 3
-"""After so many names of one directory that had to be asked, the directory is asked for whole,"""
-WHOLE_ENTRIES_MAX = 1024
-"""if that is not more than one message;"""
+"""After so many names of one directory that had to be asked, the directory is asked for whole, if
+it is not too big to be kept,"""
+PAGE_ENTRIES, MISSES_PER_PAGE = 1024, 16
+"""a page after every so many further ones: about what they cost;"""
 MISSES_FORGIVEN = 61
-"""and not again before so many more: it may be too big, or too busy for a lease."""
+"""and not again before so many: it may be too busy for a lease."""
 
 
 class Names:
@@ -68,7 +69,8 @@ class Names:
         parent.misses += 1
         if parent.misses > MISSES_MAX:
             parent.misses -= MISSES_FORGIVEN
-            await self._learn_whole(parent)
+            if await self._learn_page(parent):
+                parent.misses += MISSES_FORGIVEN - MISSES_PER_PAGE
             node = self.cached(parent, name)
             if node is not None:
                 return node
@@ -90,23 +92,36 @@ class Names:
             walk.steps += 1
         return self._found(parent, name, outcome.attr, grant, changes)
 
-    async def _learn_whole(self, parent: Node) -> None:
+    async def _learn_page(self, parent: Node) -> bool:
+        """The next page of a directory that is being learned whole. True: it goes on."""
         m, changes = self._m, parent.changes
+        census, parent.census = parent.census, None  # nobody else fetches the same page
+        if parent.attr is not None and parent.attr.size > m.options.listing_entries_max:
+            return False
+        after = b"" if census is None else census.after
         try:
             outcome, grant = await m.consult(
-                m.meta.read_dir(parent.ref, limit=WHOLE_ENTRIES_MAX), parent
+                m.meta.read_dir(parent.ref, after=after, limit=PAGE_ENTRIES), parent
             )
         except FsError:
-            return  # the look-up itself will tell
-        entries = {
-            entry.name: self._found(parent, entry.name, entry.attr, grant, changes)
-            for entry in outcome.entries
-        }
-        if not outcome.more:
-            above = parent.number
-            if parent is not m.nodes.root:
-                above = m.nodes.number_of(outcome.number)
-            m.cache.keep_listing(parent, entries, above, grant.names(parent.ino), changes)
+            return False  # the look-up itself will tell
+        lease = grant.names(parent.ino)
+        if census is None:
+            census = Census(lease, changes)
+        for entry in outcome.entries:
+            node = self._found(parent, entry.name, entry.attr, grant, changes)
+            census.entries[entry.name] = node
+            census.after = entry.name
+        if lease is not census.lease or parent.changes != census.changes:
+            return False  # one page may know what another does not
+        if outcome.more:
+            parent.census = census
+            return len(census.entries) <= m.options.listing_entries_max
+        above = parent.number
+        if parent is not m.nodes.root:
+            above = m.nodes.number_of(outcome.number)
+        m.cache.keep_listing(parent, census.entries, above, lease, changes)
+        return False
 
     async def _lookup_ahead(self, parent: Node, name: bytes, walk: Walk) -> Node | None:
         """Somebody goes through a directory name by name, in the order of its listing: the names

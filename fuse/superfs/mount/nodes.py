@@ -13,7 +13,7 @@ itself, and the look-up count is theirs together, as its forgets are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -42,6 +42,16 @@ class Walk:
     last: bytes
     steps: int = 1
     width: int = 0
+
+
+@dataclass(slots=True)
+class Census:
+    """A directory that is being learned whole: its first pages, all under one lease."""
+
+    lease: Lease
+    changes: int
+    entries: dict[bytes, Node] = field(default_factory=dict)
+    after: bytes = b""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -73,6 +83,7 @@ class Node:
     atime_ns: int = 0  # a read here that the server has not been told of
     misses: int = 0  # names of this directory that had to be asked
     walk: Walk | None = None  # of this directory, by somebody who looks up name after name
+    census: Census | None = None
     readers: list[Snapshot] | None = None  # of this directory, under way
 
     @property

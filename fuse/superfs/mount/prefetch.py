@@ -34,6 +34,8 @@ FILES_MAX = 200_000
 """In all directories that are followed."""
 FLIGHTS_MAX = 4
 """Windows on their way at once."""
+GROWTH = 16
+"""A directory is put in order anew when its known names have grown by one in so many."""
 IDLE_S = 2.0
 """What was fetched for a directory that nobody has read in for so long makes room for others."""
 
@@ -42,15 +44,14 @@ log = logging.getLogger("superfs.mount.prefetch")
 
 @dataclass(slots=True, eq=False)
 class Followed:
-    """A directory in which files are read: its listing as it was, which need not be so any more,
-    and the position of each file in it."""
+    """A directory in which files are read: its names as far as they were known, which need not be
+    so any more, and the position of each file in them."""
 
     parent: Node
     names: list[bytes]
     nodes: list[Node]
     positions: dict[int, int]
     course: Course
-    strangers: int = 0  # reads of files that it does not know
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,27 +130,27 @@ class Prefetch:
     # ---- directories
 
     def _follow(self, node: Node) -> Followed | None:
-        """The directory of a file, where its names are known."""
+        """The directory of a file, as far as its names are known."""
         m = self._m
         parent = m.nodes.table.get(node.parent)
-        if parent is None:
+        listing = None if parent is None else m.cache.places.get(parent.ino)
+        if parent is None or listing is None or m.now() >= listing.lease.until:
             return None
         followed = self._followed.get(parent.number)
+        width = 0
         if followed is not None and followed.parent is parent:
             if node.number in followed.positions:
                 return followed
-            followed.strangers += 1
-            if 8 * followed.strangers < len(followed.names):
+            new = abs(len(listing.names) - len(followed.names))
+            if GROWTH * new < len(followed.names):
                 return None
-        listing = m.cache.listing(parent, m.now())
-        if listing is None:
-            return None
+            width = followed.course.width
         self.unfollow(parent.number)
         names, nodes = listing.order or _in_order(listing)
         positions = {n.number: position for position, n in enumerate(nodes)}
         if node.number not in positions:
             return None
-        followed = Followed(parent, names, nodes, positions, Course(len(names)))
+        followed = Followed(parent, names, nodes, positions, Course(len(names), width))
         while self._followed and (
             len(self._followed) >= DIRECTORIES_MAX
             or len(names) + sum(len(f.names) for f in self._followed.values()) > FILES_MAX
