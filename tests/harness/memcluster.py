@@ -20,6 +20,7 @@ from superfs.meta.memstore import MemStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from superfs.client.data import Where
     from superfs.core.attrs import Attr
     from superfs.rpc.pending import Pending
 
@@ -108,6 +109,18 @@ class MemMeta:
 
     def return_leases(self, leases: Sequence[int]) -> None:
         self.returned += leases
+
+    async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
+        """As the client of the data daemons."""
+        self.calls["read_many"] += 1
+        if "read_many" in self.fail:
+            return [self.fail.pop("read_many")] * len(wanted)
+        found: list[bytes | FsError] = [
+            bytes(self.data.get(where.ino, b"")[:size]).ljust(size, b"\0") for where, size in wanted
+        ]
+        if "read_many" in self.held_back:
+            await self.held_back["read_many"]
+        return found
 
     def _granted(self, outcome: Outcome) -> Outcome:
         if self.grants:

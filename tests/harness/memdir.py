@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -20,6 +20,9 @@ from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from superfs.core.namespace.outcome import Outcome
+    from superfs.mount.nodes import Node
 
 FILES = 100
 
@@ -37,7 +40,7 @@ class Dir:
 
     def another_makes(self, name: bytes, data: bytes) -> int:
         root = Ref(ROOT, 1, ROOT)
-        attr = self.w.meta.store.run(VERBS["create"], Caller(), root, name, 0o100644).attr
+        attr = self.run("create", root, name, 0o100644).attr
         assert attr is not None
         self.another_writes(name, data)
         return attr.ino
@@ -46,13 +49,32 @@ class Dir:
         ref = self.ref(name)
         self.w.meta.data[ref.ino] = bytearray(data)
         for size in (0, len(data)):
-            self.w.meta.store.run(VERBS["setattr"], Caller(), ref, int(Set.SIZE), size=size)
+            self.run("setattr", ref, int(Set.SIZE), size=size)
+
+    def another_spills(self, name: bytes) -> None:
+        """Its contents move to data daemons."""
+        attr = self.run("new_data", self.ref(name)).attr
+        assert attr is not None
+        ref, change = self.ref(name), attr.change
+        self.run("publish", ref, attr.data_generation, spill=True, inline_change=change)
+
+    def another_publishes(self, name: bytes, data: bytes) -> None:
+        """Of a file on data daemons; not shorter than before."""
+        ref = self.ref(name)
+        attr = self.run("getattr", ref).attr
+        assert attr is not None
+        self.w.meta.data[ref.ino] = bytearray(data)
+        self.run("publish", ref, attr.data_generation, size=len(data))
+
+    def run(self, verb: str, *args: Any, **options: Any) -> Outcome:  # noqa: ANN401
+        outcome: Outcome = self.w.meta.store.run(VERBS[verb], Caller(), *args, **options)
+        return outcome
 
     def another_removes(self, name: bytes) -> None:
-        self.w.meta.store.run(VERBS["unlink"], Caller(), Ref(ROOT, 1, ROOT), name)
+        self.run("unlink", Ref(ROOT, 1, ROOT), name)
 
     def ref(self, name: bytes) -> Ref:
-        found = self.w.meta.store.run(VERBS["lookup"], Caller(), Ref(ROOT, 1, ROOT), name).attr
+        found = self.run("lookup", Ref(ROOT, 1, ROOT), name).attr
         assert found is not None
         return Ref(found.ino, found.generation, found.place)
 
@@ -86,9 +108,13 @@ class Dir:
         for name in self.names[:count]:
             assert await self.read(name) == b"contents of " + name
 
-    def peek(self, name: bytes) -> bytes | None:
+    def node(self, name: bytes) -> Node:
         node = self.w.services.mounted.nodes.alive(self.inos[name])
-        return None if node is None else self.w.services.mounted.contents.peek(node, 0, 4096)
+        assert node is not None
+        return node
+
+    def peek(self, name: bytes) -> bytes | None:
+        return self.w.services.mounted.contents.peek(self.node(name), 0, 4096)
 
     @property
     def asked_alone(self) -> int:
@@ -97,7 +123,7 @@ class Dir:
 
 @asynccontextmanager
 async def directory(
-    count: int = FILES, *, listed: bool = True, **options: int
+    count: int = FILES, *, listed: bool = True, spilled: bool = False, **options: int
 ) -> AsyncIterator[Dir]:
     w = World(attr_timeout_s=0.0, entry_timeout_s=0.0, atime="noatime", **options)
     w.meta.grants = True
@@ -108,6 +134,9 @@ async def directory(
         nursery.start_soon(recalls.run, w.services.mounted)
         await wait_all_tasks_blocked()
         made = Dir(w, recalls, count)
+        if spilled:
+            for name in made.names:
+                made.another_spills(name)
         if listed:
             await made.list()
         yield made

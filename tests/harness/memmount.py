@@ -99,6 +99,7 @@ class World:
             self.meta.contents_of,
             MountOptions(**{"attr_timeout_s": 1.0, "entry_timeout_s": 1.0, **options}),
             Ref(ROOT, ROOT_GENERATION, ROOT),
+            data=self.meta,
             kernel=self.kernel,
             now=lambda: self.now,
             wall_ns=lambda: 2_000_000_000_000_000_000,

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superfs.mount.ahead import RUN_GROWTH, STRAY_RATIO, WIDTH_MAX, WIDTH_MIN, Course, Run, Window
+from superfs.mount.ahead import (
+    HABIT_WIDTH,
+    RUN_GROWTH,
+    STRAY_RATIO,
+    WIDTH_MAX,
+    WIDTH_MIN,
+    Course,
+    Habit,
+    Run,
+    Window,
+)
 
 SIZE = 4000
 
@@ -164,3 +174,19 @@ def test_a_second_pass_counts_anew() -> None:
         for position in random.Random(epoch).sample(range(1000), 1000):
             reader.read(position)
         assert reader.missed + reader.messages <= 150
+
+
+def test_a_habit_comes_and_goes() -> None:
+    habit = Habit()
+
+    def visit(reads: int) -> int:
+        width = habit.width
+        course = Course(10, width)
+        habit.begun(course)
+        for position in range(reads):
+            course.missed(position)
+        return width
+
+    assert [visit(10) for _ in range(6)] == [0, 0, 0, 0, HABIT_WIDTH, HABIT_WIDTH]
+    assert [visit(1) for _ in range(12)][-1] == 0
+    assert Course(10, HABIT_WIDTH).missed(3) is not None

@@ -70,6 +70,22 @@ async def test_nobody_needs_to_list_the_directory(
         assert asked < (500 if shuffled else 60)
 
 
+async def test_who_reads_directory_after_directory_gets_each_at_once() -> None:
+    async with directory(1) as d:
+        w = d.w
+        for number in range(8):
+            made = await w.ops.mkdir(TOP, b"d%d" % number, 0o755, ctx())
+            inos = [await w.write(b"%d" % i, b"contents", parent=made.st_ino) for i in range(6)]
+            w.meta.calls.clear()
+            w.meta.made.clear()
+            for ino in inos:
+                fh = (await w.ops.open(ino, os.O_RDONLY, ctx())).fh
+                assert await w.ops.read(fh, 0, 4096) == b"contents"
+                await w.ops.release(fh)
+            asked = w.meta.calls["get_small"], d.asked_alone
+            assert asked == ((1, 1) if number < 4 else (1, 0)), number
+
+
 async def test_a_read_that_memory_answers_needs_no_open_file_of_its_own() -> None:
     async with directory() as d:
         await d.read_in_order(3)

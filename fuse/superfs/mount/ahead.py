@@ -26,8 +26,13 @@ RUNS_MAX = 16
 NEAR = 4
 """Files that a reader in order may leave out or come back to."""
 STRAYS_MIN = 3
-STRAY_RATIO = 32
+STRAY_RATIO, UNIT_BYTES = 32, 8192
+"""Files of at most so many bytes fetched besides strays, for each file that is read: about what
+costs as much as a read that has to ask."""
 WASTE_WEIGHT = 3
+HABIT_MIN, HABIT_WIDTH, HABIT_OPEN_MAX = 3, 32, 4
+"""So many directories that were read by half, the width of the window then, and how many may be
+begun before the first of them counts as one that was not."""
 SCAN, SCAN_STRAYS = 4, 4096
 """A window looks at so many times its width for files that are worth fetching; besides strays, at
 so many files."""
@@ -68,6 +73,7 @@ class Course:
         self.reads = 0
         self._runs: list[Run] = []
         self._strays = Run(self, 0, 0, 0, in_order=False)
+        self._spent = 0  # on them
         self._strayed = 0  # reads that belonged to no run
         self._read = bytearray(count)
         self._again = 0
@@ -128,8 +134,7 @@ class Course:
 
     @property
     def _strays_left(self) -> int:
-        strays = self._strays
-        return STRAY_RATIO * self.reads - strays.asked - WASTE_WEIGHT * strays.wasted
+        return STRAY_RATIO * self.reads - self._spent - WASTE_WEIGHT * self._strays.wasted
 
     def _note(self, position: int) -> None:
         self.reads += 1
@@ -159,6 +164,8 @@ class Course:
                 position -= 1
                 break
             picked.append(position)
+            if not run.in_order:
+                self._spent += 1 + bytes_ // UNIT_BYTES
             if len(picked) == run.width:
                 break
         if run.in_order:
@@ -186,3 +193,29 @@ class Course:
             run.width = max(1, run.width // RUN_GROWTH)
         else:
             run.width = min(RUN_GROWTH * run.width, WIDTH_MAX)
+
+
+class Habit:
+    """Whether who reads one file of a directory is about to read them all, as a search through a
+    tree does: then the first file need not be asked for alone."""
+
+    def __init__(self) -> None:
+        self._good = 0
+        self._open: list[Course] = []
+
+    @property
+    def width(self) -> int:
+        """Of the first window of another directory; 0: no window."""
+        return HABIT_WIDTH if self._good >= HABIT_MIN else 0
+
+    def begun(self, course: Course) -> None:
+        going_on: list[Course] = []
+        for earlier in self._open:
+            if 2 * earlier.reads >= earlier.count:
+                self._good = min(self._good + 1, 2 * HABIT_MIN)
+            else:
+                going_on.append(earlier)
+        if len(going_on) >= HABIT_OPEN_MAX:
+            del going_on[0]
+            self._good //= 2
+        self._open = [*going_on, course]

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from superfs.client.data import Where
+from superfs.core.attrs import Flag
 from superfs.core.errors import FsError
 from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
-from superfs.mount.ahead import Course
+from superfs.mount.ahead import Course, Habit
 from superfs.mount.contents import ENTRY_BYTES
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from superfs.core.attrs import Attr
     from superfs.mount.ahead import Run, Window
     from superfs.mount.contents import Whole
@@ -34,12 +38,20 @@ FILES_MAX = 200_000
 """In all directories that are followed."""
 FLIGHTS_MAX = 4
 """Windows on their way at once."""
+DATA_BYTES_MAX = 128 * 1024
+"""Files on data daemons up to this size are small."""
 GROWTH = 16
 """A directory is put in order anew when its known names have grown by one in so many."""
 IDLE_S = 2.0
 """What was fetched for a directory that nobody has read in for so long makes room for others."""
 
 log = logging.getLogger("superfs.mount.prefetch")
+
+
+class BulkReader(Protocol):
+    """The data daemons (superfs.client.data.DataClient)."""
+
+    async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -65,13 +77,15 @@ class Flight:
 
 
 class Prefetch:
-    def __init__(self, mounted: Mounted) -> None:
+    def __init__(self, mounted: Mounted, data: BulkReader | None = None) -> None:
         self._m = mounted
+        self._data = data
         self._contents = mounted.contents
         self._followed: dict[int, Followed] = {}
         self._runs: dict[Course, Followed] = {}
         self._flying: dict[Node, trio.Event] = {}
         self._flights = 0
+        self._habit = Habit()
         self._serving = False
         self._send, self._receive = trio.open_memory_channel[Flight](FLIGHTS_MAX)
         self.asked = 0
@@ -88,6 +102,17 @@ class Prefetch:
             finally:
                 self._serving = False
 
+    @property
+    def figures(self) -> dict[str, tuple[str, Callable[[], int]]]:
+        """For a meter."""
+        contents = self._contents
+        return {
+            "contents_bytes": ("Bytes of small files kept", lambda: contents.bytes_kept),
+            "contents_hits": ("Reads answered with them", lambda: contents.hits),
+            "contents_ahead": ("Small files fetched ahead", lambda: self.asked),
+            "contents_wasted": ("Small files dropped unread", lambda: contents.wasted),
+        }
+
     # ---- what is read
 
     async def miss(self, node: Node) -> None:
@@ -98,7 +123,7 @@ class Prefetch:
             await under_way.wait()
             return
         attr = m.known_attr(node)
-        if attr is None or not is_worth(attr) or self._contents.bytes_max <= 0:
+        if attr is None or not self._is_worth(attr) or self._contents.bytes_max <= 0:
             return
         followed = self._follow(node)
         if followed is None:
@@ -137,14 +162,14 @@ class Prefetch:
         if parent is None or listing is None or m.now() >= listing.lease.until:
             return None
         followed = self._followed.get(parent.number)
-        width = 0
+        width = self._habit.width
         if followed is not None and followed.parent is parent:
             if node.number in followed.positions:
                 return followed
             new = abs(len(listing.names) - len(followed.names))
             if GROWTH * new < len(followed.names):
                 return None
-            width = followed.course.width
+            width = followed.course.width or width
         self.unfollow(parent.number)
         names, nodes = listing.order or _in_order(listing)
         positions = {n.number: position for position, n in enumerate(nodes)}
@@ -158,6 +183,7 @@ class Prefetch:
             self.unfollow(next(iter(self._followed)))
         self._followed[parent.number] = followed
         self._runs[followed.course] = followed
+        self._habit.begun(followed.course)
         return followed
 
     def unfollow(self, number: int) -> None:
@@ -204,12 +230,27 @@ class Prefetch:
             flight.landed.set()
 
     async def _ask(self, flight: Flight) -> None:
+        nodes = flight.followed.nodes
+        inline: list[int] = []
+        others: list[tuple[int, Attr]] = []
+        for position in flight.positions:
+            attr = nodes[position].attr
+            if attr is None or attr.is_inline:
+                inline.append(position)
+            else:
+                others.append((position, attr))
+        if inline:
+            await self._ask_meta(flight, inline)
+        if others:
+            await self._ask_data(flight, others)
+
+    async def _ask_meta(self, flight: Flight, positions: list[int]) -> None:
         m, contents, followed = self._m, self._contents, flight.followed
         asked, clock = m.asking(), contents.clock
-        names = [followed.names[position] for position in flight.positions]
+        names = [followed.names[position] for position in positions]
         files = await drive(m.meta.get_small(followed.parent.ref, names))
         grant = m.grant(asked, files.leases)
-        rows = zip(flight.positions, files.rows, strict=True)
+        rows = zip(positions, files.rows, strict=True)
         for index, (position, (ino, change, data)) in enumerate(rows):
             node = followed.nodes[position]
             if node.ino != ino or data is None:
@@ -221,14 +262,36 @@ class Prefetch:
                 m.store(node, attr, grant.attr(attr))
                 contents.keep(node, change, data, clock, flight.run, position)
 
+    async def _ask_data(self, flight: Flight, files: list[tuple[int, Attr]]) -> None:
+        """Contents are of the version that was known before they were asked for: what was published
+        by then is in them (docs/decisions/0015)."""
+        assert self._data is not None, "only what can be fetched is worth it"
+        clock = self._contents.clock
+        wanted = [(Where.of(attr), attr.size) for _, attr in files]
+        found = await drive(self._data.read_many(wanted))
+        for (position, attr), data in zip(files, found, strict=True):
+            if isinstance(data, bytes):
+                node = flight.followed.nodes[position]
+                self._contents.keep(node, attr.change, data, clock, flight.run, position)
+
     def _cost(self, node: Node) -> int:
         """What its contents would take; negative: there is no use in fetching them."""
         attr = node.attr
-        if attr is None or not is_worth(attr) or node.gone or self._contents.has(node):
+        if attr is None or not self._is_worth(attr) or node.gone or self._contents.has(node):
             return -1
         if node.file is not None and node.file.contents is not None:
             return -1
+        if not attr.is_inline and self._m.now() >= node.lease.until:
+            return -1  # of which version would it be?
         return ENTRY_BYTES + attr.size
+
+    def _is_worth(self, attr: Attr) -> bool:
+        """A small file that is not empty."""
+        if attr.is_inline:
+            return attr.is_regular and 0 < attr.size <= INLINE_BYTES_MAX
+        if self._data is None or not attr.is_regular or attr.flags & Flag.TRUNCATING:
+            return False
+        return 0 < attr.size <= DATA_BYTES_MAX and bool(attr.chains)
 
     def _make_room(self) -> None:
         limit = self._m.now() - IDLE_S
@@ -244,8 +307,3 @@ def _in_order(listing: Place) -> tuple[list[bytes], list[Node]]:
     known = {n: node for n, node in listing.names.items() if not isinstance(node, tuple)}
     names = sorted(known)
     return names, [known[name] for name in names]
-
-
-def is_worth(attr: Attr) -> bool:
-    """A small file that is not empty."""
-    return attr.is_inline and attr.is_regular and 0 < attr.size <= INLINE_BYTES_MAX

@@ -62,6 +62,7 @@ def serve(
         lambda attr: OpenInode(connection, attr),
         options,
         root,
+        data=connection.data,
         kernel=Notices(mountpoint.fd, relay.drain),
     )
     meter = Meter()
@@ -75,6 +76,7 @@ def serve(
     meter.figures["evicted"] = ("Inodes forgotten for want of memory", lambda: memory.evicted)
     meter.figures["recalls"] = ("Invalidations received", lambda: recalls.received)
     meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
+    meter.figures.update(services.prefetch.figures)
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
     desk = Desk(device, relay, services, meter)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from superfs.mount.nodes import Node
     from superfs.mount.notify import Kernel
     from superfs.mount.options import MountOptions
+    from superfs.mount.prefetch import BulkReader
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Services:
         options: MountOptions,
         root: Ref,
         *,
+        data: BulkReader | None = None,
         kernel: Kernel | None = None,
         now: Callable[[], float] = lease_clock,
         wall_ns: Callable[[], int] = time.time_ns,
@@ -82,7 +84,7 @@ class Services:
         )
         atimes = Atimes(mounted)
         names = Names(mounted)
-        prefetch = Prefetch(mounted)
+        prefetch = Prefetch(mounted, data)
         return cls(
             mounted,
             names,
