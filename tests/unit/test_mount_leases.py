@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
-import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,6 @@ from trio.testing import wait_all_tasks_blocked
 from harness.memmount import TOP, World, ctx, errno_of
 from superfs.client.codec import pack_names
 from superfs.core.ids import ROOT
-from superfs.mount import names
 from superfs.mount.leases import NEVER, Leases
 from superfs.mount.recalls import Recalls
 from superfs.v1 import meta_pb2
@@ -296,42 +293,6 @@ async def test_a_directory_that_is_asked_about_again_and_again_is_learned_whole(
             await w.ops.lookup(TOP, b"none", ctx())
         assert sum(w.meta.calls.values()) == 4
         assert w.meta.calls["read_dir"] == 1
-
-
-async def test_a_bigger_one_is_learned_a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "PAGE_ENTRIES", 150)
-    async with leased() as (w, recalls):
-        for i in range(400):
-            await w.write(b"%03d" % i, b"")
-        order = list(range(400))
-        random.Random(5).shuffle(order)
-        root = w.services.mounted.nodes.root
-        for whole in (True, False):
-            w.services.mounted.cache.places.clear()
-            w.meta.calls.clear()
-            for i in order:
-                await w.ops.lookup(TOP, b"%03d" % i, ctx())
-                if not whole:
-                    recalls._recall(message(b"%03d" % i), Acks())
-            known = w.services.mounted.cache.listing(root, w.now)
-            assert (known is not None and len(known.names) == 401) == whole
-            if whole:
-                assert w.meta.calls["read_dir"] == 3
-                assert w.meta.calls["lookup"] <= 4 + 2 * 16
-
-
-async def test_what_is_too_big_to_be_kept_is_not_learned_whole() -> None:
-    async with leased() as (w, _):
-        for i in range(30):
-            await w.write(b"%02d" % i, b"")
-        w.services.mounted.cache.places.clear()
-        w.services.mounted.options = dataclasses.replace(
-            w.services.mounted.options, listing_entries_max=20
-        )
-        w.meta.calls.clear()
-        for i in range(29, 0, -1):
-            await w.ops.lookup(TOP, b"%02d" % i, ctx())
-        assert w.meta.calls["read_dir"] == 0
 
 
 async def test_a_recall_while_a_question_is_under_way() -> None:

@@ -1,0 +1,39 @@
+"""A directory in which name after name had to be asked is learned whole, a page at a time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from harness.memdir import directory
+from harness.memmount import TOP, ctx
+from superfs.mount import names
+
+
+@pytest.mark.parametrize("changing", [False, True])
+async def test_page_by_page(monkeypatch: pytest.MonkeyPatch, changing: bool) -> None:
+    monkeypatch.setattr(names, "PAGE_ENTRIES", 150)
+    async with directory(400, listed=False) as d:
+        mounted = d.w.services.mounted
+        for name in random.Random(5).sample(d.names, len(d.names)):
+            await d.w.ops.lookup(TOP, name, ctx())
+            if changing:
+                await d.recall(name)
+        known = mounted.cache.listing(mounted.nodes.root, d.w.now)
+        if changing:
+            assert known is None, "one page may know what another does not"
+        else:
+            assert known is not None
+            assert sorted(known.names) == d.names
+            assert d.w.meta.calls["read_dir"] == 3
+            assert d.w.meta.calls["lookup"] <= 4 + 2 * 16
+
+
+async def test_what_is_too_big_to_be_kept_is_not_learned() -> None:
+    async with directory(30, listed=False, listing_entries_max=20) as d:
+        await d.w.ops.getattr(TOP, ctx())
+        for name in reversed(d.names):
+            await d.w.ops.lookup(TOP, name, ctx())
+        assert d.w.meta.calls["read_dir"] == 0
+        assert d.w.meta.calls["lookup"] == 30
