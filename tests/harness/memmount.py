@@ -30,10 +30,14 @@ class Kernel:
         self.attrs: list[int] = []
         self.pages: list[int] = []
         self.names: list[tuple[int, bytes]] = []
+        self.forgotten = 0  # how often all names
         self.told = trio.Event()
 
     def settle(self) -> None:
         pass
+
+    def forget_names(self) -> None:
+        self.forgotten += 1
 
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
         (self.attrs if attr_only else self.pages).append(inode)

@@ -42,6 +42,7 @@ async def leased() -> AsyncIterator[tuple[World, Recalls]]:
         nursery.start_soon(recalls.run, w.services.mounted)
         await wait_all_tasks_blocked()
         await w.write(b"first", b"")  # its number is the one that the kernel's root has
+        w.kernel.attrs.clear()
         yield w, recalls
         nursery.cancel_scope.cancel()
 

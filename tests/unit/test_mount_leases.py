@@ -43,6 +43,7 @@ async def leased() -> AsyncIterator[tuple[World, Recalls]]:
         nursery.start_soon(recalls.run, w.services.mounted)
         await settled()
         await w.write(b"first", b"")  # its number is the one that the kernel's root has
+        w.kernel.attrs.clear()
         yield w, recalls
         nursery.cancel_scope.cancel()
 
@@ -165,6 +166,7 @@ async def test_a_recalled_inode_is_asked_for_again_and_the_kernel_too() -> None:
     async with leased() as (w, recalls):
         ino = await w.write(b"a", b"hello")
         w.now += 2
+        w.kernel.attrs.clear()
         acks = Acks()
         recalls.recalled(message(inos=(ino,)), acks)
         await settled()

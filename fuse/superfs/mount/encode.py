@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from pyfuse3 import EntryAttributes, StatvfsData
 
 from superfs.mount.desk.protocol import BLOCK_BYTES, DIRECTORY_IO_BYTES, FILE_IO_BYTES, pack_attr
+from superfs.mount.guard import GUARDED_S
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import FsStat
+    from superfs.mount.guard import Unguarded
     from superfs.mount.nodes import Node
 
 STATFS_BLOCK_BYTES = 4096
@@ -40,20 +42,6 @@ def packed(node: Node) -> bytes:
     return node.packed
 
 
-def attr_valid_s(node: Node, now: float) -> float:
-    """What is left of the lease, never more. In doubt, every use is to come here, whatever name it
-    was found by; and while it is being changed."""
-    if node.doubts or node.changing:
-        return 0
-    left = GONE_S if node.gone else node.lease.until - now - REUSE_S
-    return left if left > 0 else 0
-
-
-def entry_valid_s(node: Node, now: float) -> float:
-    left = node.named.until - now - REUSE_S
-    return left if left > 0 else 0
-
-
 def is_new_in_contention(parent: Node, lookups: int) -> bool:
     """Whether the kernel is told of an inode that it did not know, in a directory where others
     change things at the same time: it may keep no attributes then. Before it has taken them in it
@@ -61,7 +49,38 @@ def is_new_in_contention(parent: Node, lookups: int) -> bool:
     return parent.contention is not None and lookups <= 1
 
 
-def encode(node: Node, now: float) -> EntryAttributes:
+class Validity:
+    """How long the kernel may repeat what it is told: what is left of the lease, or, where somebody
+    sees to its end (guard.py), much longer. Times of directories are never guarded: their names
+    may have been passed for good, by an open directory or a working directory."""
+
+    def __init__(self, guard: Unguarded) -> None:
+        self._guard = guard
+
+    def attr_s(self, node: Node, now: float) -> float:
+        """In doubt, every use is to come here, whatever name it was found by; and while it is being
+        changed."""
+        if node.doubts or node.changing:
+            return 0
+        if node.gone:
+            return GONE_S
+        lease = node.lease
+        left = lease.until - now - REUSE_S
+        if left <= 0:
+            return 0
+        if not (self._guard.is_on and lease.id) or node.attr is None or node.attr.is_dir:
+            return left
+        return GUARDED_S if node.file is None or node.file.slot >= 0 else left
+
+    def entry_s(self, node: Node, now: float) -> float:
+        lease = node.named
+        left = lease.until - now - REUSE_S
+        if left <= 0:
+            return 0
+        return GUARDED_S if self._guard.is_on and lease.id else left
+
+
+def encode(node: Node, validity: Validity, now: float) -> EntryAttributes:
     attr = shown(node)
     entry = EntryAttributes()
     entry.st_ino = node.number
@@ -77,8 +96,8 @@ def encode(node: Node, now: float) -> EntryAttributes:
     entry.st_atime_ns = max(attr.atime_ns, node.atime_ns) if node.atime_ns else attr.atime_ns
     entry.st_mtime_ns = attr.mtime_ns
     entry.st_ctime_ns = attr.ctime_ns
-    entry.attr_timeout = attr_valid_s(node, now)
-    entry.entry_timeout = entry_valid_s(node, now)
+    entry.attr_timeout = validity.attr_s(node, now)
+    entry.entry_timeout = validity.entry_s(node, now)
     return entry
 
 

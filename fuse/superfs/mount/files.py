@@ -40,6 +40,7 @@ class OpenFile:
     node: Node
     contents: Contents | None = None  # made by the first who reads, writes or syncs
     handles: int = 0
+    slot: int = -1  # where the guard finds it
 
     @property
     def attr(self) -> Attr:
@@ -93,8 +94,10 @@ class Files:
         if file is None:
             if node.gone and not self._m.opens.holds(node):
                 raise FsError(Code.STALE, "it was removed before it was opened")
-            node.file = file = OpenFile(node)
+            node.file = file = OpenFile(node, slot=self._m.guard.opened(node.number))
             self._open[file] = None
+            if file.slot < 0 and self._m.guard.is_on:
+                self._m.notify.drop_attr(node.number)  # it may have been told for long
             self._m.opens.opened(node)
         handle = FileHandle(
             node,
@@ -145,6 +148,7 @@ class Files:
     def _detach(self, file: OpenFile) -> None:
         node = file.node
         self._open.pop(file, None)
+        self._m.guard.closed(file.slot)
         if node.file is file:
             attr = file.attr
             node.file = None
@@ -244,14 +248,24 @@ class Files:
         """close(2)."""
         contents = handle.file.contents
         if contents is not None:
+            dirty = contents.is_dirty
             with contents.telling(handle):
                 await drive(contents.flush())
+            if dirty:
+                self._published(handle)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Of what others wrote here before as well."""
         contents = await self._contents(handle)
+        dirty = contents.is_dirty
         with contents.telling(handle):
             await drive(contents.fsync())
+        if dirty:
+            self._published(handle)
+
+    def _published(self, handle: FileHandle) -> None:
+        """Its times are the server's now; the kernel may have been told ours before."""
+        self._m.notify.drop_attr(handle.node.number)
 
     async def flush_everything(self) -> None:
         """Before the mount ends."""

@@ -18,6 +18,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
 from superfs.mount.contention import Contention
 from superfs.mount.contents import SmallContents
+from superfs.mount.guard import GUARDED_S, Unguarded
 from superfs.mount.leases import Grant, Leases
 from superfs.mount.notify import Notify
 from superfs.rpc.bridge import drive
@@ -114,6 +115,7 @@ class Mounted:
     leases: Leases = field(default_factory=Leases)
     now: Callable[[], float] = lease_clock
     wall_ns: Callable[[], int] = time.time_ns
+    guard: Unguarded = field(default_factory=Unguarded)
     crowded: trio.Event | None = None  # while too much is remembered; until when
     contents: SmallContents = field(init=False)
 
@@ -179,6 +181,10 @@ class Mounted:
             return None
         return self.notify.drop_names(directory.number, dropped, doubted, contention)
 
+    def believed_until(self) -> float:
+        """When the kernel has stopped to believe whatever it was told by now."""
+        return self.now() + GUARDED_S if self.guard.is_on else self.leases.latest
+
     def contend(self, directory: Node) -> None:
         """Requests of this mount hold the directory while others change it."""
         now = self.now()
@@ -186,7 +192,7 @@ class Mounted:
         if contention is not None and now < contention.until:
             contention.goes_on(now)
             return
-        directory.contention = Contention(now, self.leases.latest)
+        directory.contention = Contention(now, self.believed_until())
 
     @contextlib.contextmanager
     def changing(

@@ -283,7 +283,7 @@ class Names:
         if contention is None:
             return
         if above is None or above.may_be_believed(old[1], self._m.now()):
-            contention.moved_in(new[1], self._m.leases.latest)
+            contention.moved_in(new[1], self._m.believed_until())
 
     def _moved(self, parent: Node, name: bytes, attr: Attr | None, grant: Grant) -> None:
         if attr is not None:

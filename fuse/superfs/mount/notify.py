@@ -42,6 +42,9 @@ class Kernel(Protocol):
     def settle(self) -> None:
         """Before anything is said: what was answered earlier has reached the kernel."""
 
+    def forget_names(self) -> None:
+        """All of them; EINVAL: it cannot be asked that."""
+
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None: ...
     def invalidate_entry(self, inode_p: int, name: bytes, deleted: int = 0) -> None: ...
     def prune(self, inodes: Sequence[int]) -> None:
@@ -102,6 +105,10 @@ class Notify:
         """When the kernel has taken in what it has been told about this directory until now. It
         does so under the lock of the directory; dropping a name that none can have waits for it."""
         return self._drop(directory, Names((NO_NAME,), again=number))
+
+    def drop_all_names(self) -> None:
+        if self._kernel is not None:
+            _quietly(lambda kernel: kernel.forget_names(), self._kernel)
 
     def drop_pages(self, number: int) -> None:
         try:

@@ -117,7 +117,7 @@ class Operations(pyfuse3.Operations):
         return node
 
     def _entry(self, node: Node) -> EntryAttributes:
-        return encode(node, self._now())
+        return encode(node, self._s.validity, self._now())
 
     def _counted(self, node: Node, parent: Node) -> EntryAttributes:
         """An answer that the kernel will forget one day."""
@@ -320,7 +320,7 @@ class Operations(pyfuse3.Operations):
                 known = table.get(node.number, node)
                 if contended:
                     known.named = NEVER
-                entry = encode(known, now)
+                entry = encode(known, self._s.validity, now)
                 if is_new_in_contention(handle.node, known.nlookup + 1):
                     entry.attr_timeout = 0
                 if not reply(token, name, entry, index + DOTS):

@@ -44,6 +44,7 @@ class Recalls:
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
         self._until = 0.0
+        self._over = 0.0  # the end of leases that the kernel was told of late
         self.received = 0
 
     # ---- from the threads of the connection
@@ -86,6 +87,7 @@ class Recalls:
     def _extend(self) -> None:
         if self._until and self._mounted is not None:
             self._mounted.leases.extend(self._until)
+            self._mounted.guard.good_until(self._mounted.leases.until)
 
     def _recall(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
         if self._token is None:
@@ -185,6 +187,20 @@ class Recalls:
 
     # ---- all of them
 
+    def answered(self) -> None:
+        """After each answer to the kernel. One that was made under a lease which has ended since,
+        when this process was stopped in between, comes after what the guard has said."""
+        m = self._mounted
+        if m is None or not m.guard.is_on:
+            return
+        until = m.leases.until
+        if until and until != self._over and m.now() >= until:
+            self._over = until
+            m.notify.drop_all_names()
+            for node in m.nodes:
+                if node.file is not None:
+                    m.notify.drop_attr(node.number)
+
     def _lapse(self, done: threading.Event) -> None:
         m = self._mounted
         assert m is not None
@@ -195,6 +211,7 @@ class Recalls:
             done.set()
             return
         log.info("%d leases have ended", had)
+        m.guard.good_until(0.0)
         for node in m.nodes.all_alive():
             m.cache.drop_attr(node)
         names: dict[int, list[tuple[bytes, Node | None]]] = {}

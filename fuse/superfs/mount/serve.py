@@ -29,6 +29,7 @@ from superfs.mount import kernel
 from superfs.mount.desk.desk import Desk
 from superfs.mount.desk.device import Device, Notices
 from superfs.mount.desk.relay import Relay
+from superfs.mount.guard import Guard
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.services import Services
@@ -57,6 +58,7 @@ def serve(
     """Returns when the file system is not mounted any more."""
     device = Device(mountpoint.fd)
     relay = Relay(device)
+    guard = Guard(mountpoint.fd)
     services = Services.make(
         connection.meta,
         lambda attr: OpenInode(connection, attr),
@@ -64,6 +66,7 @@ def serve(
         root,
         data=connection.data,
         kernel=Notices(mountpoint.fd, relay.drain),
+        guard=guard,
     )
     meter = Meter()
     mounted, memory = services.mounted, services.memory
@@ -75,21 +78,24 @@ def serve(
     meter.figures["memory_max_bytes"] = ("What it stays under", lambda: memory.budget.max_bytes)
     meter.figures["evicted"] = ("Inodes forgotten for want of memory", lambda: memory.evicted)
     meter.figures["recalls"] = ("Invalidations received", lambda: recalls.received)
+    meter.figures["lapses"] = ("Leases that ended unrenewed", lambda: guard.acted)
     meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
     meter.figures.update(services.prefetch.figures)
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
+    device.answered = recalls.answered
     desk = Desk(device, relay, services, meter)
     try:
         pyfuse3.init(operations, f"/dev/fd/{relay.fd}", {"default_permissions"})
         try:
-            trio.run(_main, services, recalls, operations.begun, desk, mountpoint, options)
+            trio.run(_main, services, recalls, operations.begun, desk, guard, mountpoint, options)
         finally:
             pyfuse3.close(unmount=False)
     except RuntimeError as error:
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
     finally:
         relay.close()
+        guard.close()
         os.close(mountpoint.fd)  # the connection to the kernel
         detach(mountpoint)
         stop_metrics()
@@ -123,13 +129,14 @@ async def _main(
     recalls: Recalls,
     begun: trio.Event,
     desk: Desk,
+    guard: Guard,
     mountpoint: Mountpoint,
     options: MountOptions,
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.run)
         nursery.start_soon(recalls.run, services.mounted)
-        nursery.start_soon(_announce, begun, mountpoint, options)
+        nursery.start_soon(_announce, begun, guard, mountpoint, options)
         nursery.start_soon(_run_pyfuse3, options.tasks)
         nursery.start_soon(_watch_signals, services, mountpoint, nursery.cancel_scope)
         await desk.run()
@@ -146,9 +153,15 @@ async def _run_pyfuse3(tasks: int) -> None:
     await pyfuse3.main(min_tasks=tasks, max_tasks=tasks)
 
 
-async def _announce(begun: trio.Event, mountpoint: Mountpoint, options: MountOptions) -> None:
+async def _announce(
+    begun: trio.Event, guard: Guard, mountpoint: Mountpoint, options: MountOptions
+) -> None:
     """Once the kernel's first request has been answered."""
     await begun.wait()
+    if not guard.start():
+        log.info(
+            "this kernel cannot be told to forget all names: what it is told is good for one lease"
+        )
     kernel.tune(mountpoint.path, options)
     log.info("mounted at %s", mountpoint.path)
     notify(f"READY=1\nSTATUS=mounted at {mountpoint.path}")

@@ -15,7 +15,9 @@ from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
 from superfs.mount.atimes import Atimes
 from superfs.mount.attrcache import AttrCache
+from superfs.mount.encode import Validity
 from superfs.mount.files import Files
+from superfs.mount.guard import Unguarded
 from superfs.mount.handles import DirHandle, FileHandle, Handles
 from superfs.mount.inodes import Inodes
 from superfs.mount.leases import Leases
@@ -53,6 +55,7 @@ class Services:
     atimes: Atimes
     prefetch: Prefetch
     memory: Memory
+    validity: Validity
     handles: Handles[FileHandle] = field(default_factory=Handles)
     dirs: Handles[DirHandle] = field(default_factory=Handles)
 
@@ -66,6 +69,7 @@ class Services:
         *,
         data: BulkReader | None = None,
         kernel: Kernel | None = None,
+        guard: Unguarded | None = None,
         now: Callable[[], float] = lease_clock,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> Services:
@@ -81,6 +85,7 @@ class Services:
             Leases(),
             now,
             wall_ns,
+            guard or Unguarded(),
         )
         atimes = Atimes(mounted)
         names = Names(mounted)
@@ -95,6 +100,7 @@ class Services:
             atimes,
             prefetch,
             Memory(mounted, options.memory_max * MIB, forgotten=prefetch.unfollow),
+            Validity(mounted.guard),
         )
 
     async def create_open(

@@ -20,13 +20,7 @@ from superfs.mount.desk.protocol import (
     HANDLE_IN,
     READ_IN,
 )
-from superfs.mount.encode import (
-    attr_valid_s,
-    entry_valid_s,
-    is_new_in_contention,
-    packed,
-    shown,
-)
+from superfs.mount.encode import is_new_in_contention, packed, shown
 from superfs.mount.handles import DirHandle
 from superfs.mount.listings import DOTS
 from superfs.mount.xattrs import surely_absent
@@ -47,6 +41,7 @@ class Answers:
         self._nodes = services.mounted.nodes
         self._table = services.mounted.nodes.table
         self._now = services.mounted.now
+        self._valid = services.validity
         self._dirs = services.dirs
         self._negative_s = services.mounted.options.negative_timeout_s
 
@@ -70,12 +65,12 @@ class Answers:
         if node.doubts:
             node.doubts.pop((number, name), None)
         node = self._nodes.count(node)
-        now = self._now()
-        attr_s = attr_valid_s(node, now)
+        now, valid = self._now(), self._valid
+        attr_s = valid.attr_s(node, now)
         if is_new_in_contention(parent, node.nlookup):
             attr_s = 0
         return protocol.entry(
-            unique, node.number, node.generation, entry_valid_s(node, now), attr_s, packed(node)
+            unique, node.number, node.generation, valid.entry_s(node, now), attr_s, packed(node)
         )
 
     def forget(self, _unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
@@ -110,7 +105,7 @@ class Answers:
         node = self._known(number)
         if node is None:
             return None
-        return protocol.attributes(unique, attr_valid_s(node, self._now()), packed(node))
+        return protocol.attributes(unique, self._valid.attr_s(node, self._now()), packed(node))
 
     def readlink(
         self, unique: int, number: int, _body: memoryview, _uid: int, _gid: int
@@ -197,6 +192,7 @@ class Answers:
         if not snapshot.covers(index):
             return None
         now, table, enter, nodes = self._now(), self._table, self._nodes.enter, snapshot.nodes
+        valid = self._valid
         names, changed, first = snapshot.names, snapshot.changed, snapshot.first
         found: list[bytes] = []
         contended = handle.node.contention is not None
@@ -208,7 +204,7 @@ class Answers:
             node = table.get(node.number, node)
             if node.attr is None:
                 break
-            entry_s, attr_s = entry_valid_s(node, now), attr_valid_s(node, now)
+            entry_s, attr_s = valid.entry_s(node, now), valid.attr_s(node, now)
             if contended:
                 entry_s, attr_s = 0, attr_s if node.nlookup else 0
             entry = protocol.direntplus(

@@ -20,6 +20,8 @@ class Device:
         """`fd`: of a file system that is mounted, or being mounted."""
         os.set_blocking(fd, False)  # of reading only
         self.fd = fd
+        self.answered: Callable[[], None] = lambda: None
+        """Called after each answer."""
 
     def answer(self, *parts: bytes) -> None:
         """One message. Whoever was killed meanwhile does not miss it."""
@@ -28,6 +30,7 @@ class Device:
         except OSError as error:
             if error.errno not in (errno.ENOENT, *ENDED):
                 raise
+        self.answered()
 
 
 class Notices:
@@ -42,6 +45,9 @@ class Notices:
     def settle(self) -> None:
         """Every answer that was made is with the kernel: a notice that follows comes after it."""
         self._drain()
+
+    def forget_names(self) -> None:
+        os.write(self._fd, protocol.FORGET_NAMES)
 
     def invalidate_inode(self, inode: int, attr_only: bool = False) -> None:
         os.write(self._fd, protocol.inval_inode(inode, attr_only=attr_only))

@@ -46,6 +46,7 @@ class Op(enum.IntEnum):
 class Notice(enum.IntEnum):
     INVAL_INODE = 2
     INVAL_ENTRY = 3
+    INC_EPOCH = 8  # Linux 6.16
     PRUNE = 9  # Linux 6.18
 
 
@@ -176,6 +177,10 @@ def dot(name: bytes, cookie: int, number: int) -> bytes:
         + _DIRENT.pack(number, cookie, len(name), stat.S_IFDIR >> 12)
         + name.ljust(8, b"\0")
     )
+
+
+FORGET_NAMES = _OUT.pack(OUT_BYTES, Notice.INC_EPOCH, 0)
+"""Every name is to be looked up again before it is believed."""
 
 
 def inval_inode(number: int, *, attr_only: bool) -> bytes:

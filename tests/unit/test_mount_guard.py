@@ -1,0 +1,131 @@
+"""The guard's process, with a socket pair for /dev/fuse."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.waiting import wait_until
+from superfs.client.leases import lease_clock
+from superfs.core.attrs import Attr
+from superfs.mount.encode import Validity
+from superfs.mount.files import OpenFile
+from superfs.mount.guard import FORGET_NAMES, GUARDED_S, SLOTS, Guard, Unguarded
+from superfs.mount.leases import Lease
+from superfs.mount.nodes import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILE, DIRECTORY = 0o100644, 0o040755
+
+
+@pytest.fixture
+def guarded() -> Iterator[tuple[Guard, socket.socket]]:
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    kernel.settimeout(10)
+    guard = Guard(device.fileno())
+    with kernel, device:
+        assert guard.start()
+        assert kernel.recv(100) == FORGET_NAMES  # whether it can be told
+        try:
+            yield guard, kernel
+        finally:
+            guard.close()
+
+
+def dropped(number: int) -> bytes:
+    return struct.pack("=IiQQqq", 40, 2, 0, number, -1, 0)
+
+
+def test_names_and_open_files_are_forgotten_when_nobody_renews(
+    guarded: tuple[Guard, socket.socket],
+) -> None:
+    guard, kernel = guarded
+    slots = [guard.opened(number) for number in (5, 6, 2**63 + 7)]
+    guard.closed(slots[1])
+    until = lease_clock() + 0.2
+    guard.good_until(until)
+    assert kernel.recv(100) == FORGET_NAMES
+    assert lease_clock() >= until
+    assert {kernel.recv(100), kernel.recv(100)} == {dropped(5), dropped(2**63 + 7)}
+    wait_until(lambda: guard.acted == 1, "it says so")
+
+
+def test_once_for_each_end(guarded: tuple[Guard, socket.socket]) -> None:
+    guard, kernel = guarded
+    for times in (1, 2):
+        guard.good_until(lease_clock() - 1)
+        assert kernel.recv(100) == FORGET_NAMES
+        wait_until(lambda n=times: guard.acted == n, "it acted once")  # type: ignore[misc]
+    guard.good_until(0)
+    guard.good_until(lease_clock() + 1000)
+    kernel.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        kernel.recv(100)
+
+
+def test_one_that_was_killed_is_replaced(guarded: tuple[Guard, socket.socket]) -> None:
+    guard, kernel = guarded
+    first = guard.pid
+    os.kill(first, signal.SIGTERM)  # meant for the mount and its processes together
+    os.kill(first, signal.SIGKILL)
+
+    def replaced() -> bool:
+        guard.good_until(lease_clock() + 1000)
+        return guard.pid != first
+
+    wait_until(replaced, "there is another one")
+    guard.good_until(lease_clock() - 1)
+    assert kernel.recv(100) == FORGET_NAMES
+
+
+def test_a_kernel_that_cannot_be_told() -> None:
+    read_only = os.open(os.devnull, os.O_RDONLY)
+    guard = Guard(read_only)
+    assert not guard.start()
+    assert not guard.is_on
+    guard.close()
+    os.close(read_only)
+
+
+def test_more_open_files_than_slots() -> None:
+    device = os.open(os.devnull, os.O_RDWR)
+    guard = Guard(device)
+    slots = [guard.opened(n + 1) for n in range(SLOTS)]
+    assert sorted(slots)[0] > 0
+    assert len(set(slots)) == SLOTS
+    assert guard.opened(1) == -1
+    guard.closed(-1)
+    guard.closed(slots[7])
+    assert guard.opened(9) == slots[7]
+    guard.close()
+    os.close(device)
+
+
+class On(Unguarded):
+    is_on = True
+
+
+@pytest.mark.parametrize("mode", [FILE, DIRECTORY])
+def test_how_long_the_kernel_believes(mode: int) -> None:
+    node = Node(7, 7, 1, 7, attr=Attr(7, 1, 7, mode, 1, 0, 0))
+    node.lease = node.named = Lease(7, until=120.0)
+    bounded, guarded = Validity(Unguarded()), Validity(On())
+    assert 0 < bounded.attr_s(node, 100.0) < 20
+    assert 0 < bounded.entry_s(node, 100.0) < 20
+    assert guarded.entry_s(node, 100.0) == GUARDED_S
+    assert (guarded.attr_s(node, 100.0) == GUARDED_S) is (mode == FILE)
+    for validity in (bounded, guarded):
+        assert validity.attr_s(node, 120.0) == validity.entry_s(node, 120.0) == 0
+    node.file = OpenFile(node)  # that the guard does not know of
+    assert guarded.attr_s(node, 100.0) < 20
+    node.file = None
+    node.lease = node.named = Lease(until=120.0)  # for a time, under no lease
+    assert guarded.attr_s(node, 100.0) < 20
+    assert guarded.entry_s(node, 100.0) < 20
