@@ -355,3 +355,6 @@ def test_times_before_1970_and_reads_that_the_server_does_not_know_of() -> None:
     fields = struct.unpack("=QQQqqqIIIIIIIIII", protocol.pack_attr(9, attr, 5))
     assert (fields[2], fields[3], fields[6]) == (2, 0, 5), "blocks of 512 bytes, and the later read"
     assert (fields[4], fields[7]) == (-1, 999_999_999)
+    attr.atime_ns = -2
+    fields = struct.unpack("=QQQqqqIIIIIIIIII", protocol.pack_attr(9, attr, 0))
+    assert (fields[3], fields[6]) == (-1, 999_999_998), "nothing was read since"

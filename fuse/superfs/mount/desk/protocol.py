@@ -92,8 +92,9 @@ _NS = 10**9
 
 
 def pack_attr(number: int, attr: Attr, atime_ns: int) -> bytes:
-    """struct fuse_attr. `atime_ns`: of a read that the server has not been told of."""
-    atime_s, atime_ns = divmod(max(attr.atime_ns, atime_ns), _NS)
+    """struct fuse_attr. `atime_ns`: of a read that the server has not been told of, or 0."""
+    read_ns = max(attr.atime_ns, atime_ns) if atime_ns else attr.atime_ns
+    atime_s, atime_ns = divmod(read_ns, _NS)
     mtime_s, mtime_ns = divmod(attr.mtime_ns, _NS)
     ctime_s, ctime_ns = divmod(attr.ctime_ns, _NS)
     if stat.S_ISDIR(attr.mode):
