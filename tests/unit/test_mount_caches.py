@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from superfs.client.traffic import Traffic
 from superfs.core.attrs import Attr
 from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.txn import Ref
 from superfs.mount.atimes import DAY_NS, is_due
 from superfs.mount.attrcache import AttrCache
 from superfs.mount.leases import NEVER, Lease
-from superfs.mount.meter import Meter
+from superfs.mount.meter import Hits, Meter
 from superfs.mount.nodes import Node, Nodes
 
 
@@ -175,9 +176,20 @@ def test_the_meter_counts_in_powers_of_two() -> None:
     for ns in (100, 2_000_000, 10**12):
         gauge.note(ns)
     meter.figures["inodes"] = ("Inodes", lambda: 3)
-    seconds, errors, inodes = meter.collect()
+    hits = meter.caches["names"] = Hits()
+    hits.hits, hits.misses = 7, 2
+    traffic = Traffic()
+    assert traffic.sending(bytes)(b"123") == b"123"
+    assert traffic.receiving(len)(b"12345") == 5
+    meter.traffic = {"metad-1": traffic}
+    seconds, errors, found, missed, messages, size, inodes = meter.collect()
     counts = {s.labels["le"]: s.value for s in seconds.samples if s.name.endswith("_bucket")}
     assert counts["+Inf"] == 3
     assert sorted(counts.values())[0] == 1
     assert errors.samples[0].value == 0
     assert inodes.samples[0].value == 3
+    assert (found.samples[0].labels, found.samples[0].value) == ({"cache": "names"}, 7)
+    assert missed.samples[0].value == 2
+    assert [s.value for s in messages.samples] == [1, 1]
+    assert {s.labels["direction"]: s.value for s in size.samples} == {"sent": 3, "received": 5}
+    assert meter.served("read", "write") == 3

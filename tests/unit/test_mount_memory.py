@@ -213,6 +213,19 @@ async def test_a_file_that_moved_goes_with_its_new_directory() -> None:
         assert sorted(w.meta.returned) == sorted([old, new])
 
 
+async def test_a_file_that_is_forgotten_while_it_is_open_counts_until_it_is_closed() -> None:
+    async with remembering() as r:
+        w = r.world
+        directory, inos = await r.directory(b"d", 1)
+        info = await w.ops.open(inos[0], 0, ctx())
+        await w.ops.forget([(inos[0], 1), (directory, 1)])
+        await r.pass_time(FORGOTTEN_S + 2)
+        assert w.meta.returned == []
+        await w.ops.release(info.fh)
+        await r.pass_time(FORGOTTEN_S + 2)
+        assert w.meta.returned == [directory]
+
+
 async def test_leases_of_what_was_only_listed_go_back_too() -> None:
     async with remembering() as r:
         w = r.world

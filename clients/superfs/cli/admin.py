@@ -12,10 +12,18 @@ from superfs.core.errors import FsError, known_code
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
 from superfs.rpc.handshake import shake_hands
-from superfs.v1 import cluster_pb2, data_pb2, data_pb2_grpc, meta_pb2, meta_pb2_grpc
+from superfs.v1 import (
+    cluster_pb2,
+    data_pb2,
+    data_pb2_grpc,
+    meta_pb2,
+    meta_pb2_grpc,
+    process_pb2,
+    process_pb2_grpc,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from superfs.cli.options import Target
     from superfs.v1 import common_pb2
@@ -61,6 +69,15 @@ class Admin:
             raise FsError(known_code(result.code), result.detail)
         found: meta_pb2.FsStat = result.fs_stat
         return found
+
+    def metrics(self, addresses: Sequence[str]) -> str:
+        """What the daemon there counts, as Prometheus reads it."""
+        with open_channel(addresses) as channel, _converted():
+            reply = process_pb2_grpc.ProcessStub(channel).Metrics(
+                process_pb2.MetricsRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S
+            )
+        text: bytes = reply.text
+        return text.decode()
 
     def check(self, daemon: Daemon, *, verify_data: bool = True) -> Iterator[common_pb2.Finding]:
         with _channel(daemon) as channel:

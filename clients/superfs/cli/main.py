@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from superfs.cli import files, fsck, mounting, status, token, trees, up
+from superfs.cli import files, fsck, mounting, profile, stats, status, token, trees, up
 from superfs.cli.bench import command as benchmark
 from superfs.cli.output import EXIT_FAILED, CliError, printable, report
 
@@ -43,6 +43,8 @@ app.command("get", rich_help_panel=USE)(trees.get)
 app.command("import", rich_help_panel=USE)(trees.import_tree)
 app.command("export", rich_help_panel=USE)(trees.export_tree)
 app.command(rich_help_panel=LOOK)(status.status)
+app.command("stats", rich_help_panel=LOOK)(stats.stats)
+app.command("profile", rich_help_panel=LOOK)(profile.profile)
 app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)
 app.command("bench", rich_help_panel=LOOK)(benchmark.bench)

@@ -53,7 +53,7 @@ def mounted_at(path: Path) -> Mounted | None:
 def is_dead(path: Path) -> bool:
     """Whether its FUSE process is gone without having unmounted it."""
     try:
-        os.stat(path)
+        os.statvfs(path)  # a stat may still be answered from the kernel's memory
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

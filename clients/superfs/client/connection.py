@@ -27,13 +27,14 @@ from superfs.client.identity import own_caller
 from superfs.client.meta import MetaClient
 from superfs.client.retry import attempts, delays
 from superfs.client.session import MetaStream, Session
+from superfs.client.traffic import Traffic
 from superfs.client.wire import Request, decode_reply, encode_request
 from superfs.client.writeback import Writeback
 from superfs.core.errors import Code, FsError
 from superfs.rpc.background import Background
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.stream import Stream, StreamTimes
-from superfs.v1 import meta_pb2_grpc
+from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from superfs.client.leases import LeaseHolder
     from superfs.core.namespace.txn import Caller, Ref
     from superfs.rpc.pending import Pending
-    from superfs.v1 import cluster_pb2, meta_pb2
+    from superfs.v1 import cluster_pb2
 
 log = logging.getLogger("superfs.client")
 
@@ -74,6 +75,8 @@ class Connection:
         self._recovering = threading.Lock()
         self._meta_streams: dict[int, MetaStream] = {}
         self._data_streams: dict[int, DataStream] = {}
+        self.traffic: dict[str, Traffic] = {}
+        """By daemon."""
         self._map_read_s = time.monotonic()
         self._closed = False
         self._refusal: BaseException | None = None
@@ -206,18 +209,24 @@ class Connection:
         self, node_id: int, requests: Iterator[meta_pb2.SessionRequest]
     ) -> tuple[Any, Callable[[], None]]:
         channel = open_channel(self.map.addresses(node_id))
-        stub = meta_pb2_grpc.MetaStub(channel)
-        return stub.Session(requests, metadata=token_metadata(self._session.token)), channel.close
+        traffic = self.traffic.setdefault(f"metad-{node_id}", Traffic())
+        method = channel.stream_stream(
+            "/superfs.v1.Meta/Session",
+            request_serializer=traffic.sending(meta_pb2.SessionRequest.SerializeToString),
+            response_deserializer=traffic.receiving(meta_pb2.SessionReply.FromString),
+        )
+        return method(requests, metadata=token_metadata(self._session.token)), channel.close
 
     def open_data_call(
         self, node_id: int, requests: Iterator[Request]
     ) -> tuple[Any, Callable[[], None]]:
         channel = open_channel(self.map.addresses(node_id))
+        traffic = self.traffic.setdefault(f"datad-{node_id}", Traffic())
         # As the stub would, with our own encoding: see wire.py.
         method = channel.stream_stream(
             "/superfs.v1.Data/Session",
-            request_serializer=encode_request,
-            response_deserializer=decode_reply,
+            request_serializer=traffic.sending(encode_request),
+            response_deserializer=traffic.receiving(decode_reply),
         )
         return method(requests, metadata=token_metadata(self._session.token)), channel.close
 

@@ -31,9 +31,11 @@ from superfs.daemon.common import CommonConfig, DaemonConfig
 from superfs.daemon.lmdbfile import end_checks
 from superfs.daemon.metrics import MetricsServer, RpcMetrics, new_registry
 from superfs.daemon.notify import Notifier
+from superfs.daemon.process import ProcessServicer
 from superfs.daemon.statedir import AlreadyRunning, StateDir
 from superfs.daemon.world import World, exit_code_of
 from superfs.rpc.server import GrpcServer
+from superfs.v1 import process_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -215,6 +217,8 @@ class _Run:
         rpcs = RpcMetrics(world.metrics)
         server = GrpcServer(common.listen, world.authority, world.clock.now_ns, rpcs, rpcs.received)
         self._service.register(server)
+        process = ProcessServicer(world.metrics)
+        process_pb2_grpc.add_ProcessServicer_to_server(process, server.grpc)
         metrics = MetricsServer(common.metrics, world.metrics) if common.metrics else None
         try:
             await server.start()

@@ -56,6 +56,7 @@ class Files:
         self._atimes = atimes
         self._prefetch = prefetch
         self._open: dict[OpenFile, None] = {}
+        self._misses = self._late_hits = 0
 
     # ---- open and release
 
@@ -158,9 +159,14 @@ class Files:
                 node.attr = attr
             self._m.opens.closed(node)
             if node.nlookup <= 0:
-                self._m.nodes.table.pop(node.number, None)
+                self._m.nodes.leave(node)
 
     # ---- contents
+
+    def cached_reads(self) -> tuple[int, int]:
+        """Of files that are not open with contents of their own: how many reads memory answered,
+        and for how many it had to be filled."""
+        return self._m.contents.hits - self._late_hits, self._misses
 
     def read_now(self, handle: FileHandle, offset: int, size: int) -> bytes | None:
         """From memory; None: it has to be fetched."""
@@ -177,8 +183,10 @@ class Files:
         if handle.file.contents is None:
             data = self._m.contents.peek(handle.node, offset, size)
             if data is None:
+                self._misses += 1
                 await self._prefetch.miss(handle.node)
                 data = self._m.contents.peek(handle.node, offset, size)
+                self._late_hits += data is not None
             if data is not None:
                 return data
         contents = handle.file.contents or await self._contents(handle)

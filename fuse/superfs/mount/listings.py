@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
 from superfs.mount.leases import NEVER, Lease
+from superfs.mount.meter import Hits
 
 if TYPE_CHECKING:
     from superfs.core.namespace.outcome import Entry
@@ -53,6 +54,7 @@ class Listings:
         self._m = mounted
         self._names = names
         self._atimes = atimes
+        self.kept = Hits()
 
     # ---- the life of a snapshot
 
@@ -63,8 +65,10 @@ class Listings:
         kept = m.cache.listing(node, m.now())
         order = None if kept is None else kept.in_order()
         if kept is not None and order is not None:
+            self.kept.hits += 1
             snapshot = Snapshot(*order, 0, True, kept.parent)
         else:
+            self.kept.misses += 1
             parent = node.parent or node.number
             snapshot = Snapshot([], [], 0, node.gone, parent, changes=node.changes)
         handle.snapshot = snapshot

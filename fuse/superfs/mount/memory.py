@@ -9,7 +9,7 @@ Directory by directory, least recently used first:
 
 A directory that the kernel has forgotten with all that is in it is remembered for FORGOTTEN_S
 after its last use, then forgotten too. The lease of what is neither in the kernel nor remembered
-goes back to the daemon (docs/decisions/0013-memory-of-a-mount.md).
+goes back to the daemon (docs/decisions/0018-memory-of-a-mount.md).
 """
 
 from __future__ import annotations

@@ -116,6 +116,7 @@ class Mounted:
     now: Callable[[], float] = lease_clock
     wall_ns: Callable[[], int] = time.time_ns
     guard: Unguarded = field(default_factory=Unguarded)
+    fetched: int = 0  # attributes that memory did not have
     crowded: trio.Event | None = None  # while too much is remembered; until when
     contents: SmallContents = field(init=False)
 
@@ -289,6 +290,7 @@ class Mounted:
         return attr if attr is None or node.file is None else node.file.attr
 
     async def fetch(self, node: Node) -> Attr:
+        self.fetched += 1
         try:
             outcome = await self.ask(self.meta.getattr(node.ref))
         except FsError as error:

@@ -36,6 +36,8 @@ MISSES_FORGIVEN = 61
 class Names:
     def __init__(self, mounted: Mounted) -> None:
         self._m = mounted
+        self.asked = 0
+        """Look-ups that memory could not answer."""
 
     def cached(self, parent: Node, name: bytes) -> Node | None:
         """Without asking: a name, and attributes, that are still good. NOT_FOUND where it is good
@@ -66,6 +68,7 @@ class Names:
         return node
 
     async def lookup(self, parent: Node, name: bytes) -> Node:
+        self.asked += 1
         parent.misses += 1
         if parent.misses > MISSES_MAX:
             parent.misses -= MISSES_FORGIVEN

@@ -202,6 +202,11 @@ class Nodes:
         if not node.counted:
             self.held.enter(node)
 
+    def leave(self, node: Node) -> None:
+        """Out of the table, if it is there."""
+        if self.table.pop(node.number, None) is not None:
+            self.held.leave(node)
+
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> list[Node]:
         """Nodes that the kernel does not know any more."""
         dropped = []
@@ -211,8 +216,7 @@ class Nodes:
                 continue
             node.nlookup -= count
             if node.nlookup <= 0 and node.file is None and number != KERNEL_ROOT:
-                del self.table[number]
-                self.held.leave(node)
+                self.leave(node)
                 dropped.append(node)
         return dropped
 

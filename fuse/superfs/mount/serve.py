@@ -25,7 +25,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from superfs.client.file import OpenInode
-from superfs.mount import kernel
+from superfs.mount import figures, kernel
 from superfs.mount.desk.desk import Desk
 from superfs.mount.desk.device import Device, Notices
 from superfs.mount.desk.relay import Relay
@@ -33,6 +33,7 @@ from superfs.mount.guard import Guard
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.services import Services
+from superfs.mount.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,26 +70,20 @@ def serve(
         guard=guard,
     )
     meter = Meter()
-    mounted, memory = services.mounted, services.memory
-    meter.figures["inodes"] = ("Inodes the kernel knows", lambda: len(mounted.nodes))
-    meter.figures["leases"] = ("Leases held", lambda: len(mounted.leases.held()))
-    meter.figures["leases_returned"] = ("Leases given back", lambda: memory.returned)
-    meter.figures["names"] = ("Names remembered", lambda: mounted.cache.names)
-    meter.figures["memory_bytes"] = ("Resident memory", lambda: memory.resident)
-    meter.figures["memory_max_bytes"] = ("What it stays under", lambda: memory.budget.max_bytes)
-    meter.figures["evicted"] = ("Inodes forgotten for want of memory", lambda: memory.evicted)
-    meter.figures["recalls"] = ("Invalidations received", lambda: recalls.received)
+    figures.watch(meter, services, recalls, connection)
     meter.figures["lapses"] = ("Leases that ended unrenewed", lambda: guard.acted)
-    meter.figures["opens"] = ("Inodes registered as open", lambda: mounted.opens.registered)
-    meter.figures.update(services.prefetch.figures)
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
     device.answered = recalls.answered
     desk = Desk(device, relay, services, meter)
+    seen = figures.Figures(meter, str(mountpoint.path), connection.config)
+    window = Window(services.mounted, device, seen)
     try:
         pyfuse3.init(operations, f"/dev/fd/{relay.fd}", {"default_permissions"})
         try:
-            trio.run(_main, services, recalls, operations.begun, desk, guard, mountpoint, options)
+            trio.run(
+                _main, services, recalls, operations.begun, desk, guard, window, mountpoint, options
+            )
         finally:
             pyfuse3.close(unmount=False)
     except RuntimeError as error:
@@ -130,6 +125,7 @@ async def _main(
     begun: trio.Event,
     desk: Desk,
     guard: Guard,
+    window: Window,
     mountpoint: Mountpoint,
     options: MountOptions,
 ) -> None:
@@ -137,6 +133,7 @@ async def _main(
         nursery.start_soon(services.run)
         nursery.start_soon(recalls.run, services.mounted)
         nursery.start_soon(_announce, begun, guard, mountpoint, options)
+        nursery.start_soon(window.run)
         nursery.start_soon(_run_pyfuse3, options.tasks)
         nursery.start_soon(_watch_signals, services, mountpoint, nursery.cancel_scope)
         await desk.run()

@@ -23,13 +23,14 @@ from superfs.mount.desk.answers import Answers
 from superfs.mount.desk.device import ENDED
 from superfs.mount.desk.protocol import HEADER, HEADER_BYTES, REQUEST_BYTES_MAX, Op
 from superfs.mount.desk.transfers import Transfers
+from superfs.mount.meter import Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from superfs.mount.desk.device import Device
     from superfs.mount.desk.relay import Relay
-    from superfs.mount.meter import Gauge, Meter
+    from superfs.mount.meter import Meter
     from superfs.mount.services import Services
 
     Handler = Callable[[int, int, memoryview, int, int], bytes | None]
@@ -47,6 +48,7 @@ log = logging.getLogger("superfs.mount")
 
 class Desk:
     def __init__(self, device: Device, relay: Relay, services: Services, meter: Meter) -> None:
+        self._device = device
         self._fd = device.fd
         self._answer = device.answer
         self._relay = relay
@@ -80,6 +82,7 @@ class Desk:
             for op, handler in handlers.items()
         }
         self._relayed = 0
+        self._serving = (Gauge(), 0)  # which, and since when
         meter.figures["relayed"] = ("Requests handed to pyfuse3", lambda: self._relayed)
 
     async def run(self) -> None:
@@ -122,6 +125,8 @@ class Desk:
 
     def _serve(self, request: memoryview) -> None:
         _, opcode, unique, number, uid, gid, _, _, _ = HEADER.unpack_from(request)
+        if self._device.watcher is not None:
+            self._device.watcher.began(request)
         found = self._handlers.get(opcode)
         if found is None:
             self._relayed += 1
@@ -129,6 +134,7 @@ class Desk:
             return
         handler, gauge = found
         started = time.perf_counter_ns()
+        self._serving = gauge, started
         try:
             answer = handler(unique, number, request[HEADER_BYTES:], uid, gid)
         except Exception as error:
@@ -152,14 +158,18 @@ class Desk:
 
     def _start(self, unique: int, answer: Awaitable[tuple[bytes, ...]]) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(partial(self._finish, unique, answer))
+        self._nursery.start_soon(partial(self._finish, unique, answer, *self._serving))
 
-    async def _finish(self, unique: int, answer: Awaitable[tuple[bytes, ...]]) -> None:
+    async def _finish(
+        self, unique: int, answer: Awaitable[tuple[bytes, ...]], gauge: Gauge, started: int
+    ) -> None:
         try:
             parts = await answer
         except Exception as error:
+            gauge.errors += 1
             parts = (protocol.error(unique, self._errno_of(error, 0)),)
         self._answer(*parts)
+        gauge.note(time.perf_counter_ns() - started)
 
 
 _METER_NAMES = {Op.BATCH_FORGET: "forget", Op.READDIRPLUS: "readdir"}

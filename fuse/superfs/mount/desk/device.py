@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from superfs.mount.desk import protocol
 
@@ -15,6 +15,13 @@ ENDED = (errno.ENODEV, errno.ECONNABORTED)
 """The file system is not mounted any more."""
 
 
+class Watcher(Protocol):
+    def began(self, request: memoryview) -> None:
+        """As the kernel has sent it; good only during the call."""
+
+    def ended(self, answer: Sequence[bytes]) -> None: ...
+
+
 class Device:
     def __init__(self, fd: int) -> None:
         """`fd`: of a file system that is mounted, or being mounted."""
@@ -22,9 +29,13 @@ class Device:
         self.fd = fd
         self.answered: Callable[[], None] = lambda: None
         """Called after each answer."""
+        self.watcher: Watcher | None = None
+        """Told of every request and its answer, while somebody wants to know."""
 
     def answer(self, *parts: bytes) -> None:
         """One message. Whoever was killed meanwhile does not miss it."""
+        if self.watcher is not None:
+            self.watcher.ended(parts)
         try:
             os.writev(self.fd, parts)
         except OSError as error:

@@ -43,6 +43,21 @@ class Op(enum.IntEnum):
     READDIRPLUS = 44
 
 
+OPERATIONS: dict[int, str] = {
+    1: "lookup", 3: "getattr", 4: "setattr", 5: "readlink", 6: "symlink", 8: "mknod", 9: "mkdir",
+    10: "unlink", 11: "rmdir", 12: "rename", 13: "link", 14: "open", 15: "read", 16: "write",
+    17: "statfs", 18: "release", 20: "fsync", 21: "setxattr", 22: "getxattr", 23: "listxattr",
+    24: "removexattr", 25: "flush", 26: "init", 27: "opendir", 28: "readdir", 29: "releasedir",
+    30: "fsyncdir", 31: "getlk", 32: "setlk", 33: "setlkw", 34: "access", 35: "create", 37: "bmap",
+    39: "ioctl", 40: "poll", 43: "fallocate", 44: "readdir", 45: "rename", 46: "lseek",
+    47: "copy_file_range", 50: "syncfs", 51: "tmpfile", 52: "statx",
+}  # fmt: skip
+"""What there is, for people: readdir is READDIRPLUS too."""
+NAMES_AT = {1: 0, 6: 0, 8: 16, 9: 8, 10: 0, 11: 0, 12: 8, 13: 8, 35: 16, 45: 16}
+"""Where in a request that is about a directory its first name begins."""
+UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT})
+
+
 class Notice(enum.IntEnum):
     INVAL_INODE = 2
     INVAL_ENTRY = 3
