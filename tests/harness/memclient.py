@@ -18,7 +18,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.end_truncate import end_truncate
 from superfs.core.namespace.txn import Caller, Ref
-from superfs.rpc.pending import Pending, completed
+from superfs.rpc.pending import Pending, completed, run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,6 +61,7 @@ class MemData:
         self.reaped: set[tuple[int, int]] = set()
         self.commits = 0
         self.lose: list[FsError] = []
+        self.lose_reads = False
 
     def has_room_to_read(self, _length: int) -> bool:
         return True
@@ -75,9 +76,16 @@ class MemData:
         held = self.files.get((where.ino, where.data_generation), bytearray())
         return bytes(held[offset : offset + length]).ljust(length, b"\0")
 
+    def start_read_now(
+        self, where: Where, offset: int, length: int
+    ) -> list[tuple[int, Pending[Reply]]] | None:
+        return run_sync(self.start_read(where, offset, length))
+
     async def start_read(
         self, where: Where, offset: int, length: int
     ) -> list[tuple[int, Pending[Reply]]]:
+        if self.lose_reads:
+            return [(length, completed(Reply(code=Code.DAMAGED)))]
         data = await self.read(where, offset, length)
         return [(length, completed(Reply(data=data)))]
 

@@ -191,7 +191,10 @@ class MemContents:
         """As if there were nothing in memory but what is written."""
         return None
 
-    def write_now(self, offset: int, data: bytes) -> bool:
+    def read_soon(self, _offset: int, _length: int, _done: Callable[[bytes | None], None]) -> bool:
+        return False
+
+    def write_now(self, offset: int, data: bytes | memoryview) -> bool:
         return False
 
     async def read(self, offset: int, length: int) -> bytes:
@@ -199,7 +202,7 @@ class MemContents:
         wanted = max(0, min(length, self.attr.size - offset))
         return found.ljust(wanted, b"\0")
 
-    async def write(self, offset: int, data: bytes) -> int:
+    async def write(self, offset: int, data: bytes | memoryview) -> int:
         if self.fail is not None:
             raise self.fail
         held = self._bytes
@@ -209,7 +212,7 @@ class MemContents:
         self.is_dirty = True
         return len(data)
 
-    async def append_at(self, data: bytes) -> int:
+    async def append_at(self, data: bytes | memoryview) -> int:
         outcome = await self._meta.getattr(self.ref)
         assert outcome.attr is not None
         self.observe(outcome.attr)

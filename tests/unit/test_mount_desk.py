@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import struct
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ import pytest
 import trio
 
 from harness.memmount import TOP, World, ctx
+from superfs.client.data import SHARED_BYTES_MIN
+from superfs.client.sharedmem import SharedMemory, slot_of
 from superfs.core.attrs import Attr
 from superfs.mount.desk import protocol
 from superfs.mount.desk.desk import Desk
@@ -23,7 +26,7 @@ from superfs.mount.desk.relay import Relay
 from superfs.mount.meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 OUT = struct.Struct("=IiQ")
 ANSWER_S = 10
@@ -219,6 +222,43 @@ async def test_a_reader_has_nothing_to_flush_and_keeps_its_pages() -> None:
         await f.open(number)
         _, options = await f.open(number)
         assert options == protocol.FOPEN_KEEP_CACHE | protocol.FOPEN_NOFLUSH
+
+
+async def test_a_large_write_stays_where_it_was_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"")
+        fh, _ = await f.open(number, os.O_RDWR)
+        f.desk._slot = SharedMemory().take
+        kept: list[bytes | memoryview] = []
+
+        def keep(_handle: object, _offset: int, data: bytes | memoryview) -> bool:
+            kept.append(data)
+            return True
+
+        monkeypatch.setattr(f.world.services.files, "write_now", keep)
+        for turn in range(4):
+            sent = bytes([turn]) * (SHARED_BYTES_MIN if turn < 3 else 5)
+            await f.ask(Op.WRITE, number, write_in(fh, 0, sent))
+        assert [bytes(data[:5]) for data in kept] == [bytes([turn]) * 5 for turn in range(4)]
+        assert [slot_of(data) is not None for data in kept] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("found", [b"x" * 50_000, None])
+async def test_a_read_that_arrives_in_another_thread(
+    monkeypatch: pytest.MonkeyPatch, found: bytes | None
+) -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"y" * 50_000)
+        fh, _ = await f.open(number)
+
+        def soon(_h: object, _o: int, _n: int, done: Callable[[bytes | None], None]) -> bool:
+            threading.Thread(target=done, args=(found,)).start()
+            return True
+
+        monkeypatch.setattr(f.world.services.files, "read_now", lambda *_: None)
+        monkeypatch.setattr(f.world.services.files, "read_soon", soon)
+        expected = found or b"y" * 50_000
+        assert await f.ask(Op.READ, number, read_in(fh, 0, 50_000)) == (0, expected)
 
 
 @pytest.mark.allow_log("a bug in the mount")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from superfs.client.config import ClientConfig
     from superfs.client.datastream import DataStream
     from superfs.core.attrs import Attr
+    from superfs.core.layout import Piece
     from superfs.rpc.pending import Pending
 
 
@@ -93,20 +94,37 @@ class DataClient:
 
     async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
         """Returns when everything is on its way, which other transfers may delay."""
-        parts: list[tuple[int, Pending[Reply]]] = []
+        parts: StartedRead = []
         for piece in pieces(offset, length, piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
             await self._reading.acquire(piece.length)
-            stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
-            started = self.bypass.start(stream, where, piece.chunk, piece.offset, piece.length)
-            if started is None:
-                item = read_item(where, piece.chunk, piece.offset, piece.length)
-                self._submit(where, piece.chunk, item, self._reading, piece.length, parts)
-                self.bypass.count_read(piece.length, by_descriptor=False)
-                continue
-            parts.append((piece.length, started))
-            if not started.on_done(partial(self._reading.release, piece.length)):
-                self._reading.release(piece.length)
+            parts.append(self._start_piece(where, piece))
         return parts
+
+    def start_read_now(self, where: Where, offset: int, length: int) -> StartedRead | None:
+        """None: other transfers are ahead of it, or it is more than one message."""
+        found = list(pieces(offset, length, piece_bytes_max=MESSAGE_DATA_BYTES_MAX))
+        if len(found) != 1 or not self._reading.acquire_nowait(length):
+            return None
+        return [self._start_piece(where, found[0])]
+
+    def _start_piece(self, where: Where, piece: Piece) -> tuple[int, Pending[Reply]]:
+        """What it has of the budget is released when it is done."""
+        size = piece.length
+        try:
+            stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
+        except BaseException:
+            self._reading.release(size)
+            raise
+        started = self.bypass.start(stream, where, piece.chunk, piece.offset, size)
+        if started is None:
+            item = read_item(where, piece.chunk, piece.offset, size)
+            parts: StartedRead = []
+            self._submit(where, piece.chunk, item, self._reading, size, parts)
+            self.bypass.count_read(size, by_descriptor=False)
+            return parts[0]
+        if not started.on_done(partial(self._reading.release, size)):
+            self._reading.release(size)
+        return size, started
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
         """The first `length` bytes of many small files: (where, length), each within a message."""
@@ -182,6 +200,12 @@ class DataClient:
             if shared is not None:
                 return shared
         return bytes(data)
+
+    def slot(self) -> memoryview | None:
+        """Memory for whoever receives bytes that will be written: a page for what comes before
+        them, then a message's payload. None: no data daemon would read it there, or all are in
+        use."""
+        return self.memory.take() if self.shares_memory else None
 
     @property
     def shares_memory(self) -> bool:

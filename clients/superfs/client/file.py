@@ -20,6 +20,7 @@ Two kinds of exclusion: `_turn` is held by whoever flushes, truncates or appends
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ from superfs.core.errors import Code, FsError
 from superfs.core.limits import FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from superfs.client.connection import Connection
     from superfs.core.namespace.txn import Caller
 
@@ -198,10 +201,42 @@ class OpenInode(Writing):
             inline = self._inline if self._inline_change == attr.change else None
         if covers(extents, offset, length):
             return overlay(bytes(length), offset, extents)
-        if not attr.is_inline or inline is None:
+        if not attr.is_inline:
+            where = Where.of(attr, self._capability)
+            found = self._readahead.read_now(where, size, offset, length)
+            return None if found is None else overlay(found, offset, extents)
+        if inline is None:
             return None
         base = inline[offset : offset + length]
         return overlay(base.ljust(length, b"\0"), offset, extents)
+
+    def read_soon(self, offset: int, length: int, done: Callable[[bytes | None], None]) -> bool:
+        """As `read`, for whoever does not wait: `done` is told what was read, once, in whatever
+        thread has it; None: ask with `read`. False: it will not be told, ask with `read`."""
+        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
+            return False
+        with self._state:
+            attr, size = self._attr, self._size()
+            length = min(length, size - offset)
+            if length <= 0 or attr.is_inline or self._overlapping(offset, length):
+                return False
+        where = Where.of(attr, self._capability)
+        started = self._readahead.start(where, size, offset, length)
+        if started is None:
+            return False
+        pending, skip = started
+
+        def arrived() -> None:
+            data: bytes | None = None
+            with contextlib.suppress(FsError):
+                reply = pending.result()
+                if not reply.code:
+                    data = reply.data[skip : skip + length].ljust(length, b"\0")
+            done(data)
+
+        if not pending.on_done(arrived):
+            arrived()
+        return True
 
     async def _read_inline(self) -> bytes | None:
         """None: the file is on data daemons by now, or has grown or shrunk: look again."""
@@ -252,7 +287,7 @@ class OpenInode(Writing):
                 await self._push()
         return len(data)
 
-    def write_now(self, offset: int, data: bytes) -> bool:
+    def write_now(self, offset: int, data: bytes | memoryview) -> bool:
         """As `write`, where nothing has to be waited for; False: nothing was done."""
         if offset < 0 or offset + len(data) > FILE_DATA_BYTES_MAX or self._failure is not None:
             return False

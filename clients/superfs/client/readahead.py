@@ -16,6 +16,8 @@ from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from superfs.client.data import DataClient, StartedRead, Where
+    from superfs.client.wire import Reply
+    from superfs.rpc.pending import Pending
 
 PIECE_BYTES = MESSAGE_DATA_BYTES_MAX
 WINDOW_PIECES_MAX = 8
@@ -47,28 +49,71 @@ class Readahead:
     async def read(self, where: Where, size: int, offset: int, length: int) -> bytes:
         """[offset, offset + length) of a file of `size` bytes."""
         assert offset + length <= size, (offset, length, size)
-        follows = self._follows(offset, length)
+        found = self.read_now(where, size, offset, length)
+        if found is not None:
+            return found
+        if not self._follows(offset, length):
+            return await self._data.read(where, offset, length)
         first = offset // PIECE_BYTES
         last = (offset + length - 1) // PIECE_BYTES
-        if not any(index in self._pieces for index in range(first, last + 1)):
-            data = self._data.read_now(where, offset, length)
-            if data is not None:
-                return data
-        if not follows:
-            return await self._data.read(where, offset, length)
-        with self._lock:
-            for index in list(self._pieces):
-                if index < first - BEHIND_PIECES:
-                    del self._pieces[index]
+        self._forget_behind(first)
         wanted = [await self._piece(where, size, index) for index in range(first, last + 1)]
-        for index in range(last + 1, last + 1 + self._window):
-            if index * PIECE_BYTES >= size or not self._data.has_room_to_read(PIECE_BYTES):
-                break
-            await self._piece(where, size, index)
+        self._fetch_ahead(where, size, last)
         parts = [await finish_read(started) for started in wanted]
         start = first * PIECE_BYTES
         whole = parts[0] if len(parts) == 1 else b"".join(parts)
         return whole[offset - start : offset - start + length]
+
+    def read_now(self, where: Where, size: int, offset: int, length: int) -> bytes | None:
+        """As `read`, of a piece that has arrived, or of what is in memory of this host."""
+        first, last = offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES
+        if not any(index in self._pieces for index in range(first, last + 1)):
+            found = self._data.read_now(where, offset, length)
+            if found is not None:
+                self._follows(offset, length)
+            return found
+        start = offset - first * PIECE_BYTES
+        whole = self._arrived(first) if first == last else None
+        if whole is None or len(whole) < start + length:
+            return None
+        if self._follows(offset, length):
+            self._forget_behind(first)
+            self._fetch_ahead(where, size, last)
+        return whole[start : start + length]
+
+    def start(
+        self, where: Where, size: int, offset: int, length: int
+    ) -> tuple[Pending[Reply], int] | None:
+        """As `read`: (what will have the bytes, how far behind its beginning). None: it has to
+        wait for its turn, or is in more than one piece."""
+        first, last = offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES
+        if first != last:
+            return None
+        start = first * PIECE_BYTES
+        if first in self._pieces or self._expects(offset):
+            started = self._piece_now(where, size, first)
+        else:
+            started, start = self._data.start_read_now(where, offset, length), offset
+        if started is None or len(started) != 1 or started[0][0] < offset - start + length:
+            return None
+        if self._follows(offset, length):
+            self._forget_behind(first)
+            self._fetch_ahead(where, size, last)
+        return started[0][1], offset - start
+
+    def _arrived(self, index: int) -> bytes | None:
+        piece = self._pieces.get(index)
+        if piece is None or len(piece[1]) != 1:
+            return None
+        ((length, pending),) = piece[1]
+        if not pending.done or _has_failed(piece[1]):
+            return None
+        data = pending.result().data
+        return data if len(data) == length else data.ljust(length, b"\0")
+
+    def _expects(self, offset: int) -> bool:
+        near = abs(offset - self._next) <= BEHIND_PIECES * PIECE_BYTES
+        return self._next > 0 and (offset == self._next or (near and self._window > 0))
 
     def _follows(self, offset: int, length: int) -> bool:
         """Whether this reader reads one piece after the other; adapts the window."""
@@ -80,19 +125,50 @@ class Readahead:
         self._next = max(self._next, offset + length) if near else offset + length
         return self._window > 0
 
+    def _forget_behind(self, first: int) -> None:
+        with self._lock:
+            for index in list(self._pieces):
+                if index < first - BEHIND_PIECES:
+                    del self._pieces[index]
+
+    def _fetch_ahead(self, where: Where, size: int, last: int) -> None:
+        for index in range(last + 1, last + 1 + self._window):
+            if index * PIECE_BYTES >= size or not self._data.has_room_to_read(PIECE_BYTES):
+                break
+            if self._piece_now(where, size, index) is None:
+                break
+
+    def _known(self, index: int, length: int) -> StartedRead | None:
+        piece = self._pieces.get(index)
+        return piece[1] if piece and piece[0] >= length and not _has_failed(piece[1]) else None
+
+    def _piece_now(self, where: Where, size: int, index: int) -> StartedRead | None:
+        start = index * PIECE_BYTES
+        length = min(PIECE_BYTES, size - start)
+        known = self._known(index, length)
+        if known is not None:
+            return known
+        version = self._version
+        started = self._data.start_read_now(where, start, length)
+        if started is not None:
+            self._keep(index, length, started, version)
+        return started
+
     async def _piece(self, where: Where, size: int, index: int) -> StartedRead:
         start = index * PIECE_BYTES
         length = min(PIECE_BYTES, size - start)
-        with self._lock:
-            piece = self._pieces.get(index)
-            version = self._version
-        if piece is not None and piece[0] >= length and not _has_failed(piece[1]):
-            return piece[1]
+        known = self._known(index, length)
+        if known is not None:
+            return known
+        version = self._version
         started = await self._data.start_read(where, start, length)
+        self._keep(index, length, started, version)
+        return started
+
+    def _keep(self, index: int, length: int, started: StartedRead, version: int) -> None:
         with self._lock:
             if version == self._version:  # else something was written while we waited for our turn
                 self._pieces[index] = (length, started)
-        return started
 
 
 def _has_failed(started: StartedRead) -> bool:

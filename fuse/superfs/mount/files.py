@@ -23,6 +23,8 @@ from superfs.mount.inodes import has_privileges
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from superfs.core.attrs import Attr
     from superfs.core.namespace.txn import Caller
     from superfs.mount.atimes import Atimes
@@ -177,6 +179,13 @@ class Files:
             return self._m.contents.peek(handle.node, offset, size)
         return contents.read_now(offset, size)
 
+    def read_soon(
+        self, handle: FileHandle, offset: int, size: int, done: Callable[[bytes | None], None]
+    ) -> bool:
+        """See OpenInode.read_soon."""
+        contents = handle.file.contents
+        return contents is not None and contents.read_soon(offset, size, done)
+
     async def read(self, handle: FileHandle, offset: int, size: int) -> bytes:
         if handle.touches:
             self._touch(handle)
@@ -205,7 +214,7 @@ class Files:
                 file.contents = self._m.contents_of(attr)
         return file.contents
 
-    def write_now(self, handle: FileHandle, offset: int, data: bytes) -> bool:
+    def write_now(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> bool:
         """Into memory, where that is all there is to do; False: nothing was done."""
         contents = handle.file.contents
         if contents is None or handle.append or handle.sync or contents.losses != handle.losses:
@@ -214,7 +223,7 @@ class Files:
             return False
         return contents.write_now(offset, data)
 
-    async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
+    async def write(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> int:
         contents = handle.file.contents or await self._contents(handle)
         if handle.caller.uid != 0:
             await self._drop_privileges(handle)
@@ -228,7 +237,7 @@ class Files:
         return len(data)
 
     async def _append(
-        self, handle: FileHandle, contents: Contents, offset: int, data: bytes
+        self, handle: FileHandle, contents: Contents, offset: int, data: bytes | memoryview
     ) -> None:
         """Where the kernel believes the end to be does not count; when it was wrong, its pages
         are too."""

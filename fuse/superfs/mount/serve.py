@@ -75,7 +75,7 @@ def serve(
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
     device.answered = recalls.answered
-    desk = Desk(device, relay, services, meter)
+    desk = Desk(device, relay, services, meter, connection.data.slot)
     seen = figures.Figures(meter, str(mountpoint.path), connection.config)
     window = Window(services.mounted, device, seen)
     try:

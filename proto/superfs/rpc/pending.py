@@ -325,6 +325,13 @@ class Budget:
     def _fits(self, units: int) -> bool:
         return self._out == 0 or self._out + units <= self._units
 
+    def acquire_nowait(self, units: int) -> bool:
+        with _GUARD:
+            if self._waiters or not self._fits(units):
+                return False
+            self._out += units
+            return True
+
     async def acquire(self, units: int) -> None:
         turn: Pending[None] = Pending()
         waiter = (units, turn)

@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from superfs.client.sharedmem import PAGE_BYTES
 from superfs.core.errors import Code, FsError
 from superfs.mount.desk import protocol
 from superfs.mount.desk.answers import Answers
 from superfs.mount.desk.device import ENDED
-from superfs.mount.desk.protocol import HEADER, HEADER_BYTES, REQUEST_BYTES_MAX, Op
+from superfs.mount.desk.protocol import (
+    HEADER,
+    HEADER_BYTES,
+    REQUEST_BYTES_MAX,
+    WRITE_DATA,
+    Op,
+)
 from superfs.mount.desk.transfers import Transfers
 from superfs.mount.meter import Gauge
 
@@ -47,17 +54,26 @@ log = logging.getLogger("superfs.mount")
 
 
 class Desk:
-    def __init__(self, device: Device, relay: Relay, services: Services, meter: Meter) -> None:
+    def __init__(
+        self,
+        device: Device,
+        relay: Relay,
+        services: Services,
+        meter: Meter,
+        slot: Callable[[], memoryview | None] = lambda: None,
+    ) -> None:
+        """`slot` gives memory that data daemons can read (DataClient.slot)."""
         self._device = device
         self._fd = device.fd
         self._answer = device.answer
         self._relay = relay
         self._mounted = services.mounted
         self._nursery: trio.Nursery | None = None
-        self._buffer = bytearray(REQUEST_BYTES_MAX)
-        self._view = memoryview(self._buffer)
+        self._slot = slot
+        self._own = memoryview(bytearray(REQUEST_BYTES_MAX))
+        self._buffer = self._own
         answers = Answers(services)
-        transfers = Transfers(services, self._start)
+        transfers = Transfers(services, self._start, device.give, self._renew)
         handlers: dict[Op, Handler] = {
             Op.LOOKUP: answers.lookup,
             Op.FORGET: answers.forget,
@@ -101,12 +117,12 @@ class Desk:
 
     def _serve_burst(self) -> bool:
         """False when nothing more came."""
-        fd, view, buffer, readv = self._fd, self._view, [self._buffer], os.readv
+        fd, readv = self._fd, os.readv
         clock, linger = time.perf_counter_ns, 0
         for _ in range(BURST):
             while True:
                 try:
-                    length = readv(fd, buffer)
+                    length = readv(fd, [self._buffer])
                     break
                 except BlockingIOError:
                     if not linger:
@@ -120,8 +136,14 @@ class Desk:
                     if error.errno not in SKIPPED:
                         raise
             linger = 0
-            self._serve(view[:length])
+            self._serve(self._buffer[:length])
         return True
+
+    def _renew(self) -> None:
+        """What was received last is somebody's now, or would better be where daemons can read it.
+        The bytes of a write then lie at the beginning of a page."""
+        slot = self._slot()
+        self._buffer = self._own if slot is None else slot[PAGE_BYTES - WRITE_DATA :]
 
     def _serve(self, request: memoryview) -> None:
         _, opcode, unique, number, uid, gid, _, _, _ = HEADER.unpack_from(request)

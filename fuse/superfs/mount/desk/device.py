@@ -19,7 +19,8 @@ class Watcher(Protocol):
     def began(self, request: memoryview) -> None:
         """As the kernel has sent it; good only during the call."""
 
-    def ended(self, answer: Sequence[bytes]) -> None: ...
+    def ended(self, answer: Sequence[bytes]) -> None:
+        """In any thread."""
 
 
 class Device:
@@ -34,14 +35,19 @@ class Device:
 
     def answer(self, *parts: bytes) -> None:
         """One message. Whoever was killed meanwhile does not miss it."""
-        if self.watcher is not None:
-            self.watcher.ended(parts)
+        self.give(*parts)
+        self.answered()
+
+    def give(self, *parts: bytes) -> None:
+        """As `answer`, in any thread: of contents, under no lease."""
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.ended(parts)
         try:
             os.writev(self.fd, parts)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *ENDED):
                 raise
-        self.answered()
 
 
 class Notices:

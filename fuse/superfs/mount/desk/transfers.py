@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
+from superfs.client.data import SHARED_BYTES_MIN
+from superfs.client.sharedmem import slot_of
 from superfs.core.namespace.txn import Caller
 from superfs.mount.desk import protocol
 from superfs.mount.desk.answers import NO_ANSWER
@@ -31,14 +37,27 @@ if TYPE_CHECKING:
     Later = Callable[[int, Awaitable[tuple[bytes, ...]]], None]
 
 CALLERS_MAX = 1024
+LARGE_BYTES = 32 * 1024
+"""More is not copied together with its header."""
 WRITE_HEAD = WRITE_DATA - protocol.HEADER_BYTES
 
 log = logging.getLogger("superfs.mount")
 
 
 class Transfers:
-    def __init__(self, services: Services, later: Later) -> None:
-        """`later(unique, answer)` runs what has to wait and sends what comes of it."""
+    def __init__(
+        self,
+        services: Services,
+        later: Later,
+        give: Callable[..., None],
+        renew: Callable[[], None],
+    ) -> None:
+        """`later(unique, answer)` runs what has to wait and sends what comes of it; `give` sends
+        the parts of a message, in any thread; after `renew` the memory of the request is the
+        caller's."""
+        self._renew = renew
+        self._give = give
+        self._loop: trio.lowlevel.TrioToken | None = None
         self._table = services.mounted.nodes.table
         self._files = services.files
         self._handles = services.handles
@@ -69,11 +88,33 @@ class Transfers:
     def read(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         fh, offset, length = READ_IN.unpack_from(body)
         handle = self._handles.get(fh)
+        if self._loop is None:
+            self._loop = trio.lowlevel.current_trio_token()
         found = self._files.read_now(handle, offset, length)
-        if found is not None:
+        if found is not None and len(found) < LARGE_BYTES:
             return protocol.data(unique, found)
-        self._later(unique, self._read(unique, handle, offset, length))
+        if found is not None:
+            self._give(protocol.data_header(unique, len(found)), found)
+            return NO_ANSWER
+        arrived = partial(self._arrived, unique, handle, offset, length)
+        if not self._files.read_soon(handle, offset, length, arrived):
+            self._later(unique, self._read(unique, handle, offset, length))
         return NO_ANSWER
+
+    def _arrived(
+        self, unique: int, handle: FileHandle, offset: int, length: int, data: bytes | None
+    ) -> None:
+        """In whatever thread has read it, which also makes the kernel's copy: the desk is busy."""
+        if data is not None:
+            self._give(protocol.data_header(unique, len(data)), data)
+            return
+
+        def again() -> None:
+            self._later(unique, self._read(unique, handle, offset, length))
+
+        with suppress(trio.RunFinishedError):  # nobody is there any more
+            assert self._loop is not None
+            self._loop.run_sync_soon(again)
 
     async def _read(
         self, unique: int, handle: FileHandle, offset: int, length: int
@@ -84,14 +125,20 @@ class Transfers:
     def write(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         fh, offset, length = WRITE_IN.unpack_from(body)
         handle = self._handles.get(fh)
-        written = bytes(body[WRITE_HEAD : WRITE_HEAD + length])
+        written: bytes | memoryview = body[WRITE_HEAD : WRITE_HEAD + length]
+        if length < SHARED_BYTES_MIN:
+            written = bytes(written)
+        else:
+            if slot_of(written) is None:
+                written = bytes(written)
+            self._renew()
         if self._files.write_now(handle, offset, written):
             return protocol.size(unique, length)
         self._later(unique, self._write(unique, handle, offset, written))
         return NO_ANSWER
 
     async def _write(
-        self, unique: int, handle: FileHandle, offset: int, written: bytes
+        self, unique: int, handle: FileHandle, offset: int, written: bytes | memoryview
     ) -> tuple[bytes, ...]:
         length = await self._files.write(handle, offset, written)
         return (protocol.size(unique, length),)
