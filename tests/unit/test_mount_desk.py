@@ -206,6 +206,7 @@ async def test_open_read_write_flush_release() -> None:
         fh, options = await f.open(number, os.O_RDWR)
         assert not options & protocol.FOPEN_NOFLUSH, "its close has to publish"
         assert await f.ask(Op.READ, number, read_in(fh, 1, 3)) == (0, b"ell")
+        assert sum(f.meter.of("read").buckets) == 1, "counted when it was answered"
         error, body = await f.ask(Op.WRITE, number, write_in(fh, 5, b" world"))
         assert (error, body) == (0, struct.pack("=II", 6, 0))
         assert await f.ask(Op.FLUSH, number, struct.pack("=Q", fh) + bytes(16)) == (0, b"")

@@ -33,6 +33,7 @@ def watch(meter: Meter, services: Services, recalls: Recalls, connection: Connec
         "memory_max_bytes": ("What it stays under", lambda: memory.budget.max_bytes),
     }
     meter.figures |= services.prefetch.figures
+    meter.durations["message"] = ("Questions to daemons, until answered", mounted.messages)
     meter.caches |= {
         "names": lambda: _rest(meter.served("lookup"), services.names.asked),
         "attributes": lambda: _rest(meter.served("getattr", "open"), mounted.fetched),

@@ -193,13 +193,15 @@ class Files:
             data = self._m.contents.peek(handle.node, offset, size)
             if data is None:
                 self._misses += 1
-                await self._prefetch.miss(handle.node)
+                with self._m.messages.timed():
+                    await self._prefetch.miss(handle.node)
                 data = self._m.contents.peek(handle.node, offset, size)
                 self._late_hits += data is not None
             if data is not None:
                 return data
         contents = handle.file.contents or await self._contents(handle)
-        return await drive(contents.read(offset, size))
+        with self._m.messages.timed():
+            return await drive(contents.read(offset, size))
 
     def _touch(self, handle: FileHandle) -> None:
         handle.touches = False

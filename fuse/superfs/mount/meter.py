@@ -5,13 +5,15 @@ Durations are counted in powers of two of microseconds; Prometheus reads them wh
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client import Metric
 
@@ -33,6 +35,14 @@ class Gauge:
     @property
     def count(self) -> int:
         return sum(self.buckets)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        started = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self.note(time.perf_counter_ns() - started)
 
     def note(self, ns: int) -> None:
         self.buckets[min((ns >> 10).bit_length(), BUCKETS - 1)] += 1
@@ -60,6 +70,7 @@ class Meter(Collector):
         """Name -> (hits, misses); a `Hits` is one."""
         self.traffic: Mapping[str, Traffic] = {}
         """By daemon."""
+        self.durations: dict[str, tuple[str, Gauge]] = {}
 
     def of(self, operation: str) -> Gauge:
         return self.gauges.setdefault(operation, Gauge())
@@ -91,7 +102,16 @@ class Meter(Collector):
             GaugeMetricFamily(f"superfs_mount_{name}", text, value=count())
             for name, (text, count) in self.figures.items()
         ]
-        return [seconds, errors, hits, misses, *self._traffic(), *figures]
+        durations = [
+            HistogramMetricFamily(
+                f"superfs_mount_{name}_seconds",
+                text,
+                buckets=_cumulated(gauge.buckets),
+                sum_value=gauge.ns / 1e9,
+            )
+            for name, (text, gauge) in self.durations.items()
+        ]
+        return [seconds, errors, hits, misses, *self._traffic(), *figures, *durations]
 
     def _traffic(self) -> list[Metric]:
         labels = ["daemon", "direction"]

@@ -20,6 +20,7 @@ from superfs.mount.contention import Contention
 from superfs.mount.contents import SmallContents
 from superfs.mount.guard import GUARDED_S, Unguarded
 from superfs.mount.leases import Grant, Leases
+from superfs.mount.meter import Gauge
 from superfs.mount.notify import Notify
 from superfs.rpc.bridge import drive
 
@@ -120,6 +121,7 @@ class Mounted:
     wall_ns: Callable[[], int] = time.time_ns
     guard: Unguarded = field(default_factory=Unguarded)
     fetched: int = 0  # attributes that memory did not have
+    messages: Gauge = field(default_factory=Gauge)  # how long daemons took to answer
     crowded: trio.Event | None = None  # while too much is remembered; until when
     contents: SmallContents = field(init=False)
 
@@ -244,7 +246,8 @@ class Mounted:
         for node in held:
             node.busy += 1
         try:
-            outcome = await drive(coro)
+            with self.messages.timed():
+                outcome = await drive(coro)
         finally:
             for node in held:
                 node.busy -= 1
