@@ -354,43 +354,6 @@ async def test_notices_are_what_the_kernel_reads() -> None:
         assert kernel.recv(100) == struct.pack("=IiQQII", 37, 3, 0, 1, 4, 0) + b"name\0"
 
 
-async def test_no_more_is_with_pyfuse3_than_its_answers_have_room() -> None:
-    answers: list[bytes] = []
-
-    class Kernel(Device):
-        def answer(self, *parts: bytes) -> None:
-            answers.extend(parts)
-
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    relay = Relay(Kernel(nowhere))
-    behind = socket.socket(fileno=relay.fd)
-    behind.setblocking(False)
-    count = 5000
-    with behind:
-        for unique in range(count):
-            body = struct.pack("=II", 65536, 0) + b"user.x\0"
-            head = HEADER.pack(40 + len(body), Op.GETXATTR, unique, 1, 0, 0, 0, 0, 0)
-            relay.send(memoryview(head + body))
-        assert relay.outstanding == count
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(relay.run)
-            with trio.fail_after(60):
-                while len(answers) < count:
-                    held = []
-                    try:
-                        while True:
-                            held.append(HEADER.unpack_from(behind.recv(1000))[2])
-                    except BlockingIOError:
-                        pass
-                    for unique in held:  # all at once, before anybody takes one of them
-                        behind.send(OUT.pack(16 + 65536, 0, unique) + bytes(65536))
-                    await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        assert relay.outstanding == 0
-    relay.close()
-    os.close(nowhere)
-
-
 def test_times_before_1970_and_reads_that_the_server_does_not_know_of() -> None:
     attr = Attr(9, 1, 1, stat.S_IFREG | 0o600, 1, 0, 0, size=513, mtime_ns=-1)
     fields = struct.unpack("=QQQqqqIIIIIIIIII", protocol.pack_attr(9, attr, 5))
