@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.cluster import Cluster
-from harness.hammers import QUICK, SHORT, Hammers, Plan
+from harness.hammers import QUICK, SHORT, WEIGHTS, Hammers, Plan
 from harness.history import Latencies
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.fuse, pytest.mark.soak, pytest.mark.timeout(1800)]
 NAMES_ONLY = {"create": 10, "unlink": 9, "rename": 8, "noreplace": 1, "stat": 2, "list": 1}
+LOST = [(verb, code) for verb in WEIGHTS for code in ("ENOTCONN", "ECONNABORTED")]
 OPENED = [(verb, "ESTALE") for verb in ("append", "read", "stat")]
 SECONDS, MISHAPS_S, MOST_MS = 60.0, 600.0, 1000.0
 
@@ -70,7 +72,15 @@ def test_mishaps(tmp_path: Path) -> None:
         def kill(crowd: Hammers) -> None:
             cluster.restart(rng.choice([*cluster.daemons, "metad-1", "metad-1"]), kill=True)
 
-        mishaps: list[Callable[[Hammers], None]] = [freeze, kill]
+        def kill_mount(crowd: Hammers) -> None:
+            n = rng.randrange(2)
+            mounts[n].daemon.kill()
+            crowd.progress(rng.randrange(1, 40), [*crowd.of_mount(1 - n), "sdk0"])
+            subprocess.run(["umount", "-l", mounts[n].point], check=True)
+            mounts[n].start()
+            crowd.again(n)
+
+        mishaps: list[Callable[[Hammers], None]] = [freeze, kill, kill_mount]
         rounds = 0
         end = time.monotonic() + MISHAPS_S
         while time.monotonic() < end:
@@ -86,6 +96,6 @@ def test_mishaps(tmp_path: Path) -> None:
                     crowd.progress(rng.randrange(1, 100))
                     rng.choice(mishaps)(crowd)
                 crowd.progress(30)
-                crowd.finish(allowed=OPENED)
-                print(Latencies.of(crowd.ops()))
+                crowd.finish(allowed=[*OPENED, *LOST])
+                print(rounds, Latencies.of(crowd.ops()), flush=True)
         fsck(cluster)

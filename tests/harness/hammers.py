@@ -65,6 +65,8 @@ class Hammers:
         self.cluster, self.tops, self.outside, self.plan = cluster, tops, outside, plan
         self.seed = seed
         self.workers: list[Daemon] = []
+        self.ended: list[Daemon] = []
+        self.processes = 0
         self.plan_file = outside / "plan.json"
         self.plan_file.write_text(json.dumps(asdict(plan)))
         for name in plan.fixed:
@@ -73,9 +75,9 @@ class Hammers:
 
     def start(self, processes: int, sdk: int = 0) -> Hammers:
         """So many on each mount, and so many that have no mount."""
-        for m, top in enumerate(self.tops):
-            for n in range(processes):
-                self._add(f"m{m}p{n}", str(top))
+        self.processes = processes
+        for m in range(len(self.tops)):
+            self._populate(m)
         mount_point = self.tops[0].parent
         for n in range(sdk):
             inside = f"/{self.tops[0].relative_to(mount_point)}"
@@ -83,6 +85,20 @@ class Hammers:
             self._add(f"sdk{n}", f"sdk:{self.cluster.token_file}:{inside}:{address}")
         self.progress(1)
         return self
+
+    def _populate(self, mount: int) -> None:
+        before = sum(w.name.startswith(f"m{mount}") for w in self.ended)
+        for n in range(before, before + self.processes):
+            self._add(f"m{mount}p{n}", str(self.tops[mount]))
+
+    def again(self, mount: int) -> None:
+        """A mount has died and is there again: new workers on it, in place of those that went."""
+        gone = self.of_mount(mount)
+        self.wait(gone)
+        self.ended += [w for w in self.workers if w.name in gone]
+        self.workers = [w for w in self.workers if w.name not in gone]
+        self._populate(mount)
+        self.progress(1, self.of_mount(mount))
 
     def _add(self, client: str, where: str) -> None:
         self.seed += 1
@@ -136,7 +152,7 @@ class Hammers:
         return self.ops()
 
     def ops(self) -> list[history.Op]:
-        return [op for w in self.workers for op in history.load(self._history(w.name))]
+        return [op for w in self.ended + self.workers for op in history.load(self._history(w.name))]
 
     def finish(self, *, allowed: Iterable[tuple[str, str]] = ()) -> list[history.Op]:
         """Stops everybody, checks everything, and gives the history back."""
