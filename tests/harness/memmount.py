@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pyfuse3
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from harness.memcluster import MemMeta
 from superfs.core.ids import ROOT, ROOT_GENERATION
@@ -17,7 +19,11 @@ from superfs.mount.handles import DirHandle
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations, served
 from superfs.mount.options import MountOptions
+from superfs.mount.recalls import Recalls
 from superfs.mount.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,3 +161,20 @@ def wanted(**values: int) -> pyfuse3.EntryAttributes:
 
 def errno_of(error: pytest.ExceptionInfo[pyfuse3.FUSEError]) -> int:
     return error.value.errno
+
+
+@asynccontextmanager
+async def leased() -> AsyncIterator[tuple[World, Recalls]]:
+    """Told everything under leases, for the next 20 s."""
+    w = World(attr_timeout_s=0.0, entry_timeout_s=0.0)
+    w.meta.grants = True
+    recalls = Recalls()
+    recalls.extended(w.now + 20)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(w.services.run)
+        nursery.start_soon(recalls.run, w.services.mounted)
+        await wait_all_tasks_blocked()
+        await w.write(b"first", b"")  # its number is the one that the kernel's root has
+        w.kernel.attrs.clear()
+        yield w, recalls
+        nursery.cancel_scope.cancel()

@@ -5,46 +5,29 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyfuse3
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
-from harness.memmount import TOP, World, ctx, fields, wanted
+from harness.memmount import TOP, World, ctx, fields, leased, wanted
 from superfs.client.codec import pack_names
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT
 from superfs.core.namespace.txn import Ref
 from superfs.mount.contention import CONTENDED_S, Contention
 from superfs.mount.notify import NO_NAME
-from superfs.mount.recalls import Recalls
 from superfs.rpc.pending import Pending
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+
+    from superfs.mount.recalls import Recalls
 
 EXCHANGE = 2
 ROOT_REF = Ref(ROOT, 0, ROOT)
-
-
-@asynccontextmanager
-async def leased() -> AsyncIterator[tuple[World, Recalls]]:
-    w = World(attr_timeout_s=0.0, entry_timeout_s=0.0)
-    w.meta.grants = True
-    recalls = Recalls()
-    recalls.extended(w.now + 20)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(w.services.run)
-        nursery.start_soon(recalls.run, w.services.mounted)
-        await wait_all_tasks_blocked()
-        await w.write(b"first", b"")  # its number is the one that the kernel's root has
-        w.kernel.attrs.clear()
-        yield w, recalls
-        nursery.cancel_scope.cancel()
 
 
 async def recall(recalls: Recalls, *names: bytes) -> None:

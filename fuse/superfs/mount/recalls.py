@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from superfs.client.codec import unpack_names
+from superfs.client.leases import lease_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,7 +27,11 @@ DROP_WAIT_S = 0.1
 """How long an acknowledgement waits for the kernel to drop names: a local process may hold their
 directory while it waits for us, and we for a mount that waits for us."""
 LAPSE_WAIT_S = 1.0
-"""How long a new hello waits for the kernel to drop everything."""
+"""How long a new hello waits for the kernel to drop names: whoever holds their directory may wait
+for it."""
+FORGET_WAIT_S = 0.05
+"""How often it is seen whether there is still something to wait for."""
+TICK_S = 0.25
 
 TAKEN_IN_S = 1.0
 """How long it may take until a process has seen the answer that it waited for."""
@@ -34,6 +39,15 @@ Drop = tuple["Node", trio.Event]
 """Of names of a directory, by the kernel, and when it is done."""
 
 log = logging.getLogger("superfs.mount.recalls")
+
+
+class Lapse:
+    """`forgotten`: nothing is told from memory any more, and the kernel tells no attributes.
+    `dropped`: nor names."""
+
+    def __init__(self) -> None:
+        self.forgotten = threading.Event()
+        self.dropped = threading.Event()
 
 
 class Recalls:
@@ -58,9 +72,15 @@ class Recalls:
             acknowledge()  # nothing is repeated yet, or any more
 
     def lapsed(self) -> None:
-        done = threading.Event()
-        if self._soon(self._lapse, done):
-            done.wait(LAPSE_WAIT_S)
+        lapse = Lapse()
+        if not self._soon(self._lapse, lapse):
+            return
+        # The hello says that nothing is repeated any more. That must be so, however long the loop
+        # is at something else; what was under leases ends by itself with them.
+        while not lapse.forgotten.wait(FORGET_WAIT_S):
+            if self._token is None or lease_clock() > self._until:
+                return
+        lapse.dropped.wait(LAPSE_WAIT_S)
 
     def _soon(self, function: Callable[..., None], *arguments: object) -> bool:
         if self._token is None:
@@ -80,7 +100,9 @@ class Recalls:
             self._token = trio.lowlevel.current_trio_token()
             self._extend()
             try:
-                await trio.sleep_forever()
+                while True:
+                    await trio.sleep(TICK_S)
+                    self._end()
             finally:
                 self._token = None
 
@@ -88,6 +110,14 @@ class Recalls:
         if self._until and self._mounted is not None:
             self._mounted.leases.extend(self._until)
             self._mounted.guard.good_until(self._mounted.leases.until)
+
+    def _end(self) -> None:
+        """The kernel counts from when an answer has arrived. One that was on its way while this
+        process or the machine stood still may be believed for longer than its lease."""
+        m = self._mounted
+        assert m is not None
+        if m.leases.until and m.now() >= m.leases.until:
+            self._lapse(Lapse())
 
     def _recall(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
         if self._token is None:
@@ -100,7 +130,7 @@ class Recalls:
             slow = [drop for recall in message.recalls for drop in self._one(recall)]
         except Exception:
             log.exception("a bug in the mount: everything is forgotten instead")
-            self._lapse(threading.Event())
+            self._lapse(Lapse())
             slow = []
         if not slow:
             acknowledge()
@@ -201,14 +231,15 @@ class Recalls:
                 if node.file is not None:
                     m.notify.drop_attr(node.number)
 
-    def _lapse(self, done: threading.Event) -> None:
+    def _lapse(self, lapse: Lapse) -> None:
         m = self._mounted
         assert m is not None
         m.notify.settle()
         had = len(m.leases)
         m.leases.lapse()
         if not had or self._token is None:
-            done.set()
+            lapse.forgotten.set()
+            lapse.dropped.set()
             return
         log.info("%d leases have ended", had)
         m.guard.good_until(0.0)
@@ -224,13 +255,15 @@ class Recalls:
             directory = m.nodes.table.get(number)
             if directory is not None:
                 directory.changes += 1
-                dropped = m.drop_names(directory, found)
-                slow += [dropped] if dropped is not None else []
+                slow += [event for _, event in self._drop(directory, found)]
+        lapse.forgotten.set()
         assert self._nursery is not None
-        self._nursery.start_soon(_wait_for_all, slow, done)
+        self._nursery.start_soon(_wait_for_all, slow, lapse.dropped)
 
 
 async def _wait_for_all(slow: list[trio.Event], done: threading.Event) -> None:
-    for event in slow:
-        await event.wait()
-    done.set()
+    try:
+        for event in slow:
+            await event.wait()
+    finally:
+        done.set()
