@@ -164,6 +164,7 @@ class MemContents:
         self.is_dirty = False
         self.fail: FsError | None = None
         self.losses = 0
+        self.recalls = 0
 
     @property
     def _bytes(self) -> bytearray:
@@ -220,6 +221,9 @@ class MemContents:
         await self.write(offset, data)
         await self.flush()
         return offset
+
+    def recalled(self) -> None:
+        self.recalls += 1
 
     def telling(self, _handle: object) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()

@@ -292,6 +292,31 @@ def test_reading_to_the_end_asks_where_it_is(
     raw.close()
 
 
+def test_where_the_end_is_is_always_asked(world: MemConnection) -> None:
+    paths = cast("Paths", _Paths(world))
+    attr = run_sync(world.new_file())
+    raw = RawFile(Handle(paths, run_sync(paths.files.open(attr)), os.O_RDONLY), "/file", id)
+    other = OpenInode(cast("Connection", world), attr, inline=b"")
+    run_sync(other.write(0, b"of another client"))
+    run_sync(other.flush())
+    assert raw.seek(0, os.SEEK_END) == len(b"of another client")
+    raw.close()
+
+
+def test_a_read_after_a_recall_asks(world: MemConnection) -> None:
+    file = opened(world)
+    run_sync(file.write(0, b"old"))
+    run_sync(file.flush())
+    assert run_sync(file.read(0, 10)) == b"old"
+    other = again(world, file)
+    run_sync(other.write(0, b"of another client"))
+    run_sync(other.flush())
+    file.recalled()
+    assert file.read_now(0, 10) is None
+    assert run_sync(file.read(0, 30)) == b"of another client"
+    assert file.read_now(0, 30) == b"of another client"
+
+
 @pytest.mark.allow_log("written bytes are lost")
 def test_abandoned_bytes_do_not_come_later(world: MemConnection) -> None:
     file = opened(world)

@@ -337,3 +337,17 @@ async def test_what_the_kernel_has_listed_of_a_directory_goes_with_its_attribute
         assert (w.kernel.pages, w.kernel.attrs) == ([TOP], [])
         await trio.to_thread.run_sync(recalls.lapsed)
         assert w.kernel.pages == [TOP, TOP]
+
+
+async def test_who_has_a_file_open_reads_what_another_client_has_written() -> None:
+    async with leased() as (w, recalls):
+        ino = await w.write(b"a", b"hello")
+        info = await w.ops.open(ino, os.O_RDONLY, ctx())
+        await w.ops.read(info.fh, 0, 10)
+        contents = w.table[ino].file.contents
+        assert not contents.recalls
+        await recall_inode(recalls, ino)
+        assert contents.recalls == 1
+        await trio.to_thread.run_sync(recalls.lapsed)
+        assert contents.recalls == 2
+        await w.ops.release(info.fh)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from harness.memmount import TOP, leased
-from superfs.client.leases import lease_clock
 
 if TYPE_CHECKING:
     import pytest
@@ -20,7 +19,6 @@ async def test_the_hello_waits_until_the_loop_has_forgotten(
     monkeypatch.setattr("superfs.mount.recalls.LAPSE_WAIT_S", 0.0)
     async with leased() as (w, recalls):
         ino = await w.write(b"a", b"hello")
-        recalls.extended(lease_clock() + 60)
         lapsed = threading.Thread(target=recalls.lapsed)
         lapsed.start()
         lapsed.join(0.2)  # the loop is at something else
@@ -36,7 +34,6 @@ async def test_names_that_cannot_be_dropped_do_not_hold_up_the_hello(
     monkeypatch.setattr("superfs.mount.recalls.LAPSE_WAIT_S", 0.01)
     async with leased() as (w, recalls):
         ino = await w.write(b"a", b"hello")
-        recalls.extended(lease_clock() + 60)
         hold = trio.Event()
 
         def wait(_parent: int, _name: bytes, _deleted: int = 0) -> None:

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
 """A larger write is taken in such parts: it is copied before it is sent."""
 ATTR_AGE_S = 1.0
-"""How long attributes are believed by a reader. Until leases exist."""
+"""How long attributes are believed by a reader who has the file open (close-to-open), unless it is
+known that they have changed (`recalled`). Questions about the file itself are always asked."""
 
 
 class OpenInode(Writing):
@@ -86,8 +87,13 @@ class OpenInode(Writing):
         with self._state:
             self._observe(attr)
 
+    def recalled(self) -> None:
+        """Somebody else has changed it: the next read asks."""
+        self._is_recalled = True
+
     async def refresh(self, *, caller: Caller | None = None) -> Attr:
         """Asks the server; what it says with local writes on top."""
+        self._is_recalled = False
         outcome = await self._meta.getattr(self.ref, caller=caller)
         assert outcome.attr is not None
         self.observe(outcome.attr)
@@ -144,9 +150,17 @@ class OpenInode(Writing):
 
     # ---- reading
 
+    @property
+    def _is_old(self) -> bool:
+        return self._is_recalled or time.monotonic() - self._attr_read_s > ATTR_AGE_S
+
     async def _look_if_old(self) -> None:
-        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
-            await self.refresh()
+        if self._is_old:
+            try:
+                await self.refresh()
+            except BaseException:
+                self._is_recalled = True
+                raise
 
     async def end(self) -> int:
         """The size that a read of now goes by."""
@@ -190,7 +204,7 @@ class OpenInode(Writing):
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         """As `read`, of what is in memory; None: it has to be fetched."""
-        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
+        if self._is_old:
             return None
         with self._state:
             attr, size = self._attr, self._size()

@@ -127,7 +127,8 @@ class RawFile(io.RawIOBase):
 
     def _end(self) -> int:
         with os_errors(self.name):
-            return run_sync(self._handle.inode.end())
+            run_sync(self._handle.inode.refresh())
+        return self._handle.inode.size
 
     def tell(self) -> int:
         return self._position

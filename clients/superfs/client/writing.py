@@ -60,6 +60,7 @@ class Writing:
         self._state = threading.Lock()
         self._attr = attr
         self._attr_read_s = time.monotonic()
+        self._is_recalled = False
         self._inline = inline if attr.is_inline else None
         self._inline_change = attr.change
         self._dirty = DirtyExtents()

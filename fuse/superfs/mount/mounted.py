@@ -78,6 +78,9 @@ class Contents(Protocol):
     def observe(self, attr: Attr) -> None:
         """The server has told these attributes of the inode."""
 
+    def recalled(self) -> None:
+        """Another client has changed it: the next read asks for the attributes."""
+
     async def read(self, offset: int, length: int) -> bytes: ...
     async def write(self, offset: int, data: bytes | memoryview) -> int: ...
     async def append_at(self, data: bytes | memoryview) -> int: ...

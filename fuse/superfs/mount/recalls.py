@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from superfs.client.codec import unpack_names
-from superfs.client.leases import lease_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,7 +77,8 @@ class Recalls:
         # The hello says that nothing is repeated any more. That must be so, however long the loop
         # is at something else; what was under leases ends by itself with them.
         while not lapse.forgotten.wait(FORGET_WAIT_S):
-            if self._token is None or lease_clock() > self._until:
+            mounted = self._mounted
+            if self._token is None or mounted is None or mounted.now() > self._until:
                 return
         lapse.dropped.wait(LAPSE_WAIT_S)
 
@@ -196,6 +196,8 @@ class Recalls:
             if node is None:
                 continue
             m.cache.drop_attr(node)
+            if node.file is not None and node.file.contents is not None:
+                node.file.contents.recalled()
             if node.nlookup > 0:
                 known = self._drop_in_kernel(node)
                 above = m.nodes.table.get(node.parent)
@@ -245,6 +247,8 @@ class Recalls:
         m.guard.good_until(0.0)
         for node in m.nodes.all_alive():
             m.cache.drop_attr(node)
+            if node.file is not None and node.file.contents is not None:
+                node.file.contents.recalled()
         names: dict[int, list[tuple[bytes, Node | None]]] = {}
         for number, name, node in m.cache.all_names():
             names.setdefault(number, []).append((name, node))
