@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.cluster import Cluster
 from harness.cutoff import OUTSIDE, Cable
-from harness.hammers import LEASE_TIMEOUT_S, QUICK, SHORT
+from harness.hammers import LEASE_TIMEOUT_S, QUICK, SHORT, sdk_of
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
+from superfs.client.resolve import ref_of
+from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 SLACK_S = 2.0
@@ -223,3 +226,59 @@ def test_what_a_frozen_mount_still_had_to_write(mounts: tuple[Mount, Mount]) -> 
             os.fsync(file.fileno())
     for mount in mounts:
         assert (mount.point / "x").read_bytes() == b"second"
+
+
+def test_killed_while_the_kernel_drops_a_name() -> None:
+    """Which waits for the lock of a directory, and that for an answer of the mount: whoever waits
+    is told that it is dead."""
+    leases = {"metad": {"meta": {"lease_s": 6.0, "lease_timeout_s": 8.0}}}
+    with Cluster(settings=leases) as cluster, Mount(cluster, "m1", settings=QUICK) as second:
+        first = Mount(cluster, "m0", settings=QUICK)
+        try:
+            killed_while_the_kernel_drops_a_name(first.start(), second)
+        finally:
+            first.close()
+        fsck(cluster)
+
+
+def killed_while_the_kernel_drops_a_name(first: Mount, second: Mount) -> None:
+    (first.point / "d").mkdir()
+    (first.point / "d" / "old").touch()
+    for mount in (first, second):
+        assert (mount.point / "d" / "old").exists()
+    errors: list[int | None] = []
+
+    def make() -> None:
+        try:
+            (first.point / "d" / "new").mkdir()
+        except OSError as error:
+            errors.append(error.errno)
+
+    making = threading.Thread(target=make)
+    with sdk_of(first.cluster) as fs:
+        above = ref_of(run_sync(fs.paths.stat("/d")))
+
+        def remove() -> None:  # by its number: a look-up would wait for that acknowledgement, too
+            run_sync(fs.connection.meta.unlink(above, b"old"))
+
+        removing = threading.Thread(target=remove)
+        second.daemon.signal(signal.SIGSTOP)  # its acknowledgement is waited for
+        try:
+            making.start()
+            waits = Path(f"/proc/self/task/{making.native_id}/stack")
+            wait_until(lambda: "request_wait_answer" in waits.read_text(), "the directory is held")
+            removing.start()
+            wait_until(lambda: is_dropping(first), "the kernel waits for the directory")
+            first.daemon.kill()
+        finally:
+            second.daemon.signal(signal.SIGCONT)
+        for thread in (making, removing):
+            thread.join(60)
+            assert not thread.is_alive()
+    assert errors in ([errno.ECONNABORTED], [errno.ENOTCONN])
+    assert not (second.point / "d" / "old").exists()
+
+
+def is_dropping(mount: Mount) -> bool:
+    tasks = Path(f"/proc/{mount.daemon.pid}/task").iterdir()
+    return any("fuse_reverse_inval_entry" in (task / "stack").read_text() for task in tasks)

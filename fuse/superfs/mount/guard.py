@@ -7,6 +7,11 @@ connection to the kernel as well, is told until when the leases are good. When t
 and the mount has not said more, because it is stopped, or cut off, the guard makes the kernel ask
 again: for every name (FUSE_NOTIFY_INC_EPOCH, Linux 6.16), and for the attributes of open files.
 
+It also cuts the connection when the mount has been killed. Dropping a name waits for the lock of a
+directory, and whoever holds that may wait for an answer of the mount. Killed at that moment, the
+mount could not end: its thread waits for the lock, the lock for the answer, and the connection
+stands for as long as the thread has it open.
+
 Both share a page of memory: when the leases end (boot-time clock, ns; 0: there are none), how often
 the guard had to act, and the numbers of open files, in slots. The guard ends with the mount: it
 waits at a pipe whose other end only the mount holds.
@@ -16,8 +21,11 @@ This module is also the program of that process and therefore imports next to no
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
 import os
+import re
 import select
 import signal
 import struct
@@ -33,6 +41,9 @@ GUARDED_S = 3600.0
 """How long the kernel may believe what the guard watches over."""
 LOOK_S = 1.0
 """How often it looks at the clock, which goes on while the machine sleeps."""
+PR_SET_PDEATHSIG = 1
+MNT_FORCE = 1
+DIED = signal.SIGUSR1
 FORGET_NAMES = struct.pack("=IiQ", 16, 8, 0)
 _INVAL_INODE = struct.Struct("=IiQQqq")
 
@@ -56,9 +67,10 @@ class Unguarded:
 class Guard(Unguarded):
     """In the mount. It is on from `start` to `close`."""
 
-    def __init__(self, device: int) -> None:
-        """`device`: /dev/fuse, mounted."""
+    def __init__(self, device: int, mountpoint: str = "", number: str = "") -> None:
+        """`device`: /dev/fuse, mounted at `mountpoint`, as device `number` (MAJOR:MINOR)."""
         self._device = device
+        self._mount = mountpoint, number
         self._memory = os.memfd_create("superfs-guard")
         os.ftruncate(self._memory, SHARED_BYTES)
         self._map = mmap.mmap(self._memory, SHARED_BYTES)
@@ -68,19 +80,28 @@ class Guard(Unguarded):
         self._theirs, self._ours = os.pipe()
 
     def start(self) -> bool:
-        """Once the kernel has been greeted. False: it is too old for this."""
+        """Once the kernel has been greeted, in the main thread, which lives as long as the process.
+        False: it is too old for more than one lease."""
         try:
             os.write(self._device, FORGET_NAMES)
+            self.is_on = True
         except OSError:
-            return False
+            self.is_on = False
         self._spawn()
-        self.is_on = True
-        return True
+        return self.is_on
 
     def _spawn(self) -> None:
         theirs = self._device, self._memory, self._theirs
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, *map(str, theirs)],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                __file__,
+                *map(str, theirs),
+                str(os.getpid()),
+                *self._mount,
+            ],
             pass_fds=theirs,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -156,10 +177,51 @@ def forget(device: int, words: memoryview) -> None:
             continue  # ENOENT: it has nothing of that; ENODEV: nothing is mounted any more
 
 
+def cut(mountpoint: str, number: str) -> None:
+    """No request of this mount is waited for any more. The mount point stays as it is."""
+    major, minor = map(int, number.split(":"))
+    with contextlib.suppress(OSError):
+        with open(f"/sys/fs/fuse/connections/{(major << 20) | minor}/abort", "w") as file:
+            file.write("1\n")
+        return
+    if mounted_at(mountpoint) != number:
+        return
+    # Held open, it cannot be unmounted, and the connection is all that ends.
+    held = os.open(mountpoint, os.O_PATH)
+    try:
+        ctypes.CDLL(None).umount2(os.fsencode(mountpoint), MNT_FORCE)
+    finally:
+        os.close(held)
+
+
+def mounted_at(mountpoint: str) -> str:
+    """As MAJOR:MINOR, from the kernel's table: a stat would be a request to the mount itself."""
+    found = ""
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            fields = line.split(b" ")
+            place = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), fields[4])
+            if place == os.fsencode(mountpoint):
+                found = fields[2].decode()
+    return found
+
+
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends after the mount, never before
-    device, memory, pipe = map(int, sys.argv[1:])
+    device, memory, pipe, parent = map(int, sys.argv[1:5])
+    mountpoint, mounted = sys.argv[5:]
+
+    def died(*_: object) -> None:
+        """The pipe alone would not tell: a thread that cannot end has it open, too."""
+        if mounted:
+            cut(mountpoint, mounted)
+        os._exit(0)
+
+    signal.signal(DIED, died)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(DIED))
+    if os.getppid() != parent:
+        died()
     watch(device, memory, pipe)
 
 

@@ -84,6 +84,14 @@ def is_mounted(path: Path) -> bool:
     return _mountinfo(path) is not None
 
 
+def device_of(path: Path) -> str:
+    """As MAJOR:MINOR, of what is mounted there."""
+    found = _mountinfo(path)
+    if found is None:
+        raise MountError(f"mount point {path}: nothing is mounted there any more")
+    return found[0]
+
+
 def _mountinfo(path: Path) -> tuple[str, str] | None:
     """(device as MAJOR:MINOR, file system type) of the topmost mount at this place, from the
     kernel's table: a stat would be a request to the mount itself."""

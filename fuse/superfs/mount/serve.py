@@ -5,7 +5,8 @@ waits in memory goes to the daemons, the connection closes.
 
 This process never makes a system call on its own mount while it serves: a thread that waits for
 an answer of its own process cannot be killed, and kill -9 would leave the mount hanging for ever.
-Unmounting is a child's work for that reason.
+Unmounting is a child's work for that reason. Dropping names comes near to it, and so another child
+(guard.py) cuts the connection when this process is killed.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def serve(
     """Returns when the file system is not mounted any more."""
     device = Device(mountpoint.fd)
     relay = Relay(device)
-    guard = Guard(mountpoint.fd)
+    guard = Guard(mountpoint.fd, str(mountpoint.path), kernel.device_of(mountpoint.path))
     services = Services.make(
         connection.meta,
         lambda attr: OpenInode(connection, attr),
