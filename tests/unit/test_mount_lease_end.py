@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from harness.memmount import TOP, leased
+from superfs.client.codec import pack_names
+from superfs.core.ids import ROOT
+from superfs.mount.guard import Unguarded
+from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     import pytest
@@ -57,3 +61,41 @@ async def test_with_the_lease_ends_what_the_kernel_was_told() -> None:
             await trio.lowlevel.checkpoint()
         assert ino in w.kernel.attrs
         assert not w.services.mounted.leases.until
+
+
+class On(Unguarded):
+    """`until`: what it was told."""
+
+    is_on = True
+    until = 0.0
+
+    def good_until(self, until_s: float) -> None:
+        self.until = until_s
+
+
+async def test_where_the_kernel_can_be_told_to_forget_all_names_no_lock_is_waited_for() -> None:
+    async with leased() as (w, recalls):
+        w.services.mounted.guard = guard = On()
+        recalls.extended(w.now + 20)
+        ino = await w.write(b"a", b"hello")
+        await trio.to_thread.run_sync(recalls.lapsed)
+        assert ino in w.kernel.attrs
+        assert (w.kernel.forgotten, w.kernel.names, guard.until) == (1, [], 0.0)
+        assert not w.table[ino].doubts
+
+
+async def test_nor_by_an_acknowledgement_that_has_waited_long_enough() -> None:
+    async with leased() as (w, recalls):
+        w.services.mounted.guard = On()
+        await w.write(b"a", b"hello")
+        hold, acknowledged = trio.Event(), trio.Event()
+
+        def wait(_parent: int, _name: bytes, _deleted: int = 0) -> None:
+            trio.from_thread.run(hold.wait)
+
+        w.kernel.invalidate_entry = wait  # type: ignore[method-assign,assignment]
+        told = meta_pb2.Recall(lease=ROOT, names=pack_names([b"a"]))
+        recalls.recalled(meta_pb2.Invalidate(number=1, recalls=[told]), acknowledged.set)
+        await acknowledged.wait()
+        assert w.kernel.forgotten == 1
+        hold.set()

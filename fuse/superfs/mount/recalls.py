@@ -145,6 +145,8 @@ class Recalls:
             for _, event in slow:
                 await event.wait()
         if scope.cancelled_caught:
+            if m.guard.is_on:
+                m.notify.drop_all_names()
             for directory, event in slow:
                 if not event.is_set():
                     m.contend(directory)
@@ -244,7 +246,6 @@ class Recalls:
             lapse.dropped.set()
             return
         log.info("%d leases have ended", had)
-        m.guard.good_until(0.0)
         for node in m.nodes.all_alive():
             m.cache.drop_attr(node)
             if node.file is not None and node.file.contents is not None:
@@ -254,12 +255,16 @@ class Recalls:
             names.setdefault(number, []).append((name, node))
         for node in m.nodes:
             self._drop_in_kernel(node)
+        if m.guard.is_on:
+            m.notify.drop_all_names()
         slow: list[trio.Event] = []
         for number, found in names.items():
             directory = m.nodes.table.get(number)
             if directory is not None:
                 directory.changes += 1
-                slow += [event for _, event in self._drop(directory, found)]
+                if not m.guard.is_on:
+                    slow += [event for _, event in self._drop(directory, found)]
+        m.guard.good_until(0.0)  # not before: what is stopped half-way is the guard's
         lapse.forgotten.set()
         assert self._nursery is not None
         self._nursery.start_soon(_wait_for_all, slow, lapse.dropped)
