@@ -19,6 +19,8 @@ from superfs.mount.leases import NEVER, Lease
 from superfs.mount.meter import Hits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from superfs.core.namespace.outcome import Entry
     from superfs.mount.atimes import Atimes
     from superfs.mount.handles import DirHandle
@@ -165,12 +167,37 @@ class Listings:
         node.parent = parent.number
         return node
 
-    async def current(self, handle: DirHandle, name: bytes) -> Node | None:
-        """What a name that was changed meanwhile stands for now; None: it is gone."""
+    async def current(self, directory: Node, names: Iterable[bytes]) -> dict[bytes, Node | None]:
+        """What names that were changed meanwhile stand for now; None: it is gone."""
+        found: dict[bytes, Node | None] = {}
+        unknown = []
+        for name in names:
+            try:
+                known = self._names.cached(directory, name)
+            except FsError:
+                found[name] = None
+                continue
+            found[name] = known
+            if known is None:
+                unknown.append(name)
+        if unknown:
+            found.update(await self._ask(directory, unknown))
+        return found
+
+    async def _ask(self, directory: Node, names: list[bytes]) -> dict[bytes, Node]:
+        """Those that are there. All with one question: where everything changes, each costs its
+        turn."""
+        changes = directory.changes
         try:
-            known = self._names.cached(handle.node, name)
-            return known or await self._names.lookup(handle.node, name)
+            outcome, grant = await self._m.consult(
+                self._m.meta.get_many(directory.ref, names), directory
+            )
         except FsError as error:
             if error.code in (Code.NOT_FOUND, Code.STALE):
-                return None
+                return {}
             raise
+        return {
+            entry.name: self._node_of(directory, entry, grant, changes)
+            for entry in outcome.entries
+            if entry.code is Code.OK
+        }

@@ -310,16 +310,17 @@ class Operations(pyfuse3.Operations):
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
             names, nodes = snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES]
+            current = await listings.current(handle.node, [n for n in names if n in changed])
             for name, node in zip(names, nodes, strict=False):
                 index += 1
-                if changed and name in changed:
-                    current = await listings.current(handle, name)
-                    if current is None:
+                if name in current:
+                    now_there = current[name]
+                    if now_there is None:
                         continue
-                    node = current
+                    node = now_there
                 known = table.get(node.number, node)
-                if contended:
-                    known.named = NEVER
+                if contended or (name in changed and name not in current):
+                    known.named = NEVER  # it has changed since, too
                 entry = encode(known, self._s.validity, now)
                 if is_new_in_contention(handle.node, known.nlookup + 1):
                     entry.attr_timeout = 0
