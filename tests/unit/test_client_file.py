@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from harness.memclient import MemConnection
-from superfs.client import file as file_module
+from superfs.client import age
 from superfs.client.aio import AsyncFile
 from superfs.client.creating import fill
 from superfs.client.file import WRITE_BYTES_MAX, OpenInode
@@ -286,7 +286,7 @@ def test_reading_to_the_end_asks_where_it_is(
     other = OpenInode(cast("Connection", world), attr, inline=b"")
     run_sync(other.write(0, b"of another client"))
     run_sync(other.flush())
-    monkeypatch.setattr(file_module, "ATTR_AGE_S", -1.0)
+    monkeypatch.setattr(age, "ATTR_AGE_S", -1.0)
     assert raw.readall() == b"of another client"
     assert raw.seek(0, os.SEEK_END) == len(b"of another client")
     raw.close()

@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
 """A larger write is taken in such parts: it is copied before it is sent."""
-ATTR_AGE_S = 1.0
-"""How long attributes are believed by a reader who has the file open (close-to-open), unless it is
-known that they have changed (`recalled`). Questions about the file itself are always asked."""
 
 
 class OpenInode(Writing):
@@ -89,14 +86,15 @@ class OpenInode(Writing):
 
     def recalled(self) -> None:
         """Somebody else has changed it: the next read asks."""
-        self._is_recalled = True
+        self._age.recalls += 1
 
     async def refresh(self, *, caller: Caller | None = None) -> Attr:
         """Asks the server; what it says with local writes on top."""
-        self._is_recalled = False
+        asked = self._age.recalls
         outcome = await self._meta.getattr(self.ref, caller=caller)
         assert outcome.attr is not None
         self.observe(outcome.attr)
+        self._age.seen = asked
         return self.attr
 
     async def setattr(
@@ -150,17 +148,9 @@ class OpenInode(Writing):
 
     # ---- reading
 
-    @property
-    def _is_old(self) -> bool:
-        return self._is_recalled or time.monotonic() - self._attr_read_s > ATTR_AGE_S
-
     async def _look_if_old(self) -> None:
-        if self._is_old:
-            try:
-                await self.refresh()
-            except BaseException:
-                self._is_recalled = True
-                raise
+        if self._age.is_over:
+            await self.refresh()
 
     async def end(self) -> int:
         """The size that a read of now goes by."""
@@ -204,7 +194,7 @@ class OpenInode(Writing):
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         """As `read`, of what is in memory; None: it has to be fetched."""
-        if self._is_old:
+        if self._age.is_over:
             return None
         with self._state:
             attr, size = self._attr, self._size()
@@ -227,7 +217,7 @@ class OpenInode(Writing):
     def read_soon(self, offset: int, length: int, done: Callable[[bytes | None], None]) -> bool:
         """As `read`, for whoever does not wait: `done` is told what was read, once, in whatever
         thread has it; None: ask with `read`. False: it will not be told, ask with `read`."""
-        if time.monotonic() - self._attr_read_s > ATTR_AGE_S:
+        if self._age.is_over:
             return False
         with self._state:
             attr, size = self._attr, self._size()

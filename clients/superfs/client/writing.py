@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from superfs.client.age import Age
 from superfs.client.data import Where, check
 from superfs.client.dirty import LARGE_BYTES, DirtyExtents, merge
 from superfs.client.readahead import Readahead
@@ -59,8 +60,7 @@ class Writing:
         self._turn = Lock()
         self._state = threading.Lock()
         self._attr = attr
-        self._attr_read_s = time.monotonic()
-        self._is_recalled = False
+        self._age = Age()
         self._inline = inline if attr.is_inline else None
         self._inline_change = attr.change
         self._dirty = DirtyExtents()
@@ -113,7 +113,7 @@ class Writing:
         if attr.data_generation != self._attr.data_generation:
             self._readahead.drop()
         self._attr = attr
-        self._attr_read_s = time.monotonic()
+        self._age.told()
 
     def _note_write(self, kill_priv: bool, caller: Caller | None) -> None:
         if not self.is_dirty:
