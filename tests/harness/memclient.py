@@ -62,6 +62,7 @@ class MemData:
         self.commits = 0
         self.lose: list[FsError] = []
         self.lose_reads = False
+        self.is_busy = False
 
     def has_room_to_read(self, _length: int) -> bool:
         return True
@@ -101,6 +102,9 @@ class MemData:
         held.extend(bytes(max(0, offset - len(held))))
         held[offset : offset + len(data)] = data
         return [completed(Reply())]
+
+    def start_write_now(self, where: Where, offset: int, data: Bytes) -> Pending[Reply] | None:
+        return None if self.is_busy else run_sync(self.start_write(where, offset, data))[0]
 
     async def start_write_many(
         self, writes: Iterable[tuple[Where, int, Bytes]]

@@ -122,43 +122,6 @@ def test_an_outage_that_is_over_is_not_read_again(
         assert run_sync(reader.read(place, MIB)) == b"x" * MIB
 
 
-def test_reads_for_whoever_does_not_wait(world: MemConnection) -> None:
-    file = opened(world)
-    data = os.urandom(3 * MIB + 1000)
-    run_sync(file.write(0, data))
-    run_sync(file.flush())
-    reader = again(world, file)
-    told: list[bytes | None] = []
-    assert not reader.read_soon(MIB - 10, 20, told.append), "in two pieces"
-    assert not reader.read_soon(len(data), 20, told.append), "nothing is there"
-    for offset, length in ((0, MIB), (MIB, MIB), (2 * MIB, MIB), (3 * MIB, MIB), (5, 7)):
-        assert reader.read_soon(offset, length, told.append)
-        assert told.pop() == data[offset : offset + length]
-    assert not told
-    run_sync(reader.write(5, b"new"))
-    assert not reader.read_soon(0, 100, told.append), "something of it is dirty"
-    run_sync(reader.flush())
-    world.data.lose_reads = True
-    assert reader.read_soon(MIB + 5, 10, told.append)
-    assert told == [None], "whoever asks in the ordinary way gets the error"
-
-
-def test_pieces_that_have_arrived_are_had_at_once(world: MemConnection) -> None:
-    file = opened(world)
-    data = os.urandom(12 * MIB)
-    run_sync(file.write(0, data))
-    run_sync(file.flush())
-    reader = again(world, file)
-    assert reader.read_now(0, MIB) is None
-    for piece in range(2):
-        assert run_sync(reader.read(piece * MIB, MIB)) == data[piece * MIB :][:MIB]
-    for piece in range(2, 12):
-        assert reader.read_now(piece * MIB, MIB) == data[piece * MIB :][:MIB]
-    assert reader.read_now(100, 10) is None, "dropped behind the reader"
-    run_sync(reader.write(11 * MIB, b"new"))
-    assert reader.read_now(11 * MIB, 10) is None
-
-
 def test_a_large_write_is_sent_in_parts(
     world: MemConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,19 +176,43 @@ class DataClient:
         for piece in pieces(offset, len(view), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
             body = view[piece.position : piece.position + piece.length]
             await self._make_room(where, piece.chunk, piece.length)
-            tag = new_tag()
-            request = self._write_request(tag, where, piece.chunk, piece.offset, body)
-            item = DataItem(
-                request,
-                tag,
-                kept_bytes=piece.length,
-                inodes=frozenset((where.ino,)),
-                capability=where.capability,
-            )
-            self._count_when_done(item, piece.length)
+            item = self._write_item(where, piece, body)
             self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
         self.bypass.wrote(where.ino, where.data_generation)
         return [pending for _, pending in parts]
+
+    def start_write_now(self, where: Where, offset: int, data: memoryview) -> Pending[Reply] | None:
+        """As `start_write`, of bytes that a data daemon on this host can read where they are; None:
+        other transfers are ahead of it, or it is more than one message."""
+        found = list(pieces(offset, len(data), piece_bytes_max=MESSAGE_DATA_BYTES_MAX))
+        if len(found) != 1:
+            return None
+        (piece,) = found
+        stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
+        limit = self._router.config.data_uncommitted_bytes
+        if not stream.shares_memory or stream.kept_bytes + piece.length > limit:
+            return None
+        if not self._writing.acquire_nowait(piece.length):
+            return None
+        if stream.kept_bytes > limit // 2 and not stream.committing:
+            stream.commit()
+        parts: list[tuple[int, Pending[Reply]]] = []
+        item = self._write_item(where, piece, data)
+        self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
+        self.bypass.wrote(where.ino, where.data_generation)
+        return parts[0][1]
+
+    def _write_item(self, where: Where, piece: Piece, data: memoryview) -> DataItem:
+        tag = new_tag()
+        item = DataItem(
+            self._write_request(tag, where, piece.chunk, piece.offset, data),
+            tag,
+            kept_bytes=piece.length,
+            inodes=frozenset((where.ino,)),
+            capability=where.capability,
+        )
+        self._count_when_done(item, piece.length)
+        return item
 
     def own(self, data: Bytes) -> Bytes:
         """The same bytes. Large ones do not change any more, and lie where a data daemon on this

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 
 from superfs.client.data import Where
 from superfs.client.dirty import covers, overlay
-from superfs.client.writing import LOST_RACE, Writing
+from superfs.client.sending import Sending
+from superfs.client.writing import LOST_RACE
 from superfs.core.attrs import Attr, Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
@@ -41,7 +42,7 @@ WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
 """A larger write is taken in such parts: it is copied before it is sent."""
 
 
-class OpenInode(Writing):
+class OpenInode(Sending):
     def __init__(
         self,
         connection: Connection,
@@ -290,18 +291,6 @@ class OpenInode(Writing):
             if full:
                 await self._push()
         return len(data)
-
-    def write_now(self, offset: int, data: bytes | memoryview) -> bool:
-        """As `write`, where nothing has to be waited for; False: nothing was done."""
-        if offset < 0 or offset + len(data) > FILE_DATA_BYTES_MAX or self._failure is not None:
-            return False
-        with self._state:
-            if self._is_full(len(data)):
-                return False
-            self._dirty.write(offset, data)
-            self._readahead.drop(offset, offset + len(data))
-            self._note_write(False, None)
-        return True
 
     async def append(
         self,

@@ -20,7 +20,7 @@ VERSION = 1
 
 
 def watch(meter: Meter, services: Services, recalls: Recalls, connection: Connection) -> None:
-    mounted, memory = services.mounted, services.memory
+    mounted, memory, moved = services.mounted, services.memory, connection.data.bypass.moved
     meter.figures |= {
         "inodes": ("Inodes the kernel knows", lambda: len(mounted.nodes)),
         "names": ("Names remembered", lambda: mounted.cache.names),
@@ -31,6 +31,12 @@ def watch(meter: Meter, services: Services, recalls: Recalls, connection: Connec
         "evicted": ("Inodes forgotten for want of memory", lambda: memory.evicted),
         "memory_bytes": ("Resident memory", lambda: memory.resident),
         "memory_max_bytes": ("What it stays under", lambda: memory.budget.max_bytes),
+    }
+    meter.figures |= {
+        "read_bytes_descriptor": ("Read through descriptors", lambda: moved.read_descriptor),
+        "read_bytes_grpc": ("Read through gRPC", lambda: moved.read_grpc),
+        "written_bytes_memfd": ("Written by shared memory", lambda: moved.written_memfd),
+        "written_bytes_grpc": ("Written through gRPC", lambda: moved.written_grpc),
     }
     meter.figures |= services.prefetch.figures
     meter.durations["message"] = ("Questions to daemons, until answered", mounted.messages)

@@ -1,0 +1,114 @@
+"""One open file, for whoever must not wait: what is had or sent at once, and what is told later."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from harness.memclient import MemConnection
+from superfs.client.file import OpenInode
+from superfs.client.sharedmem import SharedMemory
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import MIB
+from superfs.rpc.pending import run_sync
+
+if TYPE_CHECKING:
+    from superfs.client.connection import Connection
+
+
+@pytest.fixture
+def world() -> MemConnection:
+    return MemConnection()
+
+
+def opened(world: MemConnection) -> OpenInode:
+    return OpenInode(cast("Connection", world), run_sync(world.new_file(b"file")), inline=b"")
+
+
+def again(world: MemConnection, file: OpenInode) -> OpenInode:
+    """As another client has it."""
+    return OpenInode(cast("Connection", world), run_sync(world.now(file.attr)))
+
+
+def test_reads_for_whoever_does_not_wait(world: MemConnection) -> None:
+    file = opened(world)
+    data = os.urandom(3 * MIB + 1000)
+    run_sync(file.write(0, data))
+    run_sync(file.flush())
+    reader = again(world, file)
+    told: list[bytes | None] = []
+    assert not reader.read_soon(MIB - 10, 20, told.append), "in two pieces"
+    assert not reader.read_soon(len(data), 20, told.append), "nothing is there"
+    for offset, length in ((0, MIB), (MIB, MIB), (2 * MIB, MIB), (3 * MIB, MIB), (5, 7)):
+        assert reader.read_soon(offset, length, told.append)
+        assert told.pop() == data[offset : offset + length]
+    assert not told
+    run_sync(reader.write(5, b"new"))
+    assert not reader.read_soon(0, 100, told.append), "something of it is dirty"
+    run_sync(reader.flush())
+    world.data.lose_reads = True
+    assert reader.read_soon(MIB + 5, 10, told.append)
+    assert told == [None], "whoever asks in the ordinary way gets the error"
+
+
+def test_pieces_that_have_arrived_are_had_at_once(world: MemConnection) -> None:
+    file = opened(world)
+    data = os.urandom(12 * MIB)
+    run_sync(file.write(0, data))
+    run_sync(file.flush())
+    reader = again(world, file)
+    assert reader.read_now(0, MIB) is None
+    for piece in range(2):
+        assert run_sync(reader.read(piece * MIB, MIB)) == data[piece * MIB :][:MIB]
+    for piece in range(2, 12):
+        assert reader.read_now(piece * MIB, MIB) == data[piece * MIB :][:MIB]
+    assert reader.read_now(100, 10) is None, "dropped behind the reader"
+    run_sync(reader.write(11 * MIB, b"new"))
+    assert reader.read_now(11 * MIB, 10) is None
+
+
+@pytest.mark.allow_log("written bytes are lost")
+def test_a_large_write_in_shared_memory_is_sent_as_it_is(world: MemConnection) -> None:
+    file, memory = opened(world), SharedMemory()
+    model = bytearray()
+
+    def shared(turn: int) -> memoryview:
+        part = memory.copy(bytes([turn]) * MIB)
+        assert part is not None
+        return part
+
+    def put(turn: int, offset: int) -> None:
+        model[offset : offset + MIB] = bytes([turn]) * MIB
+
+    assert not file.write_now(0, shared(1)), "the file is inline"
+    run_sync(file.write(0, shared(1)))
+    put(1, 0)
+    run_sync(file.flush())
+    assert file.write_now(MIB, shared(2))
+    assert file.write_now(MIB + 5, shared(3))
+    put(2, MIB)
+    put(3, MIB + 5)
+    assert not len(file._dirty), "it was not kept here first"
+    assert file.is_dirty
+    assert run_sync(file.read(0, len(model))) == model
+    assert file.write_now(3, b"small")
+    model[3:8] = b"small"
+    assert not file.write_now(0, shared(4)), "what was written before goes first"
+    run_sync(file.flush())
+    world.data.is_busy = True
+    assert not file.write_now(0, shared(4))
+    world.data.is_busy = False
+    assert run_sync(again(world, file).read(0, len(model))) == model
+    assert not file.is_dirty
+    world.data.lose.append(FsError(Code.STALE_DATA))
+    assert file.write_now(0, shared(5))
+    put(5, 0)
+    run_sync(file.flush())
+    assert run_sync(again(world, file).read(0, len(model))) == model, "a lost race is run again"
+    world.data.lose.append(FsError(Code.NO_SPACE))
+    assert file.write_now(0, shared(6))
+    with pytest.raises(FsError, match="NO_SPACE"):
+        run_sync(file.flush())
+    assert file.losses == 1
