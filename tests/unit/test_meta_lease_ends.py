@@ -192,6 +192,49 @@ def test_a_hot_directory_is_recalled_and_refused_for_a_while(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+def test_who_is_slow_to_acknowledge_is_granted_nothing_for_a_while(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def run() -> None:
+        async with running(make(tmp_path), given=world(clock)) as node:
+            reader, writer = LeaseClient(node, 1), TestClient(node, 2)
+            await reader.hello()
+            assert await reader.granted(lookup=A) == {TOP}
+            made = asyncio.ensure_future(writer.good(create=NEW))
+            assert await is_waiting(made)
+            clock.advance(2)
+            reader.acknowledge()
+            await made
+            assert not await reader.granted(lookup=A)
+            clock.advance(19.9)
+            assert not await reader.granted(lookup=A)
+            clock.advance(0.2)
+            assert await reader.granted(lookup=A) == {TOP}
+
+    asyncio.run(run())
+
+
+def test_who_owes_many_acknowledgements_is_granted_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superfs.meta.recalls.UNANSWERED_MAX", 1)
+
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            reader, writer = LeaseClient(node, 1), TestClient(node, 2)
+            await reader.hello()
+            assert await reader.granted(lookup=A) == {TOP}
+            made = asyncio.ensure_future(writer.good(create=NEW))
+            assert await is_waiting(made)
+            assert not await reader.granted(lookup=A)
+            reader.acknowledge()
+            await made
+            await reader.granted(lookup=A)
+            assert reader.held == {TOP}
+
+    asyncio.run(run())
+
+
 def test_heat_doubles_and_is_forgotten() -> None:
     heat, now = Heat(), 0.0
     for expected in (1, 2, 4, 8, 16, 32, 60, 60):
@@ -277,6 +320,27 @@ def test_after_a_restart_changes_wait_for_those_who_had_leases(tmp_path: Path) -
     asyncio.run(before())
     asyncio.run(after())
     asyncio.run(without())
+
+
+def test_what_waits_in_a_grace_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("superfs.meta.grace.HELD_BYTES_MAX", 1)
+    made = make(tmp_path)
+
+    async def before() -> None:
+        async with running(made) as node:
+            await LeaseClient(node, 1).hello()
+
+    async def after() -> None:
+        async with running(made) as node:
+            plain = TestClient(node, 3)
+            first = asyncio.ensure_future(plain.do(create=NEW))
+            assert await is_waiting(first)
+            assert (await plain.do(unlink=A)).code == Code.GRACE
+            await LeaseClient(node, 1).hello()
+            assert not (await first).code
+
+    asyncio.run(before())
+    asyncio.run(after())
 
 
 def test_the_grace_ends_by_time_by_goodbye_and_with_the_daemon(tmp_path: Path) -> None:

@@ -9,12 +9,17 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from superfs.daemon.world import World
     from superfs.meta.commit import Job
+
+
+HELD_BYTES_MAX = 256 * MIB
+"""Of the requests that wait. More would be memory for the asking: a client may try again."""
 
 
 class Grace:
@@ -24,6 +29,7 @@ class Grace:
         self._submit = submit
         self._awaited: set[int] = set()
         self._held: deque[Job] = deque()
+        self._held_bytes = 0
         self._started = 0.0
         self._took_s = 0.0
 
@@ -47,6 +53,10 @@ class Grace:
     def hold(self, job: Job) -> None:
         """Until the end of the grace; then in the order they came."""
         assert self._awaited
+        if self._held and self._held_bytes + job.size_bytes > HELD_BYTES_MAX:
+            job.failed(FsError(Code.GRACE, "too much waits for clients to come back: ask again"))
+            return
+        self._held_bytes += job.size_bytes
         self._held.append(job)
 
     def back(self, session: int) -> None:

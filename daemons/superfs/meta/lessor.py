@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from superfs.meta.store import Touched
     from superfs.meta.told import Listener, Telling
 
+SLOW_S = 1.0
+"""A holder that takes longer to acknowledge"""
+SLOW_TIMES, SLOW_MAX_S = 10, 60.0
+"""is granted nothing for so many times as long: others have waited for it."""
 News = dict[int, set[Thing] | None]
 """For one session: what it may not repeat, by lease; None: nothing of it."""
 
@@ -52,6 +56,8 @@ class Lessor:
         self.recalls = Recalls(self._now, metrics.acknowledged_seconds.observe)
         self.announced = 0
         """The last commit whose holders were told. Nobody is answered from a later one."""
+        self._slow: dict[int, float] = {}
+        """Sessions that are granted nothing, until when."""
         self._unannounced: list[asyncio.Future[None]] = []
         metrics.watch("leases", "Leases held", lambda: len(self.leases))
         metrics.watch("lease_holders", "Sessions that hold any", lambda: self.leases.sessions)
@@ -97,7 +103,13 @@ class Lessor:
     def acknowledged(self, session: int, listener: Listener, number: int) -> None:
         tenant = self._tenants.get(session)
         if tenant is not None and tenant.listener is listener:
-            self.recalls.acknowledged(session, number)
+            took_s = self.recalls.acknowledged(session, number)
+            if took_s > SLOW_S:
+                self._is_slow(session, took_s)
+
+    def _is_slow(self, session: int, seconds: float) -> None:
+        until = self._now() + min(SLOW_TIMES * seconds, SLOW_MAX_S)
+        self._slow[session] = max(until, self._slow.get(session, 0.0))
 
     def returned(self, session: int, listener: Listener, leases: Iterable[int]) -> None:
         tenant = self._tenants.get(session)
@@ -108,6 +120,7 @@ class Lessor:
     def end(self, session: int) -> None:
         """The session is over."""
         self._tenants.pop(session, None)
+        self._slow.pop(session, None)
         self.leases.forget(session)
         self.recalls.forget(session)
 
@@ -125,6 +138,7 @@ class Lessor:
 
     def tick(self, now: float) -> None:
         self.heat.cool(now)
+        self._slow = {session: until for session, until in self._slow.items() if now < until}
         limit = now - self._timeout_s
         for session, tenant in list(self._tenants.items()):
             if tenant.wants and tenant.kept < limit:
@@ -137,6 +151,7 @@ class Lessor:
             late = self._tenants.get(session)
             if late is not None and late.listener is not None:
                 self._world.log.warning("no acknowledgement", session=f"{session:#x}")
+                self._is_slow(session, self._timeout_s)
                 self._close(late, "an invalidation was not acknowledged: say hello")
 
     def _close(self, tenant: _Tenant, reason: str) -> None:
@@ -160,6 +175,10 @@ class Lessor:
         if telling.listener is None or tenant is None or not tenant.wants:
             return
         if tenant.listener is not telling.listener:
+            return
+        if self.recalls.is_slow(telling.session):
+            return
+        if self._slow and self._now() < self._slow.get(telling.session, 0.0):
             return
         new = telling.leases - telling.granted if telling.granted else set(telling.leases)
         if self.heat:

@@ -78,16 +78,18 @@ class Recalls:
             number=number, commit=commit, recalls=[_encode(*r) for r in recalls.items()]
         )
 
-    def acknowledged(self, session: int, number: int) -> None:
-        """Of a number that is not open (any more): nothing."""
+    def acknowledged(self, session: int, number: int) -> float:
+        """How long that took. Of a number that is not open (any more): nothing."""
         mine = self._by_session.get(session)
         pending = mine.pop(number, None) if mine is not None else None
         if pending is None:
-            return
+            return 0.0
         if not mine:
             del self._by_session[session]
-        self._took(self._monotonic() - pending.since)
+        took_s = self._monotonic() - pending.since
+        self._took(took_s)
         self._over(pending)
+        return took_s
 
     def drop(self, session: int) -> None:
         """It has forgotten everything."""
