@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import trio
@@ -44,7 +45,7 @@ GIVE_BACK_S = 1.0
 FORGOTTEN_S = 10.0
 SWEEP_S = 30.0
 """How often leases are looked for that cover nothing: of inodes that went without a word."""
-RUN_NAMES = 2000
+RUN_NAMES = 5000
 """So many, then requests come first."""
 FORGET_LOOKS, FORGET_LOOK_S = 20, 0.01
 """How often it is seen whether the kernel's FORGETs have come."""
@@ -67,7 +68,8 @@ class Memory:
         self._forgotten = forgotten
         self._resident = resident or resident_bytes
         self.budget = Budget(max_bytes, self._resident())
-        self._idle: dict[int, float] = {}  # leases that cover nothing in the kernel; until when
+        self._idle: OrderedDict[int, float] = OrderedDict()
+        """Leases that cover nothing in the kernel, and until when that is forgiven."""
         self._leaving: set[int] = set()  # to go back
         self._give_back_at = self._sweep_at = self._trim_at = 0.0
         self.returned = 0
@@ -124,20 +126,26 @@ class Memory:
         m = self._m
         let_go, m.nodes.held.let_go = m.nodes.held.let_go, set()
         for lease_id in let_go:
-            self._idle.pop(lease_id, None)
             self._idle[lease_id] = now + FORGOTTEN_S
-        for lease_id, due in list(self._idle.items()):
+            self._idle.move_to_end(lease_id)
+        names = m.cache.names
+        # The rest next time, when it takes long: requests come first.
+        while self._idle and m.cache.names > names - RUN_NAMES:
+            lease_id, due = self._idle.popitem(last=False)
             if due > now:
-                return
-            del self._idle[lease_id]
-            place = m.cache.places.get(lease_id)
-            unused = FORGOTTEN_S if place is None else (m.cache.turn - place.used) * TICK_S
-            if m.nodes.held[lease_id]:
-                continue
-            if unused < FORGOTTEN_S:
-                self._idle[lease_id] = now + FORGOTTEN_S - unused
-            else:
-                self._forget(lease_id)
+                self._idle[lease_id] = due
+                self._idle.move_to_end(lease_id, last=False)
+                break
+            if not m.nodes.held[lease_id]:
+                self._forget_unused(lease_id, now)
+
+    def _forget_unused(self, lease_id: int, now: float) -> None:
+        place = self._m.cache.places.get(lease_id)
+        unused = FORGOTTEN_S if place is None else (self._m.cache.turn - place.used) * TICK_S
+        if unused < FORGOTTEN_S:
+            self._idle[lease_id] = now + FORGOTTEN_S - unused
+        else:
+            self._forget(lease_id)
 
     def _forget(self, lease_id: int) -> None:
         """What the kernel knows nothing of."""
