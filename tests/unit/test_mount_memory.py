@@ -18,7 +18,7 @@ from superfs.core.ids import ROOT
 from superfs.core.limits import MIB
 from superfs.mount.budget import FLOOR_BYTES, Budget
 from superfs.mount.desk.device import Notices
-from superfs.mount.leases import ENDED_MAX, Leases
+from superfs.mount.leases import ENDED_MAX, NEVER, Leases
 from superfs.mount.memory import FORGOTTEN_S, NAME_BYTES, NODE_BYTES, TICK_S, Memory
 from superfs.mount.recalls import Recalls
 
@@ -299,7 +299,20 @@ async def test_what_the_kernel_keeps_loses_its_attributes_and_nothing_else() -> 
             b"2",
             b"3",
         }
+        fh = await w.ops.opendir(directory, ctx())
+        assert [n for n, _ in await w.list(fh)] == [b".", b"..", b"0", b"1", b"2", b"3"]
         assert (await w.ops.getattr(inos[2], ctx())).st_ino == inos[2]
+
+
+async def test_a_listing_under_way_tells_what_lost_its_attributes() -> None:
+    async with remembering() as r:
+        w = r.world
+        directory, inos = await r.directory(b"d", 4)
+        fh = await w.ops.opendir(directory, ctx())
+        assert [n for n, _ in await w.list(fh, limit=3)] == [b".", b"..", b"0"]
+        for ino in inos:
+            w.table[ino].lease, w.table[ino].attr, w.table[ino].packed = NEVER, None, None
+        assert [n for n, _ in await w.list(fh, start=3)] == [b"1", b"2", b"3"]
 
 
 async def test_an_older_kernel_is_told_to_drop_the_names_of_files() -> None:

@@ -242,9 +242,11 @@ class Memory:
 
     async def _strip(self, place: Place, _goal: int) -> None:
         for _, node in place.believed():
-            if node.file is None and not node.gone and not place.node.readers:
+            ours = node.place == place.node.ino  # nobody else is listing it just now
+            if ours and node.file is None and not node.gone and not place.node.readers:
                 node.lease = NEVER
                 node.attr = node.packed = None
+                place.forget_whole()  # a listing tells attributes too
         await _breathe(len(place))
 
 

@@ -310,7 +310,12 @@ class Operations(pyfuse3.Operations):
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
             names, nodes = snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES]
-            current = await listings.current(handle.node, [n for n in names if n in changed])
+            asked = [
+                name
+                for name, node in zip(names, nodes, strict=False)
+                if name in changed or node.attr is None
+            ]
+            current = await listings.current(handle.node, asked)
             for name, node in zip(names, nodes, strict=False):
                 index += 1
                 if name in current:

@@ -116,6 +116,10 @@ class Place:
             self._is_unsure(name)
         self.order = None
 
+    def forget_whole(self) -> None:
+        self.whole = False
+        self.order = None
+
     def is_whole(self, now: float) -> bool:
         if now >= self.lease.until or self.generation != self.node.generation:
             self.whole = False
