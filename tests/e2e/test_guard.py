@@ -37,15 +37,16 @@ def mounts() -> Iterator[tuple[Mount, Mount]]:
         cluster.trouble([".*"])
 
 
-def requests(mount: Mount) -> dict[str, float]:
-    """How many of each kind the kernel has sent."""
+def figures(mount: Mount) -> dict[str, float]:
+    """How many requests of each kind the kernel has sent, and how often leases ended unrenewed."""
     line = mount.daemon.wait_for_log("metrics at")
     url = line[line.index("http://") :].split('"')[0].split()[0]
     with urllib.request.urlopen(url) as answer:
         lines = answer.read().decode().splitlines()
     count = "superfs_mount_seconds_count{operation="
     found = {line.split('"')[1]: float(line.split()[-1]) for line in lines if count in line}
-    return {name: found.get(name, 0) for name in ASKED}
+    (lapses,) = (line.split()[-1] for line in lines if line.startswith("superfs_mount_lapses "))
+    return {name: found.get(name, 0) for name in ASKED} | {"lapses": float(lapses)}
 
 
 def guards(mount: Mount) -> list[int]:
@@ -62,15 +63,21 @@ def test_what_is_held_under_a_lease_is_not_asked_for_again(mounts: tuple[Mount, 
     os.listdir(second.point / "d")
     for _ in range(2):
         sizes = {file.stat().st_size for file in files}
-    begun = time.monotonic()
-    before = requests(second)
-    wait_until(lambda: time.monotonic() > begun + 2 * LEASE_S, "two leases have passed")
-    sizes |= {file.stat().st_size for file in files}
-    os.listdir(second.point / "d")
     assert sizes == {1}
-    after = requests(second)
-    more = sum(after.values()) - sum(before.values())
-    assert more < 10, "of directories, whose attributes are good for one lease"
+
+    def asked_nothing() -> bool:
+        """After two leases; on a machine that is too busy to renew them in time, once more."""
+        begun, before = time.monotonic(), figures(second)
+        wait_until(lambda: time.monotonic() > begun + 2 * LEASE_S, "two leases have passed")
+        assert {file.stat().st_size for file in files} == {1}
+        os.listdir(second.point / "d")
+        after = figures(second)
+        more = sum(after[name] - before[name] for name in ASKED)
+        if after["lapses"] == before["lapses"]:
+            assert more < 10, "of directories, whose attributes are good for one lease"
+        return after["lapses"] == before["lapses"]
+
+    wait_until(asked_nothing, "leases are renewed", timeout_s=120)
 
 
 def test_what_a_mount_that_is_stopped_had_told(mounts: tuple[Mount, Mount]) -> None:

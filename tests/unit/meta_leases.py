@@ -23,6 +23,7 @@ class LeaseClient(TestClient):
         self.acks = acks
         self.told: list[meta_pb2.Invalidate] = []
         self.closed = ""
+        self._heard = asyncio.Event()
 
     async def hello(self, *inos: int) -> meta_pb2.Welcome:
         hello = meta_pb2.Hello(protocol=1, client="test", leases=True)
@@ -45,6 +46,10 @@ class LeaseClient(TestClient):
         """Everything so far."""
         for invalidate in self.told:
             self.node.lessor.acknowledged(self.grant.session_id, self, invalidate.number)
+
+    async def hears(self) -> None:
+        """Something, sooner or later."""
+        await asyncio.wait_for(self._heard.wait(), 20)
 
     def keep_alive(self) -> None:
         self.node.keep_alive(self.grant, self)
@@ -69,6 +74,7 @@ class LeaseClient(TestClient):
 
     def push(self, invalidate: meta_pb2.Invalidate) -> None:
         self.told.append(invalidate)
+        self._heard.set()
         if self.acks:
             self.node.lessor.acknowledged(self.grant.session_id, self, invalidate.number)
 

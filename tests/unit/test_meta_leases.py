@@ -31,6 +31,7 @@ def test_a_holder_is_told_before_the_change_is_answered(tmp_path: Path) -> None:
             await writer.hello()
             assert await reader.granted(lookup=A) == {TOP}  # it is not there, and may say so
             made = writer.asking(create=NEW)
+            await reader.hears()
             assert await is_waiting(made)
             (told,) = reader.told
             assert told.number == 1
@@ -94,6 +95,8 @@ def test_two_who_change_one_directory_wait_for_each_other_and_end(tmp_path: Path
             first = one.asking(create=NEW)
             second = two.asking(create={**NEW, "name": b"b"})
             assert await is_waiting(first)
+            await two.hears()
+            await one.hears()
             assert await is_waiting(second)
             assert b"a" in (two.heard()[TOP] or ())
             assert b"b" in (one.heard()[TOP] or ())
@@ -245,8 +248,13 @@ def test_an_access_time_is_no_news(tmp_path: Path) -> None:
             await writer.hello()
             attr = (await writer.create(b"a")).attr
             await reader.granted(lookup=A)
-            later = attr.atime_ns + 1
-            await writer.good(publish={"inode": ref(attr), "atime_ns": later, "atime_only": True})
+            later = (attr.atime_ns + 1).to_bytes(8, "little")
+            inos, generations = (
+                attr.ino.to_bytes(8, "little"),
+                attr.generation.to_bytes(4, "little"),
+            )
+            columns = {"inos": inos, "generations": generations, "atimes": later}
+            await writer.good(touch={"place": attr.place, **columns})
             assert not reader.told
 
     asyncio.run(run())

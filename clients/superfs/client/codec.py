@@ -156,3 +156,14 @@ def encode_create_many(
         inline_lengths=struct.pack(f"<{len(lengths)}I", *lengths),
         replace=replace,
     )
+
+
+def encode_touch(inodes: Sequence[tuple[Ref, int]]) -> meta_pb2.Touch:
+    """`inodes`: of one place, each with its access time."""
+    count = len(inodes)
+    return meta_pb2.Touch(
+        place=inodes[0][0].place,
+        inos=struct.pack(f"<{count}Q", *[ref.ino for ref, _ in inodes]),
+        generations=struct.pack(f"<{count}I", *[ref.generation for ref, _ in inodes]),
+        atimes=struct.pack(f"<{count}q", *[atime_ns for _, atime_ns in inodes]),
+    )

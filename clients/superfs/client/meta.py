@@ -314,7 +314,6 @@ class MetaClient(Dispatch):
         spill: bool = False,
         inline_change: int = 0,
         atime_ns: int = 0,
-        atime_only: bool = False,
         caller: Caller | None = None,
     ) -> Outcome:
         call = ops.publish(
@@ -327,9 +326,12 @@ class MetaClient(Dispatch):
             spill=spill,
             inline_change=inline_change,
             atime_ns=atime_ns,
-            atime_only=atime_only,
         )
         return await self.run(call, caller, ask_again=ASK_AGAIN - {Code.BUSY})
+
+    async def touch(self, inodes: Sequence[tuple[Ref, int]]) -> Outcome:
+        """Access times, in nanoseconds, of up to TOUCH_INODES_MAX inodes in one place."""
+        return await self.run(ops.touch(inodes))
 
     async def append(
         self, inode: Ref, length: int, *, data: bytes = b"", caller: Caller | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from superfs.client.codec import encode_create_many, encode_ref, pack_names
+from superfs.client.codec import encode_create_many, encode_ref, encode_touch, pack_names
 from superfs.core.limits import LISTING_ENTRIES_MAX
 from superfs.v1 import meta_pb2
 
@@ -211,7 +211,6 @@ def publish(
     spill: bool = False,
     inline_change: int = 0,
     atime_ns: int = 0,
-    atime_only: bool = False,
 ) -> Call:
     body = meta_pb2.Publish(
         inode=encode_ref(inode),
@@ -223,9 +222,13 @@ def publish(
         spill=spill,
         inline_change=inline_change,
         atime_ns=atime_ns,
-        atime_only=atime_only,
     )
     return Call("publish", body, _group(inode), mutates=True)
+
+
+def touch(inodes: Sequence[tuple[Ref, int]]) -> Call:
+    body = encode_touch(inodes)
+    return Call("touch", body, body.place, mutates=True)
 
 
 def append(inode: Ref, length: int, *, data: bytes = b"") -> Call:

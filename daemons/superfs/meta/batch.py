@@ -22,6 +22,7 @@ from superfs.core.limits import (
     MANY_ENTRIES_MAX,
     MESSAGE_BYTES_MAX,
     REMOVE_TREE_ENTRIES_MAX,
+    TOUCH_INODES_MAX,
 )
 from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.release_orphan import release_orphan
@@ -90,7 +91,10 @@ def what_it_does(batch: meta_pb2.Batch) -> tuple[bool, bool]:
 
 def weight_of(op: meta_pb2.Op) -> int:
     """How many entries an operation may be about."""
-    if op.WhichOneof("verb") == "remove_tree":
+    verb = op.WhichOneof("verb")
+    if verb == "touch":
+        return min(max(1, len(op.touch.inos) // 8), TOUCH_INODES_MAX)
+    if verb == "remove_tree":
         return min(op.remove_tree.limit or REMOVE_TREE_ENTRIES_MAX, REMOVE_TREE_ENTRIES_MAX)
     return min(max(1, op.create_many.count), MANY_ENTRIES_MAX)
 
@@ -243,7 +247,7 @@ class Operations:
             self._parts.opens.check_room(self._grant.session_id)
         outcome = verb.rule(txn, caller, body)
         attr = outcome.attr
-        if name == "publish" and body.atime_only:
+        if name == "touch":
             del txn.touched[touched:]  # a matter of minutes, and due at every first read
         elif name == "create":
             assert attr is not None

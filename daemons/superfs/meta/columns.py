@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING
 
 from superfs.core.attrs import PACKED_ATTR_BYTES, Attr, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import CHAINS_PER_FILE_MAX, INLINE_BYTES_MAX, MANY_ENTRIES_MAX
+from superfs.core.limits import (
+    CHAINS_PER_FILE_MAX,
+    INLINE_BYTES_MAX,
+    MANY_ENTRIES_MAX,
+    TOUCH_INODES_MAX,
+)
 from superfs.core.namespace.outcome import Entry, Outcome
+from superfs.core.namespace.txn import Ref
 from superfs.v1 import common_pb2, meta_pb2
 
 if TYPE_CHECKING:
@@ -174,3 +180,18 @@ def decode_layout(layout: meta_pb2.Layout) -> tuple[int, ...]:
     if chains and max(chains) > CHAIN_ID_MAX:
         raise FsError(Code.INVALID, f"no chain {max(chains)}")
     return chains
+
+
+def decode_touch(m: meta_pb2.Touch) -> list[tuple[Ref, int]]:
+    count = len(m.inos) // 8
+    if count > TOUCH_INODES_MAX:
+        raise FsError(Code.TOO_LARGE, f"{count} inodes, at most {TOUCH_INODES_MAX}")
+    if (len(m.inos), len(m.generations), len(m.atimes)) != (8 * count, 4 * count, 8 * count):
+        raise FsError(Code.BAD_REQUEST, "columns of different lengths")
+    inos = struct.unpack(f"<{count}Q", m.inos)
+    generations = struct.unpack(f"<{count}I", m.generations)
+    atimes = struct.unpack(f"<{count}q", m.atimes)
+    return [
+        (Ref(ino, generation, m.place), atime_ns)
+        for ino, generation, atime_ns in zip(inos, generations, atimes, strict=True)
+    ]

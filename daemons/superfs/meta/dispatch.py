@@ -34,9 +34,10 @@ from superfs.core.namespace.reserve import reserve
 from superfs.core.namespace.rmdir import rmdir
 from superfs.core.namespace.setattr import setattr as setattr_
 from superfs.core.namespace.setxattr import setxattr
+from superfs.core.namespace.touch import touch
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.core.namespace.unlink import unlink
-from superfs.meta.columns import decode_layout
+from superfs.meta.columns import decode_layout, decode_touch
 from superfs.meta.creation import create_many
 from superfs.meta.listings import get_many, read_dir
 
@@ -195,7 +196,6 @@ def _publish(txn: Txn, caller: Caller, m: meta_pb2.Publish) -> Outcome:
         spill=m.spill,
         inline_change=m.inline_change,
         atime_ns=m.atime_ns,
-        atime_only=m.atime_only,
     )
 
 
@@ -221,6 +221,10 @@ def _reserve(txn: Txn, caller: Caller, m: meta_pb2.Reserve) -> Outcome:
     return reserve(txn, caller, ref(m.dir), _at_most(m.count, RESERVE_COUNT_MAX, "numbers"))
 
 
+def _touch(txn: Txn, caller: Caller, m: meta_pb2.Touch) -> Outcome:
+    return touch(txn, caller, decode_touch(m))
+
+
 def _remove_tree(txn: Txn, caller: Caller, m: meta_pb2.RemoveTree) -> Outcome:
     limit = min(m.limit or REMOVE_TREE_ENTRIES_MAX, REMOVE_TREE_ENTRIES_MAX)
     return remove_tree(txn, caller, ref(m.dir), m.name, limit)
@@ -235,6 +239,10 @@ def _dir(m: Any) -> int:  # noqa: ANN401
 
 def _inode(m: Any) -> int:  # noqa: ANN401
     return int(m.inode.place or m.inode.ino)
+
+
+def _place(m: Any) -> int:  # noqa: ANN401
+    return int(m.place)
 
 
 def _old_dir(m: Any) -> int:  # noqa: ANN401
@@ -258,6 +266,7 @@ VERBS: dict[str, Verb] = {
     "link": Verb(_link, _dir, mutates=True),
     "setattr": Verb(_setattr, _inode, mutates=True),
     "publish": Verb(_publish, _inode, mutates=True),
+    "touch": Verb(_touch, _place, mutates=True),
     "append": Verb(_append, _inode, mutates=True),
     "new_data": Verb(_new_data, _inode, mutates=True),
     "setxattr": Verb(_setxattr, _inode, mutates=True),

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from superfs.core.errors import FsError
+from superfs.core.limits import TOUCH_INODES_MAX
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
+    from superfs.core.namespace.txn import Ref
     from superfs.mount.mounted import Mounted
     from superfs.mount.nodes import Node
 
 TICK_S = 1.0
-BATCH_MAX = 256
 DAY_NS = 86_400 * 10**9
 
 log = logging.getLogger("superfs.mount.atimes")
@@ -61,18 +62,18 @@ class Atimes:
             await self.ship()
 
     async def ship(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popitem()[1] for _ in range(min(BATCH_MAX, len(self._waiting)))]
-            async with trio.open_nursery() as nursery:
-                for node in batch:
-                    nursery.start_soon(self._ship_one, node)
+        """Many at once, of one directory each: an access time is not worth a message."""
+        waiting, self._waiting = self._waiting, {}
+        places: dict[int, list[tuple[Ref, int]]] = {}
+        for node in waiting.values():
+            places.setdefault(node.place, []).append((node.ref, node.atime_ns))
+        async with trio.open_nursery() as nursery:
+            for inodes in places.values():
+                for at in range(0, len(inodes), TOUCH_INODES_MAX):
+                    nursery.start_soon(self._ship, inodes[at : at + TOUCH_INODES_MAX])
 
-    async def _ship_one(self, node: Node) -> None:
+    async def _ship(self, inodes: list[tuple[Ref, int]]) -> None:
         try:
-            outcome = await self._m.ask(
-                self._m.meta.publish(node.ref, 0, atime_ns=node.atime_ns, atime_only=True)
-            )
-            if outcome.attr is not None:
-                self._m.contents.touched(node, outcome.number, outcome.attr.change)
+            await self._m.call(self._m.meta.touch(inodes))
         except FsError as error:
-            log.debug("access time of inode %d: %s", node.ino, error)
+            log.debug("access times of %d inodes: %s", len(inodes), error)

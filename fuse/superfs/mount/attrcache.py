@@ -47,7 +47,8 @@ class AttrCache:
         if known is not None and known.generation == attr.generation:
             if attr.change < known.change:
                 return
-            if attr.change == known.change and attr.size == known.size:
+            same = attr.change == known.change and attr.size == known.size
+            if same and attr.atime_ns <= known.atime_ns:
                 if lease.until > node.lease.until:
                     node.lease = lease
                 return

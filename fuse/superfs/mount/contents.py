@@ -143,12 +143,6 @@ class SmallContents:
                 self.wasted += 1
                 whole.run.wasted += 1
 
-    def touched(self, node: Node, before: int, change: int) -> None:
-        """Between the versions `before` and `change` nothing but the access time has changed."""
-        whole = node.whole
-        if whole is not None and whole.change == before:
-            whole.change = change
-
     @contextmanager
     def changing(self, node: Node) -> Iterator[None]:
         """Around a change of the contents that does not go through the open file: others may see

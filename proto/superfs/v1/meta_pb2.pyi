@@ -132,7 +132,7 @@ class BatchReply(_message.Message):
     def __init__(self, batch: _Optional[int] = ..., commit: _Optional[int] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., leases: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("seq", "caller", "lookup", "getattr", "read_dir", "read_inline", "getxattr", "listxattr", "statfs", "open", "release", "get_many", "create", "mkdir", "unlink", "rmdir", "rename", "link", "setattr", "publish", "append", "new_data", "setxattr", "removexattr", "reserve", "create_many", "remove_tree")
+    __slots__ = ("seq", "caller", "lookup", "getattr", "read_dir", "read_inline", "getxattr", "listxattr", "statfs", "open", "release", "get_many", "create", "mkdir", "unlink", "rmdir", "rename", "link", "setattr", "publish", "append", "new_data", "setxattr", "removexattr", "reserve", "create_many", "remove_tree", "touch")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
     LOOKUP_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,7 @@ class Op(_message.Message):
     RESERVE_FIELD_NUMBER: _ClassVar[int]
     CREATE_MANY_FIELD_NUMBER: _ClassVar[int]
     REMOVE_TREE_FIELD_NUMBER: _ClassVar[int]
+    TOUCH_FIELD_NUMBER: _ClassVar[int]
     seq: int
     caller: Caller
     lookup: Lookup
@@ -187,7 +188,8 @@ class Op(_message.Message):
     reserve: Reserve
     create_many: CreateMany
     remove_tree: RemoveTree
-    def __init__(self, seq: _Optional[int] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., lookup: _Optional[_Union[Lookup, _Mapping]] = ..., getattr: _Optional[_Union[Getattr, _Mapping]] = ..., read_dir: _Optional[_Union[ReadDir, _Mapping]] = ..., read_inline: _Optional[_Union[ReadInline, _Mapping]] = ..., getxattr: _Optional[_Union[Getxattr, _Mapping]] = ..., listxattr: _Optional[_Union[Listxattr, _Mapping]] = ..., statfs: _Optional[_Union[Statfs, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., get_many: _Optional[_Union[GetMany, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., mkdir: _Optional[_Union[Mkdir, _Mapping]] = ..., unlink: _Optional[_Union[Unlink, _Mapping]] = ..., rmdir: _Optional[_Union[Rmdir, _Mapping]] = ..., rename: _Optional[_Union[Rename, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ..., setattr: _Optional[_Union[Setattr, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., new_data: _Optional[_Union[NewData, _Mapping]] = ..., setxattr: _Optional[_Union[Setxattr, _Mapping]] = ..., removexattr: _Optional[_Union[Removexattr, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., create_many: _Optional[_Union[CreateMany, _Mapping]] = ..., remove_tree: _Optional[_Union[RemoveTree, _Mapping]] = ...) -> None: ...
+    touch: Touch
+    def __init__(self, seq: _Optional[int] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., lookup: _Optional[_Union[Lookup, _Mapping]] = ..., getattr: _Optional[_Union[Getattr, _Mapping]] = ..., read_dir: _Optional[_Union[ReadDir, _Mapping]] = ..., read_inline: _Optional[_Union[ReadInline, _Mapping]] = ..., getxattr: _Optional[_Union[Getxattr, _Mapping]] = ..., listxattr: _Optional[_Union[Listxattr, _Mapping]] = ..., statfs: _Optional[_Union[Statfs, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., get_many: _Optional[_Union[GetMany, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., mkdir: _Optional[_Union[Mkdir, _Mapping]] = ..., unlink: _Optional[_Union[Unlink, _Mapping]] = ..., rmdir: _Optional[_Union[Rmdir, _Mapping]] = ..., rename: _Optional[_Union[Rename, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ..., setattr: _Optional[_Union[Setattr, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., new_data: _Optional[_Union[NewData, _Mapping]] = ..., setxattr: _Optional[_Union[Setxattr, _Mapping]] = ..., removexattr: _Optional[_Union[Removexattr, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., create_many: _Optional[_Union[CreateMany, _Mapping]] = ..., remove_tree: _Optional[_Union[RemoveTree, _Mapping]] = ..., touch: _Optional[_Union[Touch, _Mapping]] = ...) -> None: ...
 
 class Caller(_message.Message):
     __slots__ = ("uid", "gid", "groups", "umask")
@@ -456,7 +458,7 @@ class InlineWrite(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Publish(_message.Message):
-    __slots__ = ("inode", "data_generation", "size", "mtime_ns", "writes", "kill_priv", "spill", "inline_change", "atime_ns", "atime_only")
+    __slots__ = ("inode", "data_generation", "size", "mtime_ns", "writes", "kill_priv", "spill", "inline_change", "atime_ns")
     INODE_FIELD_NUMBER: _ClassVar[int]
     DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -466,7 +468,6 @@ class Publish(_message.Message):
     SPILL_FIELD_NUMBER: _ClassVar[int]
     INLINE_CHANGE_FIELD_NUMBER: _ClassVar[int]
     ATIME_NS_FIELD_NUMBER: _ClassVar[int]
-    ATIME_ONLY_FIELD_NUMBER: _ClassVar[int]
     inode: _common_pb2.InodeRef
     data_generation: int
     size: int
@@ -476,8 +477,7 @@ class Publish(_message.Message):
     spill: bool
     inline_change: int
     atime_ns: int
-    atime_only: bool
-    def __init__(self, inode: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., data_generation: _Optional[int] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., writes: _Optional[_Iterable[_Union[InlineWrite, _Mapping]]] = ..., kill_priv: _Optional[bool] = ..., spill: _Optional[bool] = ..., inline_change: _Optional[int] = ..., atime_ns: _Optional[int] = ..., atime_only: _Optional[bool] = ...) -> None: ...
+    def __init__(self, inode: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., data_generation: _Optional[int] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., writes: _Optional[_Iterable[_Union[InlineWrite, _Mapping]]] = ..., kill_priv: _Optional[bool] = ..., spill: _Optional[bool] = ..., inline_change: _Optional[int] = ..., atime_ns: _Optional[int] = ...) -> None: ...
 
 class Append(_message.Message):
     __slots__ = ("inode", "length", "data")
@@ -542,6 +542,18 @@ class CreateMany(_message.Message):
     replace: bool
     bare: bool
     def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., count: _Optional[int] = ..., names: _Optional[bytes] = ..., attrs: _Optional[bytes] = ..., inline: _Optional[bytes] = ..., inline_lengths: _Optional[bytes] = ..., replace: _Optional[bool] = ..., bare: _Optional[bool] = ...) -> None: ...
+
+class Touch(_message.Message):
+    __slots__ = ("place", "inos", "generations", "atimes")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    INOS_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    ATIMES_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    inos: bytes
+    generations: bytes
+    atimes: bytes
+    def __init__(self, place: _Optional[int] = ..., inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ..., atimes: _Optional[bytes] = ...) -> None: ...
 
 class RemoveTree(_message.Message):
     __slots__ = ("dir", "name", "limit")

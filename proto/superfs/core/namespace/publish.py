@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import FILE_DATA_BYTES_MAX
 from superfs.core.namespace.bits import INLINE
-from superfs.core.namespace.contents import check_writable, may_read, merge, set_mtime
-from superfs.core.namespace.find import find, find_inode
+from superfs.core.namespace.contents import check_writable, merge, set_mtime
+from superfs.core.namespace.find import find_inode
 from superfs.core.namespace.inodes import kill_privileges, save, stamp
 from superfs.core.namespace.outcome import Outcome
 
@@ -44,10 +44,7 @@ def publish(
     spill: bool = False,
     inline_change: int = 0,
     atime_ns: int = 0,
-    atime_only: bool = False,
 ) -> Outcome:
-    if atime_only:
-        return _publish_atime(txn, caller, inode, atime_ns)
     attr = find_inode(txn, inode)
     check_writable(txn, caller, attr)
     if not 0 <= size <= FILE_DATA_BYTES_MAX:
@@ -77,21 +74,6 @@ def publish(
     if kill_priv or not (caller.trusted or caller.uid == 0):
         kill_privileges(txn, caller, attr)
     save(txn, attr)
-    return Outcome(attr, number=change_before)
-
-
-def _publish_atime(txn: Txn, caller: Caller, inode: Ref, atime_ns: int) -> Outcome:
-    """An access time, shipped lazily. It changes no other time, and never goes back."""
-    attr, directory = find(txn, inode)
-    if not may_read(txn, caller, attr):
-        raise FsError(Code.ACCESS, f"uid {caller.uid} reads mode {attr.mode:o}")
-    atime_ns, change_before = min(atime_ns, txn.now_ns), attr.change
-    if atime_ns > attr.atime_ns:
-        ctime_ns = attr.ctime_ns
-        stamp(txn, attr)
-        attr.ctime_ns = ctime_ns
-        attr.atime_ns = atime_ns
-        save(txn, attr, directory)
     return Outcome(attr, number=change_before)
 
 

@@ -30,6 +30,7 @@ from superfs.core.namespace.reserve import reserve
 from superfs.core.namespace.rmdir import rmdir
 from superfs.core.namespace.setattr import setattr as setattr_
 from superfs.core.namespace.setxattr import setxattr
+from superfs.core.namespace.touch import touch
 from superfs.core.namespace.unlink import unlink
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ MUTATIONS: dict[str, Callable[..., Outcome]] = {
     "link": link,
     "setattr": setattr_,
     "publish": publish,
+    "touch": touch,
     "append": append,
     "new_data": new_data,
     "setxattr": setxattr,
