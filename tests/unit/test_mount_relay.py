@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 
+import pytest
 import trio
 
 from superfs.mount.desk.device import Device
 from superfs.mount.desk.protocol import HEADER, Op
-from superfs.mount.desk.relay import Relay
+from superfs.mount.desk.relay import LISTED_BYTES_MAX, Relay
 
 OUT = struct.Struct("=IiQ")
 
@@ -50,3 +52,32 @@ async def test_no_more_is_with_pyfuse3_than_its_answers_have_room() -> None:
         assert relay.outstanding == 0
     relay.close()
     os.close(nowhere)
+
+
+async def test_a_listing_is_never_larger_than_an_answer_may_be() -> None:
+    """Whoever reads a directory says how much room he has: a megabyte, if he likes."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    relay = Relay(Device(nowhere))
+    with socket.socket(fileno=relay.fd) as behind:
+        for unique, op in enumerate((Op.READDIR, Op.READDIRPLUS)):
+            body = struct.pack("=QQIIQII", 7, 3, 1 << 20, 0, 0, 0, 0)
+            head = HEADER.pack(40 + len(body), op, unique, 1, 0, 0, 0, 0, 0)
+            relay.send(memoryview(head + body))
+            handed_on = behind.recv(1000)
+            assert len(handed_on) == len(head + body)
+            fh, start, room = struct.unpack_from("=QQI", handed_on, len(head))
+            assert (fh, start, room) == (7, 3, LISTED_BYTES_MAX)
+    relay.close()
+    os.close(nowhere)
+
+
+@pytest.mark.allow_log("does not take an answer")
+def test_an_answer_that_the_kernel_does_not_take(caplog: pytest.LogCaptureFixture) -> None:
+    """It costs whoever asked an error, and nobody the mount."""
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kernel, device:
+        device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        Device(device.fileno()).answer(OUT.pack(16 + (1 << 20), 0, 9), bytes(1 << 20))
+        kernel.setblocking(False)
+        assert kernel.recv(100) == OUT.pack(16, -errno.EIO, 9)
+    assert "does not take an answer" in caplog.text

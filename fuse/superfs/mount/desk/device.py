@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from superfs.mount.desk import protocol
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
 
 ENDED = (errno.ENODEV, errno.ECONNABORTED)
 """The file system is not mounted any more."""
+GONE = (errno.ENOENT, *ENDED)
+"""Nobody waits for this answer."""
+
+log = logging.getLogger("superfs.mount")
 
 
 class Watcher(Protocol):
@@ -46,8 +53,15 @@ class Device:
         try:
             os.writev(self.fd, parts)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, *ENDED):
-                raise
+            if error.errno not in GONE:
+                self._refused(parts[0], error)
+
+    def _refused(self, head: bytes, error: OSError) -> None:
+        """Whoever asked is not left waiting, and nobody else has anything to do with it."""
+        unique = int.from_bytes(head[8:16], sys.byteorder)
+        log.error("a bug in the mount: the kernel does not take an answer: %s", error)
+        with suppress(OSError):  # it has told whoever asked itself
+            os.write(self.fd, protocol.error(unique, errno.EIO))
 
 
 class Notices:

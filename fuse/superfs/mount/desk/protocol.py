@@ -36,6 +36,7 @@ class Op(enum.IntEnum):
     FLUSH = 25
     INIT = 26
     OPENDIR = 27
+    READDIR = 28
     RELEASEDIR = 29
     FSYNCDIR = 30
     INTERRUPT = 36

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -25,7 +26,11 @@ BUFFER_BYTES = 4 << 20
 """Wanted in each direction. Who is not root gets what net.core.wmem_max allows."""
 MESSAGE_COST = 2048
 """Of the buffer, for one small message, as the kernel accounts for it."""
+LISTED_BYTES_MAX = 64 * 1024
+"""Of a directory, in one answer. The kernel asks for as much as the program has room for."""
 ANSWER_BYTES_MAX = 256 * 1024
+"""No answer is larger; what would not fit could not be handed on."""
+_LISTED_AT = HEADER_BYTES + READ_IN.size - 4
 
 
 class Relay:
@@ -45,6 +50,7 @@ class Relay:
 
     def send(self, request: memoryview) -> None:
         """A request as the kernel has sent it."""
+        request = _bounded(request)
         if self._waiting or not self._send(request):
             self._waiting.append(bytes(request))
 
@@ -81,18 +87,29 @@ class Relay:
         return True
 
     def _done(self, message: bytes) -> None:
-        unique = int.from_bytes(message[8:16], "little")
+        unique = int.from_bytes(message[8:16], sys.byteorder)
         self._room += self._cost.pop(unique, 0)
 
     def close(self) -> None:
         self._ours.close()
 
 
+def _bounded(request: memoryview) -> memoryview:
+    """A listing may always be answered with less than was asked for."""
+    if HEADER.unpack_from(request)[1] not in (Op.READDIR, Op.READDIRPLUS):
+        return request
+    if READ_IN.unpack_from(request, HEADER_BYTES)[2] <= LISTED_BYTES_MAX:
+        return request
+    less = bytearray(request)
+    less[_LISTED_AT : _LISTED_AT + 4] = LISTED_BYTES_MAX.to_bytes(4, sys.byteorder)
+    return memoryview(less)
+
+
 def _cost_of(request: memoryview | bytes) -> int:
     """Of the request or of its answer, whichever is more."""
     opcode = HEADER.unpack_from(request)[1]
     answer = 0
-    if opcode == Op.READDIRPLUS:
+    if opcode in (Op.READDIR, Op.READDIRPLUS):
         answer = READ_IN.unpack_from(request, HEADER_BYTES)[2]
     elif opcode in (Op.GETXATTR, Op.LISTXATTR):
         answer = GETXATTR_IN.unpack_from(request, HEADER_BYTES)[0]
