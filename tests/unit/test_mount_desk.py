@@ -8,98 +8,22 @@ import socket
 import stat
 import struct
 import threading
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from harness.memmount import TOP, World, ctx
+from harness.front import ANSWER_S, OUT, Front, front, listed, read_in, write_in
+from harness.memmount import TOP, ctx
 from superfs.client.data import SHARED_BYTES_MIN
 from superfs.client.sharedmem import SharedMemory, slot_of
 from superfs.core.attrs import Attr
 from superfs.mount.desk import protocol
-from superfs.mount.desk.desk import Desk
-from superfs.mount.desk.device import Device, Notices
-from superfs.mount.desk.protocol import HEADER, HEADER_BYTES, Op
-from superfs.mount.desk.relay import Relay
-from superfs.mount.meter import Meter
+from superfs.mount.desk.device import Notices
+from superfs.mount.desk.protocol import Op
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-OUT = struct.Struct("=IiQ")
-ANSWER_S = 10
-Answer = tuple[int, bytes]  # errno, what follows the header
-
-
-class Front:
-    """A mount whose kernel is this test. Behind the desk, `behind` is where pyfuse3 would be."""
-
-    def __init__(self) -> None:
-        self.world = World(attr_timeout_s=1000.0, entry_timeout_s=1000.0)
-        self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._device = device
-        self.meter = Meter()
-        self.relay = Relay(Device(device.fileno()))
-        self.notices = Notices(device.fileno(), self.relay.drain)
-        self.desk = Desk(Device(device.fileno()), self.relay, self.world.services, self.meter)
-        self.behind = socket.socket(fileno=self.relay.fd)
-        self.behind.setblocking(False)
-        self.kernel.setblocking(False)
-        self._unique = 100
-
-    def close(self) -> None:
-        for sock in (self.kernel, self.behind, self._device):
-            sock.close()
-        self.relay.close()
-
-    async def send(self, op: int, number: int, body: bytes = b"", *, uid: int = 0) -> int:
-        self._unique += 2
-        head = HEADER.pack(
-            HEADER_BYTES + len(body), op, self._unique, number, uid, 0, os.getpid(), 0, 0
-        )
-        await trio.lowlevel.wait_writable(self.kernel)
-        self.kernel.send(head + body)
-        return self._unique
-
-    async def ask(self, op: int, number: int, body: bytes = b"", *, uid: int = 0) -> Answer:
-        return await self.answer(await self.send(op, number, body, uid=uid))
-
-    async def answer(self, expected: int) -> Answer:
-        with trio.fail_after(ANSWER_S):
-            await trio.lowlevel.wait_readable(self.kernel)
-        message = self.kernel.recv(1 << 20)
-        length, error, unique = OUT.unpack_from(message)
-        assert (length, unique) == (len(message), expected)
-        return -error, message[OUT.size :]
-
-    async def handed_on(self) -> tuple[int, int]:
-        """The next request that went to pyfuse3: what it is, and its number."""
-        with trio.fail_after(ANSWER_S):
-            await trio.lowlevel.wait_readable(self.behind)
-        _, op, unique, *_ = HEADER.unpack_from(self.behind.recv(1 << 20))
-        return op, unique
-
-    async def open(self, number: int, flags: int = os.O_RDONLY) -> tuple[int, int]:
-        """(file handle, what the kernel was told of it)"""
-        error, body = await self.ask(Op.OPEN, number, struct.pack("=II", flags, 0))
-        assert error == 0
-        fh, options, _ = struct.unpack("=QII", body)
-        return fh, options
-
-
-@asynccontextmanager
-async def front() -> AsyncIterator[Front]:
-    served = Front()
-    try:
-        await served.world.ops.getattr(TOP, ctx())
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(served.desk.run)
-            yield served
-            nursery.cancel_scope.cancel()
-    finally:
-        served.close()
+    from collections.abc import Callable
 
 
 def entry_of(body: bytes) -> dict[str, int]:
@@ -118,14 +42,6 @@ def entry_of(body: bytes) -> dict[str, int]:
     ]
     names += ["mode", "nlink", "uid", "gid", "rdev", "blksize", "flags"]
     return dict(zip(names, struct.unpack("=QQQQIIQQQqqqIIIIIIIIII", body), strict=True))
-
-
-def read_in(fh: int, offset: int, size: int) -> bytes:
-    return struct.pack("=QQIIQII", fh, offset, size, 0, 0, 0, 0)
-
-
-def write_in(fh: int, offset: int, data: bytes) -> bytes:
-    return struct.pack("=QQIIQII", fh, offset, len(data), 0, 0, 0, 0) + data
 
 
 async def test_a_name_that_is_known_is_answered_and_counted() -> None:
@@ -294,27 +210,16 @@ async def test_a_directory_is_listed_from_memory_and_asked_for_before() -> None:
         assert error == 0
         found, cookies = listed(body)
         assert found == {b".": TOP, b"..": TOP, **numbers}
-        assert cookies == [1, 2, 3, 4, 5]
-        assert await f.ask(Op.READDIRPLUS, TOP, read_in(fh, 5, 4096)) == (0, b"")
-        error, part = await f.ask(Op.READDIRPLUS, TOP, read_in(fh, 3, 200))
+        first = cookies[0] - 1
+        assert cookies == [first + place for place in (1, 2, 3, 4, 5)]
+        assert await f.ask(Op.READDIRPLUS, TOP, read_in(fh, first + 5, 4096)) == (0, b"")
+        error, part = await f.ask(Op.READDIRPLUS, TOP, read_in(fh, first + 3, 200))
         assert list(listed(part)[0]) == [b"bb"], "as many as there is room for"
         _, body = await f.ask(Op.OPENDIR, TOP, bytes(8))
         both = protocol.FOPEN_CACHE_DIR | protocol.FOPEN_KEEP_CACHE
         assert struct.unpack("=QII", body)[1] == both, "the kernel may list it by itself"
         assert (await f.ask(Op.RELEASEDIR, TOP, struct.pack("=Q", fh) + bytes(16)))[0] == 0
         assert len(f.world.services.dirs) == 1
-
-
-def listed(body: bytes) -> tuple[dict[bytes, int], list[int]]:
-    found, cookies, at = {}, [], 0
-    while at < len(body):
-        ino, cookie, length, kind = struct.unpack_from("=QQII", body, at + 128)
-        name = body[at + 152 : at + 152 + length]
-        assert kind == (stat.S_IFDIR if name in (b".", b"..") else stat.S_IFREG) >> 12
-        found[name] = ino
-        cookies.append(cookie)
-        at += 152 + -(-length // 8) * 8
-    return found, cookies
 
 
 async def test_the_end_of_the_mount_ends_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:

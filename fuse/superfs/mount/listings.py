@@ -2,8 +2,12 @@
 
 A `Snapshot` is what one opendir or rewinddir sees: names in byte order, fetched in pages as the
 reader gets on, each page behind the last name of the one before. The cookie of an entry is its
-index, so a listing is stable while others change the directory: what was there all the time comes
-exactly once. Names that this mount changes meanwhile are looked up again before they are answered.
+place in the snapshot, so a listing is stable while others change the directory: what was there all
+the time comes exactly once. Names that this mount changes meanwhile are looked up again before they
+are answered.
+
+The kernel gives to one reader what it keeps of another, by the cookie where the reader stands. So a
+cookie says as well which snapshot it is of (`series`), and snapshots that differ never share one.
 
 Of a big directory only the names and one window of inodes are kept. A directory up to
 `listing_entries_max` is kept whole, and the next reader starts from memory.
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 PAGE_ENTRIES = 1024
 DOTS = 2  # "." and ".." come first; they are no entries of the directory
+SERIES = 1 << 32
+"""Cookies of one snapshot; so many snapshots of one directory have cookies of their own:"""
+SERIES_MAX = 1 << 30
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +47,7 @@ class Snapshot:
     first: int
     complete: bool
     parent: int
+    series: int
     lease: Lease = NEVER
     changes: int = 0
     changed: set[bytes] = field(default_factory=set)
@@ -60,24 +68,52 @@ class Listings:
 
     # ---- the life of a snapshot
 
+    def reach(self, handle: DirHandle, cookie: int) -> tuple[Snapshot, int]:
+        """Where a reader goes on: in its snapshot, from which place."""
+        series, place = divmod(cookie, SERIES)
+        snapshot = handle.snapshot
+        if not place:
+            snapshot = self.start(handle)
+        elif snapshot is None or snapshot.series != series:
+            snapshot = self._join(handle, series) or self.start(handle)
+        return snapshot, place
+
+    def _join(self, handle: DirHandle, series: int) -> Snapshot | None:
+        """The kernel has shown this reader what it kept of another, and keeps it no more."""
+        for snapshot in handle.node.readers or ():
+            if snapshot.series == series:
+                self.stop(handle)
+                return self._reads(handle, snapshot)
+        return None
+
     def start(self, handle: DirHandle) -> Snapshot:
         """From the beginning: from memory where the directory was read a moment ago."""
+        self._atimes.touch(handle.node)
+        return self.begin(handle)
+
+    def begin(self, handle: DirHandle) -> Snapshot:
+        """Nothing of it is read yet."""
         m, node = self._m, handle.node
         self.stop(handle)
         kept = m.cache.listing(node, m.now())
         order = None if kept is None else kept.in_order()
         if kept is not None and order is not None:
             self.kept.hits += 1
-            snapshot = Snapshot(*order, 0, True, kept.parent)
+            if node.series_of != node.changes:
+                _new_series(node)
+            snapshot = Snapshot(*order, 0, True, node.parent or kept.parent, node.series)
         else:
             self.kept.misses += 1
+            _new_series(node)
             parent = node.parent or node.number
-            snapshot = Snapshot([], [], 0, node.gone, parent, changes=node.changes)
+            snapshot = Snapshot([], [], 0, node.gone, parent, node.series, changes=node.changes)
+        return self._reads(handle, snapshot)
+
+    def _reads(self, handle: DirHandle, snapshot: Snapshot) -> Snapshot:
         handle.snapshot = snapshot
-        if node.readers is None:
-            node.readers = []
-        node.readers.append(snapshot)
-        self._atimes.touch(node)
+        if handle.node.readers is None:
+            handle.node.readers = []
+        handle.node.readers.append(snapshot)
         return snapshot
 
     def stop(self, handle: DirHandle) -> None:
@@ -164,7 +200,7 @@ class Listings:
         node = m.nodes.of(entry.attr)
         m.store(node, entry.attr, grant.attr(entry.attr))
         m.cache.learn(parent, entry.name, node, grant.names(parent.ino), changes)
-        node.parent = parent.number
+        node.found_in(parent)
         return node
 
     async def current(self, directory: Node, names: Iterable[bytes]) -> dict[bytes, Node | None]:
@@ -201,3 +237,9 @@ class Listings:
             for entry in outcome.entries
             if entry.code is Code.OK
         }
+
+
+def _new_series(node: Node) -> None:
+    """What is listed next may be in another order than whatever was listed before."""
+    node.series = node.series % SERIES_MAX + 1
+    node.series_of = node.changes

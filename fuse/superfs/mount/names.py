@@ -158,7 +158,7 @@ class Names:
         assert attr is not None
         node = self._m.nodes.of(attr)
         self._m.store(node, attr, grant.attr(attr))
-        node.parent = parent.number
+        node.found_in(parent)
         self._m.cache.learn(parent, name, node, grant.names(parent.ino), changes)
         return node
 

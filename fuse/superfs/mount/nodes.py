@@ -76,6 +76,8 @@ class Node:
     whole: Whole | None = None  # its contents, where they are small and kept here
     file: OpenFile | None = None  # while somebody has it open here
     changes: int = 0  # of names in this directory by this mount
+    series: int = 0  # of the last listing of this directory that was begun (listings.py)
+    series_of: int = -1  # `changes` then
     listed: int = -1  # `changes` when the kernel began to keep what it lists of this directory
     gone: bool = False  # its last name is removed; `attr` is the last there will be
     pages_of: tuple[int, int, int, int] | None = None  # which contents the kernel's pages show
@@ -89,6 +91,12 @@ class Node:
     @property
     def ref(self) -> Ref:
         return Ref(self.ino, self.generation, self.place)
+
+    def found_in(self, parent: Node) -> None:
+        """A name of it. A directory that was moved lists another ".."."""
+        if self.parent != parent.number:
+            self.changes += 1 if self.parent else 0
+            self.parent = parent.number
 
 
 class Held:

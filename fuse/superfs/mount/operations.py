@@ -33,7 +33,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.namespace.txn import Caller
 from superfs.mount.encode import dot, encode, encode_statfs, is_new_in_contention, negative
 from superfs.mount.leases import NEVER
-from superfs.mount.listings import DOTS
+from superfs.mount.listings import DOTS, SERIES
 from superfs.mount.xattrs import ACL_ACCESS
 
 if TYPE_CHECKING:
@@ -292,12 +292,10 @@ class Operations(pyfuse3.Operations):
     @served
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         handle = self._s.dirs.get(fh)
-        snapshot = handle.snapshot
-        if snapshot is None or start_id == 0:
-            snapshot = self._s.listings.start(handle)
-        index = start_id
-        for name, number in ((b".", handle.node.number), (b"..", snapshot.parent))[start_id:]:
-            if not pyfuse3.readdir_reply(token, name, dot(number), index + 1):
+        snapshot, index = self._s.listings.reach(handle, start_id)
+        first = snapshot.series * SERIES
+        for name, number in ((b".", handle.node.number), (b"..", snapshot.parent))[index:]:
+            if not pyfuse3.readdir_reply(token, name, dot(number), first + index + 1):
                 return
             index += 1
         await self._reply_entries(handle, index - DOTS, token)
@@ -307,6 +305,8 @@ class Operations(pyfuse3.Operations):
         reply, listings = pyfuse3.readdir_reply, self._s.listings
         table, enter, now = self._m.nodes.table, self._m.nodes.enter, self._now()
         contended = handle.node.contention is not None
+        assert handle.snapshot is not None
+        first = handle.snapshot.series * SERIES
         while not (snapshot := await listings.fetch(handle, index)).ends_at(index):
             start, end, changed = index - snapshot.first, index + RUN_ENTRIES, snapshot.changed
             names, nodes = snapshot.names[index:end], snapshot.nodes[start : start + RUN_ENTRIES]
@@ -329,7 +329,7 @@ class Operations(pyfuse3.Operations):
                 entry = encode(known, self._s.validity, now)
                 if is_new_in_contention(handle.node, known.nlookup + 1):
                     entry.attr_timeout = 0
-                if not reply(token, name, entry, index + DOTS):
+                if not reply(token, name, entry, first + index + DOTS):
                     return
                 known.nlookup += 1
                 if known.nlookup == 1:

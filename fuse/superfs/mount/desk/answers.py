@@ -22,7 +22,7 @@ from superfs.mount.desk.protocol import (
 )
 from superfs.mount.encode import is_new_in_contention, packed, shown
 from superfs.mount.handles import DirHandle
-from superfs.mount.listings import DOTS
+from superfs.mount.listings import DOTS, SERIES
 from superfs.mount.xattrs import surely_absent
 
 if TYPE_CHECKING:
@@ -147,11 +147,14 @@ class Answers:
         """The kernel keeps what it lists. It lists it again from its memory as long as the times of
         the directory are what they were, and those it is told under a lease."""
         node = self._m.node(number)
+        handle = DirHandle(node)
         options = FOPEN_CACHE_DIR
-        if self._m.cache.listing(node, self._now()) is not None and node.listed == node.changes:
+        kept = self._m.cache.listing(node, self._now())
+        if kept is not None and node.listed == node.changes and kept.in_order() is not None:
             options |= FOPEN_KEEP_CACHE
+            self._s.listings.begin(handle)  # it may have to go on here, from any place
         node.listed = node.changes
-        return protocol.opened(unique, self._dirs.add(DirHandle(node)), options)
+        return protocol.opened(unique, self._dirs.add(handle), options)
 
     def releasedir(
         self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int
@@ -169,12 +172,11 @@ class Answers:
     ) -> bytes | None:
         fh, start, room = READ_IN.unpack_from(body)
         handle = self._dirs.get(fh)
-        snapshot = handle.snapshot
-        if snapshot is None or start == 0:
-            snapshot = self._s.listings.start(handle)
+        snapshot, start = self._s.listings.reach(handle, start)
         found: list[bytes] = []
         for cookie, (name, number) in enumerate(
-            ((b".", handle.node.number), (b"..", snapshot.parent))[start:], start + 1
+            ((b".", handle.node.number), (b"..", snapshot.parent))[start:],
+            snapshot.series * SERIES + start + 1,
         ):
             found.append(protocol.dot(name, cookie, number))
         entries = self._entries(handle, max(start - DOTS, 0), room - sum(map(len, found)))
@@ -194,6 +196,7 @@ class Answers:
         now, table, enter, nodes = self._now(), self._table, self._nodes.enter, snapshot.nodes
         valid = self._valid
         names, changed, first = snapshot.names, snapshot.changed, snapshot.first
+        cookie = snapshot.series * SERIES + DOTS + 1
         found: list[bytes] = []
         contended = handle.node.contention is not None
         for at in range(index, first + len(nodes)):
@@ -208,7 +211,7 @@ class Answers:
             if contended:
                 entry_s, attr_s = 0, attr_s if node.nlookup else 0
             entry = protocol.direntplus(
-                name, at + DOTS + 1, node.number, node.generation, entry_s, attr_s, packed(node),
+                name, cookie + at, node.number, node.generation, entry_s, attr_s, packed(node),
                 shown(node).mode,
             )  # fmt: skip
             room -= len(entry)
