@@ -222,6 +222,21 @@ async def test_a_directory_is_listed_from_memory_and_asked_for_before() -> None:
         assert len(f.world.services.dirs) == 1
 
 
+async def test_times_of_what_is_being_written_are_not_kept() -> None:
+    """They are the server's when it is published, which happens by itself."""
+    async with front() as f:
+        number = await f.world.write(b"a", b"")
+        fh, _ = await f.open(number, os.O_RDWR)
+        _, body = await f.ask(Op.GETATTR, number, bytes(16))
+        assert struct.unpack_from("=Q", body)[0] > 0
+        assert (await f.ask(Op.WRITE, number, write_in(fh, 0, b"x")))[0] == 0
+        _, body = await f.ask(Op.GETATTR, number, bytes(16))
+        assert struct.unpack_from("=QI", body) == (0, 0)
+        assert (await f.ask(Op.FLUSH, number, struct.pack("=QIIQ", fh, 0, 0, 0)))[0] == 0
+        _, body = await f.ask(Op.GETATTR, number, bytes(16))
+        assert struct.unpack_from("=Q", body)[0] > 0
+
+
 async def test_the_end_of_the_mount_ends_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
     served = Front()
 

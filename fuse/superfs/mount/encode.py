@@ -59,8 +59,8 @@ class Validity:
 
     def attr_s(self, node: Node, now: float) -> float:
         """In doubt, every use is to come here, whatever name it was found by; and while it is being
-        changed."""
-        if node.doubts or node.changing:
+        changed. What is written here gets its times when it is published, by nobody's request."""
+        if node.doubts or node.changing or _is_being_written(node):
             return 0
         if node.gone:
             return GONE_S
@@ -78,6 +78,11 @@ class Validity:
         if left <= 0:
             return 0
         return GUARDED_S if self._guard.is_on and lease.id else left
+
+
+def _is_being_written(node: Node) -> bool:
+    file = node.file
+    return file is not None and file.contents is not None and file.contents.is_dirty
 
 
 def encode(node: Node, validity: Validity, now: float) -> EntryAttributes:
