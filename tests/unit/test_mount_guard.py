@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,6 +84,42 @@ def test_one_that_was_killed_is_replaced(guarded: tuple[Guard, socket.socket]) -
     wait_until(replaced, "there is another one")
     guard.good_until(lease_clock() - 1)
     assert kernel.recv(100) == FORGET_NAMES
+
+
+@pytest.mark.allow_log("cannot be started")
+def test_one_that_cannot_be_replaced(
+    guarded: tuple[Guard, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel was told for long is taken back, and the mount goes on."""
+    guard, kernel = guarded
+    guard.opened(5)
+    first = guard.pid
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere")
+        os.kill(first, signal.SIGKILL)
+
+        def given_up() -> bool:
+            guard.good_until(lease_clock() + 1000)
+            return not guard.is_on
+
+        wait_until(given_up, "nothing is told for long")
+        assert (kernel.recv(100), kernel.recv(100)) == (FORGET_NAMES, dropped(5))
+        guard.good_until(lease_clock() + 1000)
+    guard.good_until(lease_clock() + 1000)
+    assert guard.is_on
+    assert guard.pid != first
+
+
+@pytest.mark.allow_log("cannot be started")
+def test_one_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = os.open(os.devnull, os.O_RDWR)
+    monkeypatch.setattr(sys, "executable", "/nowhere")
+    guard = Guard(device)
+    guard.good_until(lease_clock() + 1000)
+    guard.start()
+    assert not guard.is_on
+    guard.close()
+    os.close(device)
 
 
 def test_a_kernel_that_cannot_be_told() -> None:

@@ -65,7 +65,7 @@ class Unguarded:
 
 
 class Guard(Unguarded):
-    """In the mount. It is on from `start` to `close`."""
+    """In the mount. It is on from `start` to `close`, while there is a process that watches."""
 
     def __init__(self, device: int, mountpoint: str = "", number: str = "") -> None:
         """`device`: /dev/fuse, mounted at `mountpoint`, as device `number` (MAJOR:MINOR)."""
@@ -77,6 +77,7 @@ class Guard(Unguarded):
         self._words = memoryview(self._map).cast("Q")  # one store each: never half of a number
         self._free = list(range(FIRST + SLOTS - 1, FIRST - 1, -1))
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_started = self._can_tell = self._has_failed = False
         self._theirs, self._ours = os.pipe()
 
     def start(self) -> bool:
@@ -84,34 +85,50 @@ class Guard(Unguarded):
         False: it is too old for more than one lease."""
         try:
             os.write(self._device, FORGET_NAMES)
-            self.is_on = True
+            self._can_tell = True
         except OSError:
-            self.is_on = False
+            self._can_tell = False
+        self._is_started = True
         self._spawn()
-        return self.is_on
+        return self._can_tell
 
     def _spawn(self) -> None:
+        """Without a process the mount goes on: the kernel is told nothing for more than one lease,
+        and what it was told for longer is taken back."""
         theirs = self._device, self._memory, self._theirs
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                __file__,
-                *map(str, theirs),
-                str(os.getpid()),
-                *self._mount,
-            ],
-            pass_fds=theirs,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        mine = [*map(str, theirs), str(os.getpid()), *self._mount]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__, *mine],
+                pass_fds=theirs,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._process = None
+            if self.is_on:
+                self.is_on = False
+                forget(self._device, self._words)
+            self._complain(error)
+        else:
+            self.is_on, self._has_failed = self._can_tell, False
+
+    def _complain(self, error: OSError) -> None:
+        from logging import getLogger  # the process itself does without
+
+        if not self._has_failed:
+            getLogger("superfs.mount").warning(
+                "the guard of this mount cannot be started: until it can, the kernel keeps what it "
+                "is told for one lease only: %s",
+                error,
+            )
+        self._has_failed = True
 
     def good_until(self, until_s: float) -> None:
         """By the lease clock; 0: nothing is told under leases."""
         self._words[UNTIL] = int(until_s * 1e9)
-        if self._process is not None and self._process.poll() is not None:
-            self._spawn()  # somebody has killed it
+        if self._is_started and (self._process is None or self._process.poll() is not None):
+            self._spawn()  # somebody has killed it, or it could not be started
 
     @property
     def acted(self) -> int:  # type: ignore[override]
