@@ -188,6 +188,7 @@ def _mount_by_fusermount(path: Path, options: MountOptions) -> int:
             raise MountError("there is no fusermount3: install the package fuse3") from None
         if done.returncode != 0:
             raise MountError(f"mount point {path}: {done.stderr.strip()}")
+        theirs.close()  # or who has sent nothing would be waited for
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
     if not fds:
         raise MountError(f"mount point {path}: fusermount3 has passed no descriptor")
