@@ -1,6 +1,6 @@
 """What people run on a mount, side by side: git, du, grep, ls, tar, cp and rm on real trees.
 
-    python bench/programs.py [--files 5000] [--rounds 5] [--systems ext4,F,M,S] [--dir /var/tmp]
+    python bench/programs.py [--files 5000] [--rounds 5] [--reading] [--systems ext4,F,M,S]
 
 Each system holds a git repository of so many files (about 2 KiB each, 50 a directory) and one
 directory of twice as many. Every program runs on one system after the other, in an order that
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FILES_A_DIRECTORY = 50
 IDLE_S = 60.0
+WRITING = ("tar x", "git clone", "cp -r", "rm -rf")
 ABSENT = "no file contains this line"
 
 
@@ -71,7 +72,10 @@ def main() -> int:
             print(f"  {system.name:5} {system.about}")
             run(["cp", "-r", source / "repo", source / "many", system.directory])
             run(["sync", "-f", system.directory])
-        measure(systems, programs(source, args.idle), args.rounds)
+        todo = programs(source, args.idle)
+        if args.reading:
+            todo = [program for program in todo if program.name not in WRITING]
+        measure(systems, todo, args.rounds)
     return 0
 
 
@@ -81,6 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--systems", type=words, default=list(KINDS), metavar="NAME,...")
     parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds; 0: leave it out")
+    parser.add_argument("--reading", action="store_true", help="leave out what writes")
     parser.add_argument("--dir", default="/var/tmp", help="on the disk that is meant")
     args = parser.parse_args()
     if caches.why_not():
