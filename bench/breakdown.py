@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -52,6 +53,7 @@ Figures = dict[str, float]
 
 def main() -> int:
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`
     with contextlib.ExitStack() as stack:
         work = Path(tempfile.mkdtemp(prefix="sfsb", dir=args.dir))
         stack.callback(shutil.rmtree, work)

@@ -17,6 +17,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Program:
 
 def main() -> int:
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`
     with contextlib.ExitStack() as stack:
         work = Path(tempfile.mkdtemp(prefix="sfsb", dir=args.dir))
         work.chmod(0o755)
