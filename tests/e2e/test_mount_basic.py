@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,6 @@ from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from harness.cluster import Cluster
 
@@ -186,3 +186,13 @@ def listable(point: Path) -> bool:
     except OSError:
         return False
     return os.path.ismount(point)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the kernel's knobs are root's")
+def test_the_kernel_reads_ahead_as_far_as_it_is_told(cluster: Cluster) -> None:
+    for number in range(5):  # two who set it in the wrong order do so only sometimes
+        with Mount(cluster, f"ahead{number}", settings={"mount": {"read_ahead_kib": 2048}}) as m:
+            m.daemon.wait_for_log("mounted at")
+            device = os.stat(m.point).st_dev
+            knob = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+            assert knob.read_text() == "2048\n"

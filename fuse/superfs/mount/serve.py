@@ -133,7 +133,7 @@ async def _main(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.run)
         nursery.start_soon(recalls.run, services.mounted)
-        nursery.start_soon(_announce, begun, guard, mountpoint, options)
+        nursery.start_soon(_announce, services, begun, guard, mountpoint, options)
         nursery.start_soon(window.run)
         nursery.start_soon(_run_pyfuse3, options.tasks)
         nursery.start_soon(_watch_signals, services, mountpoint, nursery.cancel_scope)
@@ -152,10 +152,16 @@ async def _run_pyfuse3(tasks: int) -> None:
 
 
 async def _announce(
-    begun: trio.Event, guard: Guard, mountpoint: Mountpoint, options: MountOptions
+    services: Services,
+    begun: trio.Event,
+    guard: Guard,
+    mountpoint: Mountpoint,
+    options: MountOptions,
 ) -> None:
-    """Once the kernel's first request has been answered."""
+    """Once the kernel's first request has been answered, and the kernel has the answer: what it is
+    told there would replace what `tune` sets."""
     await begun.wait()
+    services.mounted.notify.settle()
     if not guard.start():
         log.info(
             "this kernel cannot be told to forget all names: what it is told is good for one lease"
