@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pyfuse3
 import pytest
@@ -13,15 +11,12 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from harness.memmount import TOP, World, ctx, errno_of
+from harness.memmount import TOP, ctx, errno_of, leased
 from superfs.client.codec import pack_names
 from superfs.core.ids import ROOT
 from superfs.mount.leases import NEVER, Leases
 from superfs.mount.recalls import Recalls
 from superfs.v1 import meta_pb2
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 class Acks:
@@ -30,22 +25,6 @@ class Acks:
 
     def __call__(self) -> None:
         self.count += 1
-
-
-@asynccontextmanager
-async def leased() -> AsyncIterator[tuple[World, Recalls]]:
-    w = World(attr_timeout_s=0.0, entry_timeout_s=0.0)
-    w.meta.grants = True
-    recalls = Recalls()
-    recalls.extended(w.now + 20)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(w.services.run)
-        nursery.start_soon(recalls.run, w.services.mounted)
-        await settled()
-        await w.write(b"first", b"")  # its number is the one that the kernel's root has
-        w.kernel.attrs.clear()
-        yield w, recalls
-        nursery.cancel_scope.cancel()
 
 
 async def settled() -> None:
