@@ -51,6 +51,8 @@ class Code(IntEnum):
     BAD_REQUEST = 50  # malformed: a client's bug
     UNAVAILABLE = 51  # not reachable, starting, or stopping
     DEADLINE = 52
+    DELEGATED = 53  # another client holds it exclusively, and is asked to let go: ask again
+    LOG_REFUSED = 54  # what a log says is not what it comes to here: somebody else was faster
     # the store
     DAMAGED = 60  # a checksum does not match
     IO = 61
@@ -102,6 +104,8 @@ KINDS: dict[Code, Kind] = {
     Code.BAD_REQUEST: Kind(errno.EINVAL, 3),
     Code.UNAVAILABLE: Kind(errno.EIO, 14, retryable=True),
     Code.DEADLINE: Kind(errno.ETIMEDOUT, 4, retryable=True),
+    Code.DELEGATED: Kind(errno.EAGAIN, 14, retryable=True),
+    Code.LOG_REFUSED: Kind(errno.EIO, 10),
     Code.DAMAGED: Kind(errno.EIO, 15),
     Code.IO: Kind(errno.EIO, 13),
     Code.BAD_FORMAT: Kind(errno.EIO, 9),

@@ -10,6 +10,10 @@ An inode number has 64 bits: the slot in the high 12, one bit "directory", 51 bi
 * A *directory's* number is predictable from (birth parent's number, name, version). The version
   is one whose number is free: 0 nearly always, n where n directories born there were moved away.
 * A *file's* number is a counter of the slot of its birth directory, and is never reused.
+* A file that a client makes by itself, under an exclusive lease, has a number of its session's *range*:
+  the highest bit of the low 51, the range (26), a counter of the session (24). Its generation is
+  `DELEGATED_GENERATION`, for the number is never used again. A directory made so has a predictable
+  number and a generation from those that the session has reserved, all above GENERATION_HALF.
 * The *group* of a directory is its entries and the inodes of its single-link files. `Place` is
   the number a record is filed under: the directory that names the file, or the inode itself for
   directories and for files with several links.
@@ -46,6 +50,14 @@ FIRST_DATA_GENERATION = DataGeneration(1)
 """What a client writes data under for a reserved number, before the file is created. Data daemons
 know (number, data generation): no file is ever given this one later."""
 
+RANGE_BITS, RANGE_COUNTER_BITS = 26, 24
+RANGE_BIT = 1 << (RANGE_BITS + RANGE_COUNTER_BITS)
+RANGES_MAX = (1 << RANGE_BITS) - 1
+RANGE_FILES_MAX = (1 << RANGE_COUNTER_BITS) - 1
+DELEGATED_GENERATION = Generation(1)
+GENERATION_HALF = 1 << 31
+"""Generations below are counted by slot, those from here on for the whole cluster."""
+
 _PERSON = b"superfs-dirid"
 
 
@@ -75,5 +87,19 @@ def directory_id(parent: int, name: bytes, version: int = 0, *, hash_bits: int =
 
 def file_id(slot: int, counter: int) -> InodeId:
     assert 0 <= slot < SLOTS, slot
-    assert 0 < counter <= LOW_MASK, counter
+    assert 0 < counter < RANGE_BIT, counter
     return InodeId(slot << SLOT_SHIFT | counter)
+
+
+def delegated_file_id(slot: int, range_: int, counter: int) -> InodeId:
+    assert 0 <= slot < SLOTS, slot
+    assert 0 < range_ <= RANGES_MAX, range_
+    assert 0 < counter <= RANGE_FILES_MAX, counter
+    return InodeId(slot << SLOT_SHIFT | RANGE_BIT | range_ << RANGE_COUNTER_BITS | counter)
+
+
+def range_of(ino: int) -> tuple[int, int]:
+    """(range, counter) of a file that a client has numbered; (0, 0) of every other inode."""
+    if ino & DIRECTORY_BIT or not ino & RANGE_BIT:
+        return 0, 0
+    return ino >> RANGE_COUNTER_BITS & RANGES_MAX, ino & RANGE_FILES_MAX

@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SessionRequest(_message.Message):
-    __slots__ = ("hello", "batch", "keep_alive", "goodbye", "invalidated", "return_leases")
+    __slots__ = ("hello", "batch", "keep_alive", "goodbye", "invalidated", "return_leases", "settled")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     INVALIDATED_FIELD_NUMBER: _ClassVar[int]
     RETURN_LEASES_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     batch: Batch
     keep_alive: KeepAlive
     goodbye: Goodbye
     invalidated: Invalidated
     return_leases: ReturnLeases
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., invalidated: _Optional[_Union[Invalidated, _Mapping]] = ..., return_leases: _Optional[_Union[ReturnLeases, _Mapping]] = ...) -> None: ...
+    settled: Settled
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., invalidated: _Optional[_Union[Invalidated, _Mapping]] = ..., return_leases: _Optional[_Union[ReturnLeases, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ...) -> None: ...
 
 class SessionReply(_message.Message):
     __slots__ = ("welcome", "batch", "keep_alive", "invalidate")
@@ -36,19 +38,21 @@ class SessionReply(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., batch: _Optional[_Union[BatchReply, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., invalidate: _Optional[_Union[Invalidate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "client", "open", "leases")
+    __slots__ = ("protocol", "client", "open", "leases", "exclusive")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     client: str
     open: _containers.RepeatedCompositeFieldContainer[_common_pb2.InodeRef]
     leases: bool
-    def __init__(self, protocol: _Optional[int] = ..., client: _Optional[str] = ..., open: _Optional[_Iterable[_Union[_common_pb2.InodeRef, _Mapping]]] = ..., leases: _Optional[bool] = ...) -> None: ...
+    exclusive: bool
+    def __init__(self, protocol: _Optional[int] = ..., client: _Optional[str] = ..., open: _Optional[_Iterable[_Union[_common_pb2.InodeRef, _Mapping]]] = ..., leases: _Optional[bool] = ..., exclusive: _Optional[bool] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "boot_id", "session_epoch", "capability", "expiry_ms", "commit", "lease_ms")
+    __slots__ = ("protocol", "boot_id", "session_epoch", "capability", "expiry_ms", "commit", "lease_ms", "now_ns", "number_range")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +60,8 @@ class Welcome(_message.Message):
     EXPIRY_MS_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    NOW_NS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_RANGE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     boot_id: int
     session_epoch: int
@@ -63,13 +69,21 @@ class Welcome(_message.Message):
     expiry_ms: int
     commit: int
     lease_ms: int
-    def __init__(self, protocol: _Optional[int] = ..., boot_id: _Optional[int] = ..., session_epoch: _Optional[int] = ..., capability: _Optional[bytes] = ..., expiry_ms: _Optional[int] = ..., commit: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+    now_ns: int
+    number_range: int
+    def __init__(self, protocol: _Optional[int] = ..., boot_id: _Optional[int] = ..., session_epoch: _Optional[int] = ..., capability: _Optional[bytes] = ..., expiry_ms: _Optional[int] = ..., commit: _Optional[int] = ..., lease_ms: _Optional[int] = ..., now_ns: _Optional[int] = ..., number_range: _Optional[int] = ...) -> None: ...
 
 class KeepAlive(_message.Message):
-    __slots__ = ("number",)
+    __slots__ = ("number", "now_ns")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NOW_NS_FIELD_NUMBER: _ClassVar[int]
     number: int
-    def __init__(self, number: _Optional[int] = ...) -> None: ...
+    now_ns: int
+    def __init__(self, number: _Optional[int] = ..., now_ns: _Optional[int] = ...) -> None: ...
+
+class Settled(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ()
@@ -86,16 +100,18 @@ class Invalidate(_message.Message):
     def __init__(self, number: _Optional[int] = ..., commit: _Optional[int] = ..., recalls: _Optional[_Iterable[_Union[Recall, _Mapping]]] = ...) -> None: ...
 
 class Recall(_message.Message):
-    __slots__ = ("lease", "whole", "names", "inos")
+    __slots__ = ("lease", "whole", "names", "inos", "exclusive")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     INOS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
     lease: int
     whole: bool
     names: bytes
     inos: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, lease: _Optional[int] = ..., whole: _Optional[bool] = ..., names: _Optional[bytes] = ..., inos: _Optional[_Iterable[int]] = ...) -> None: ...
+    exclusive: bool
+    def __init__(self, lease: _Optional[int] = ..., whole: _Optional[bool] = ..., names: _Optional[bytes] = ..., inos: _Optional[_Iterable[int]] = ..., exclusive: _Optional[bool] = ...) -> None: ...
 
 class Invalidated(_message.Message):
     __slots__ = ("number",)
@@ -120,19 +136,21 @@ class Batch(_message.Message):
     def __init__(self, batch: _Optional[int] = ..., acked_below: _Optional[int] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
 
 class BatchReply(_message.Message):
-    __slots__ = ("batch", "commit", "results", "leases")
+    __slots__ = ("batch", "commit", "results", "leases", "exclusive")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
     batch: int
     commit: int
     results: _containers.RepeatedCompositeFieldContainer[Result]
     leases: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, batch: _Optional[int] = ..., commit: _Optional[int] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., leases: _Optional[_Iterable[int]] = ...) -> None: ...
+    exclusive: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, batch: _Optional[int] = ..., commit: _Optional[int] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., leases: _Optional[_Iterable[int]] = ..., exclusive: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("seq", "caller", "lookup", "getattr", "read_dir", "read_inline", "getxattr", "listxattr", "statfs", "open", "release", "get_many", "create", "mkdir", "unlink", "rmdir", "rename", "link", "setattr", "publish", "append", "new_data", "setxattr", "removexattr", "reserve", "create_many", "remove_tree", "touch")
+    __slots__ = ("seq", "caller", "lookup", "getattr", "read_dir", "read_inline", "getxattr", "listxattr", "statfs", "open", "release", "get_many", "create", "mkdir", "unlink", "rmdir", "rename", "link", "setattr", "publish", "append", "new_data", "setxattr", "removexattr", "reserve", "create_many", "remove_tree", "touch", "log")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
     LOOKUP_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +179,7 @@ class Op(_message.Message):
     CREATE_MANY_FIELD_NUMBER: _ClassVar[int]
     REMOVE_TREE_FIELD_NUMBER: _ClassVar[int]
     TOUCH_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     seq: int
     caller: Caller
     lookup: Lookup
@@ -189,7 +208,8 @@ class Op(_message.Message):
     create_many: CreateMany
     remove_tree: RemoveTree
     touch: Touch
-    def __init__(self, seq: _Optional[int] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., lookup: _Optional[_Union[Lookup, _Mapping]] = ..., getattr: _Optional[_Union[Getattr, _Mapping]] = ..., read_dir: _Optional[_Union[ReadDir, _Mapping]] = ..., read_inline: _Optional[_Union[ReadInline, _Mapping]] = ..., getxattr: _Optional[_Union[Getxattr, _Mapping]] = ..., listxattr: _Optional[_Union[Listxattr, _Mapping]] = ..., statfs: _Optional[_Union[Statfs, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., get_many: _Optional[_Union[GetMany, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., mkdir: _Optional[_Union[Mkdir, _Mapping]] = ..., unlink: _Optional[_Union[Unlink, _Mapping]] = ..., rmdir: _Optional[_Union[Rmdir, _Mapping]] = ..., rename: _Optional[_Union[Rename, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ..., setattr: _Optional[_Union[Setattr, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., new_data: _Optional[_Union[NewData, _Mapping]] = ..., setxattr: _Optional[_Union[Setxattr, _Mapping]] = ..., removexattr: _Optional[_Union[Removexattr, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., create_many: _Optional[_Union[CreateMany, _Mapping]] = ..., remove_tree: _Optional[_Union[RemoveTree, _Mapping]] = ..., touch: _Optional[_Union[Touch, _Mapping]] = ...) -> None: ...
+    log: Log
+    def __init__(self, seq: _Optional[int] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., lookup: _Optional[_Union[Lookup, _Mapping]] = ..., getattr: _Optional[_Union[Getattr, _Mapping]] = ..., read_dir: _Optional[_Union[ReadDir, _Mapping]] = ..., read_inline: _Optional[_Union[ReadInline, _Mapping]] = ..., getxattr: _Optional[_Union[Getxattr, _Mapping]] = ..., listxattr: _Optional[_Union[Listxattr, _Mapping]] = ..., statfs: _Optional[_Union[Statfs, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., get_many: _Optional[_Union[GetMany, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., mkdir: _Optional[_Union[Mkdir, _Mapping]] = ..., unlink: _Optional[_Union[Unlink, _Mapping]] = ..., rmdir: _Optional[_Union[Rmdir, _Mapping]] = ..., rename: _Optional[_Union[Rename, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ..., setattr: _Optional[_Union[Setattr, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., new_data: _Optional[_Union[NewData, _Mapping]] = ..., setxattr: _Optional[_Union[Setxattr, _Mapping]] = ..., removexattr: _Optional[_Union[Removexattr, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., create_many: _Optional[_Union[CreateMany, _Mapping]] = ..., remove_tree: _Optional[_Union[RemoveTree, _Mapping]] = ..., touch: _Optional[_Union[Touch, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ...) -> None: ...
 
 class Caller(_message.Message):
     __slots__ = ("uid", "gid", "groups", "umask")
@@ -516,12 +536,14 @@ class Removexattr(_message.Message):
     def __init__(self, inode: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., name: _Optional[bytes] = ...) -> None: ...
 
 class Reserve(_message.Message):
-    __slots__ = ("dir", "count")
+    __slots__ = ("dir", "count", "generations")
     DIR_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
     dir: _common_pb2.InodeRef
     count: int
-    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
+    generations: int
+    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., count: _Optional[int] = ..., generations: _Optional[int] = ...) -> None: ...
 
 class CreateMany(_message.Message):
     __slots__ = ("dir", "count", "names", "attrs", "inline", "inline_lengths", "replace", "bare")
@@ -554,6 +576,68 @@ class Touch(_message.Message):
     generations: bytes
     atimes: bytes
     def __init__(self, place: _Optional[int] = ..., inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ..., atimes: _Optional[bytes] = ...) -> None: ...
+
+class Log(_message.Message):
+    __slots__ = ("entries", "attrs")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    ATTRS_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[LogEntry]
+    attrs: bytes
+    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., attrs: _Optional[bytes] = ...) -> None: ...
+
+class LogEntry(_message.Message):
+    __slots__ = ("caller", "now_ns", "ino", "generation", "files", "unlinks", "mkdir", "rmdir", "rename", "setattr", "publish", "setxattr", "removexattr")
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    NOW_NS_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    UNLINKS_FIELD_NUMBER: _ClassVar[int]
+    MKDIR_FIELD_NUMBER: _ClassVar[int]
+    RMDIR_FIELD_NUMBER: _ClassVar[int]
+    RENAME_FIELD_NUMBER: _ClassVar[int]
+    SETATTR_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_FIELD_NUMBER: _ClassVar[int]
+    SETXATTR_FIELD_NUMBER: _ClassVar[int]
+    REMOVEXATTR_FIELD_NUMBER: _ClassVar[int]
+    caller: Caller
+    now_ns: int
+    ino: int
+    generation: int
+    files: LogFiles
+    unlinks: LogUnlinks
+    mkdir: Mkdir
+    rmdir: Rmdir
+    rename: Rename
+    setattr: Setattr
+    publish: Publish
+    setxattr: Setxattr
+    removexattr: Removexattr
+    def __init__(self, caller: _Optional[_Union[Caller, _Mapping]] = ..., now_ns: _Optional[int] = ..., ino: _Optional[int] = ..., generation: _Optional[int] = ..., files: _Optional[_Union[LogFiles, _Mapping]] = ..., unlinks: _Optional[_Union[LogUnlinks, _Mapping]] = ..., mkdir: _Optional[_Union[Mkdir, _Mapping]] = ..., rmdir: _Optional[_Union[Rmdir, _Mapping]] = ..., rename: _Optional[_Union[Rename, _Mapping]] = ..., setattr: _Optional[_Union[Setattr, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., setxattr: _Optional[_Union[Setxattr, _Mapping]] = ..., removexattr: _Optional[_Union[Removexattr, _Mapping]] = ...) -> None: ...
+
+class LogFiles(_message.Message):
+    __slots__ = ("dir", "count", "names", "attrs", "inline", "inline_lengths")
+    DIR_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    ATTRS_FIELD_NUMBER: _ClassVar[int]
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    INLINE_LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    dir: _common_pb2.InodeRef
+    count: int
+    names: bytes
+    attrs: bytes
+    inline: bytes
+    inline_lengths: bytes
+    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., count: _Optional[int] = ..., names: _Optional[bytes] = ..., attrs: _Optional[bytes] = ..., inline: _Optional[bytes] = ..., inline_lengths: _Optional[bytes] = ...) -> None: ...
+
+class LogUnlinks(_message.Message):
+    __slots__ = ("dir", "names")
+    DIR_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    dir: _common_pb2.InodeRef
+    names: bytes
+    def __init__(self, dir: _Optional[_Union[_common_pb2.InodeRef, _Mapping]] = ..., names: _Optional[bytes] = ...) -> None: ...
 
 class RemoveTree(_message.Message):
     __slots__ = ("dir", "name", "limit")
