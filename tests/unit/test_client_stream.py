@@ -111,6 +111,7 @@ class World:
         self.background = Background("test timers")
         self.session = Session(1, str(next(TOKENS)).encode(), 0)
         self.lease_holder: LeaseHolder | None = None
+        self.shipping = None
         self.recovered: list[Code] = []
         self.stream = MetaStream(self, 1, "test", times, self._delays)
         self.meta = MetaClient(self)

@@ -26,6 +26,11 @@ class ClusterMap:
     def chain_ids(self) -> tuple[int, ...]:
         return tuple(sorted(self._chains))
 
+    @property
+    def metads(self) -> int:
+        """How many metadata daemons share the slots."""
+        return len({node_id for _, _, node_id in self._ranges})
+
     def meta_node(self, ino: int) -> int:
         """The metadata daemon of an id's slot."""
         slot = slot_of(ino)

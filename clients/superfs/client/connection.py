@@ -23,6 +23,9 @@ from superfs.client import clusterd
 from superfs.client.clustermap import ClusterMap
 from superfs.client.data import DataClient
 from superfs.client.datastream import DataStream
+from superfs.client.delegation.meta import DelegatedMeta
+from superfs.client.delegation.shipping import Shipping
+from superfs.client.delegation.state import Delegations
 from superfs.client.identity import own_caller
 from superfs.client.meta import MetaClient
 from superfs.client.retry import attempts, delays
@@ -31,6 +34,7 @@ from superfs.client.traffic import Traffic
 from superfs.client.wire import Request, decode_reply, encode_request
 from superfs.client.writeback import Writeback
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import CHAINS_PER_FILE_MAX
 from superfs.rpc.background import Background
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.stream import Stream, StreamTimes
@@ -63,6 +67,8 @@ class Connection:
         config: ClientConfig,
         first: cluster_pb2.HandshakeReply,
         lease_holder: LeaseHolder | None = None,
+        *,
+        exclusive: bool = False,
     ) -> None:
         """Use `open`."""
         self.config = config
@@ -88,7 +94,8 @@ class Connection:
             keep_alive_s=min(config.keep_alive_s, config.retry_timeout_s / 3),
             silence_s=min(3 * config.keep_alive_s, config.retry_timeout_s),
         )
-        self.meta = MetaClient(self)
+        self.shipping: Shipping | None = None
+        self.meta = self._meta_client(exclusive=exclusive)
         self.data = DataClient(self)
         self.writeback = Writeback(self.background)
         self.background.call_later(TICK_S, self._tick)
@@ -96,16 +103,24 @@ class Connection:
         _alive.add(self)
 
     @classmethod
-    def open(cls, config: ClientConfig, lease_holder: LeaseHolder | None = None) -> Connection:
+    def open(
+        cls,
+        config: ClientConfig,
+        lease_holder: LeaseHolder | None = None,
+        *,
+        exclusive: bool = False,
+    ) -> Connection:
         """Blocks until the cluster has answered, at most `retry_timeout_s`. UNAUTHENTICATED,
         FORBIDDEN and an unreadable token file are errors at once. `lease_holder`: who repeats
-        answers of metadata daemons without asking, and must hear when they are not so any more."""
+        answers of metadata daemons without asking, and must hear when they are not so any more.
+        `exclusive`: it may also change directories by itself, and tell later."""
         token = clusterd.read_token(config.token_file)
         tries = attempts(config.retry_timeout_s, random.Random(), first_s=0.02)
         deadline = time.monotonic() + config.retry_timeout_s
         while True:
             try:
-                return cls(config, clusterd.admit(config.cluster, token), lease_holder)
+                first = clusterd.admit(config.cluster, token)
+                return cls(config, first, lease_holder, exclusive=exclusive)
             except FsError as error:
                 delay = next(tries, None)
                 if not error.retryable or delay is None or time.monotonic() + delay > deadline:
@@ -146,6 +161,18 @@ class Connection:
         self._lock = threading.Lock()
         for stream in self._streams():
             stream.refuse(refusal)
+
+    def _meta_client(self, *, exclusive: bool) -> MetaClient:
+        if not exclusive or self.lease_holder is None or self.map.metads != 1:
+            return MetaClient(self)
+        state = Delegations(lambda: (self.map.chain_ids, CHAINS_PER_FILE_MAX))
+        meta = DelegatedMeta(self, state)
+        self.shipping = meta.shipping = Shipping(self, state, meta, self.lease_holder)
+        return meta
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     # ---- what the clients ask of it
 

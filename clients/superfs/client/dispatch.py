@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ASK_AGAIN = frozenset({Code.BUSY, Code.GRACE, Code.WRONG_OWNER, Code.UNAVAILABLE})
+ASK_AGAIN = frozenset({Code.BUSY, Code.GRACE, Code.WRONG_OWNER, Code.UNAVAILABLE, Code.DELEGATED})
 
 
 class Router(Protocol):

@@ -334,6 +334,7 @@ class OpenInode(Sending):
                 chains = () if self._attr.is_inline else self._attr.chains
             if chains:
                 await self._data.commit(chains, self._attr.ino)
+            await self._meta.sync()
 
     async def _append(self, data: bytes, kill_priv: bool, caller: Caller | None) -> int:
         """Nothing is dirty. The place is metad's to give; the bytes of a file on data daemons

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from superfs.client.codec import encode_create_many, encode_ref, encode_touch, pack_names
+from superfs.core.ids import ROOT
 from superfs.core.limits import LISTING_ENTRIES_MAX
+from superfs.core.namespace.txn import Ref
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from superfs.core.namespace.outcome import Entry
-    from superfs.core.namespace.txn import Ref
 
 
 ENTRY_BYTES = 192
@@ -254,6 +255,13 @@ def removexattr(inode: Ref, name: bytes) -> Call:
 def reserve(dir: Ref, count: int) -> Call:  # noqa: A002
     body = meta_pb2.Reserve(dir=encode_ref(dir), count=count)
     return Call("reserve", body, dir.ino, mutates=True)
+
+
+def reserve_generations(count: int) -> Call:
+    """For directories that a log will make."""
+    root = Ref(ROOT, 0, ROOT)
+    body = meta_pb2.Reserve(dir=encode_ref(root), generations=count)
+    return Call("reserve", body, ROOT, mutates=True)
 
 
 def create_many(dir: Ref, entries: Sequence[Entry], *, replace: bool = False) -> Call:  # noqa: A002

@@ -24,6 +24,7 @@ from superfs.v1 import meta_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from superfs.client.delegation.shipping import Shipping
     from superfs.client.leases import LeaseHolder
     from superfs.core.namespace.txn import Ref
 
@@ -94,6 +95,10 @@ class Host(Protocol):
     @property
     def lease_holder(self) -> LeaseHolder | None: ...
 
+    @property
+    def shipping(self) -> Shipping | None:
+        """Of what is done under exclusive leases; None: this client wants none."""
+
     def open_meta_call(
         self, node_id: int, requests: Iterator[meta_pb2.SessionRequest]
     ) -> tuple[Any, Callable[[], None]]:
@@ -148,7 +153,10 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
     def _hello(self) -> meta_pb2.SessionRequest:
         self._kept_alive = {0: lease_clock()}
         hello = meta_pb2.Hello(
-            protocol=PROTOCOL_VERSION, client=self._client_name, leases=self.renews
+            protocol=PROTOCOL_VERSION,
+            client=self._client_name,
+            leases=self.renews,
+            exclusive=self._host.shipping is not None,
         )
         for ref in self._host.open_refs():
             hello.open.add(ino=ref.ino, generation=ref.generation, place=ref.place)
@@ -159,6 +167,14 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             raise FsError(Code.BAD_REQUEST, "the daemon did not begin with a welcome")
         self._lease_s = reply.welcome.lease_ms / 1000
         self._renewed(0)
+        shipping, link = self._host.shipping, self._link
+        if shipping is not None:
+
+            def settled() -> None:
+                if self._link is link:
+                    self.say(meta_pb2.SessionRequest(settled=meta_pb2.Settled()))
+
+            shipping.welcomed(self._session.id, reply.welcome, settled)
         self._host.welcomed(self._node_id, reply.welcome)
 
     def _keep_alive(self) -> meta_pb2.SessionRequest | None:
@@ -177,9 +193,13 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
         holder = self._host.lease_holder
         if sent is not None and holder is not None and self._lease_s:
             holder.extended(sent + self._lease_s)
+            if self._host.shipping is not None:
+                self._host.shipping.extended(sent + self._lease_s)
 
     def _broken(self, error: FsError) -> None:
         holder = self._host.lease_holder
+        if self._host.shipping is not None:
+            self._host.shipping.broken()
         if holder is not None:
             holder.lapsed()
         self._host.recover(error, self._session)
@@ -253,6 +273,8 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             self._answer_batch(reply.batch)
         elif body == "keep_alive":
             self._renewed(reply.keep_alive.number)
+            if self._host.shipping is not None:
+                self._host.shipping.heard_time(reply.keep_alive.now_ns)
         elif body == "invalidate":
             self._recalled(reply.invalidate)
 
@@ -267,7 +289,10 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             if self._link is link:
                 self.say(done)
 
-        holder.recalled(message, acknowledge)
+        if self._host.shipping is not None:
+            self._host.shipping.recalled(message, acknowledge)
+        else:
+            holder.recalled(message, acknowledge)
 
     def _answer_batch(self, answer: meta_pb2.BatchReply) -> None:
         with self._lock:
@@ -284,6 +309,8 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             if self._lanes[MUTATIONS]:
                 self._changed.notify()  # the window may have been full
         leases = frozenset(answer.leases)
+        if self._host.shipping is not None:
+            self._host.shipping.granted(answer.exclusive, answer.commit)
         for item, result in zip(items, answer.results, strict=True):
             item.pending.complete((result, leases))
 

@@ -106,7 +106,9 @@ def find_root(meta: MetaClient, subdir: str) -> Ref:
 def run(order: Order) -> None:
     kernel.prepare(order.mountpoint, recover=order.config.mount.recover)
     recalls = Recalls()
-    with Connection.open(order.config.client, recalls) as connection:
+    options = order.config.mount
+    exclusive = options.delegate and not (options.sync or options.read_only)
+    with Connection.open(order.config.client, recalls, exclusive=exclusive) as connection:
         try:
             root = find_root(connection.meta, order.config.mount.subdir)
         except FsError as error:

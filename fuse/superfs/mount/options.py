@@ -49,6 +49,7 @@ class MountOptions:
     dev: bool = False
     exec: bool = True
     sync: bool = False
+    delegate: bool = True  # what nobody else uses is changed here, and told within a second
     recover: bool = False
     atime: str = "relatime"
     attr_timeout_s: float = 0.0  # of what no lease covers, as are the next two
@@ -119,8 +120,8 @@ FLAGS: dict[str, tuple[str, object]] = {
     "allow_other": ("allow_other", "yes"),
     "noallow_other": ("allow_other", "no"),
     "recover": ("recover", True),
-    **{name: (name, True) for name in ("acl", "suid", "dev", "exec", "sync")},
-    **{f"no{name}": (name, False) for name in ("acl", "suid", "dev", "exec")},
+    **{name: (name, True) for name in ("acl", "suid", "dev", "exec", "sync", "delegate")},
+    **{f"no{name}": (name, False) for name in ("acl", "suid", "dev", "exec", "delegate")},
     "async": ("sync", False),
 }
 VALUES: dict[str, tuple[str, str, type[Any]]] = {

@@ -30,6 +30,7 @@ from superfs.mount.notify import Notify
 from superfs.mount.opens import Opens
 from superfs.mount.prefetch import Prefetch
 from superfs.mount.xattrs import Xattrs
+from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -139,5 +140,6 @@ class Services:
     async def finish(self) -> None:
         """Whatever waits in memory goes to the daemons."""
         await self.files.flush_everything()
+        await drive(self.mounted.meta.sync())
         await self.atimes.ship()
         await self.mounted.opens.settle(everything=True)

@@ -10,8 +10,9 @@ An inode number has 64 bits: the slot in the high 12, one bit "directory", 51 bi
 * A *directory's* number is predictable from (birth parent's number, name, version). The version
   is one whose number is free: 0 nearly always, n where n directories born there were moved away.
 * A *file's* number is a counter of the slot of its birth directory, and is never reused.
-* A file that a client makes by itself, under an exclusive lease, has a number of its session's *range*:
-  the highest bit of the low 51, the range (26), a counter of the session (24). Its generation is
+* A file that a client makes by itself, under an exclusive lease, has a number of its session's
+  *range*: the highest bit of the low 51, the range (26), a counter of the session (24). Its
+  generation is
   `DELEGATED_GENERATION`, for the number is never used again. A directory made so has a predictable
   number and a generation from those that the session has reserved, all above GENERATION_HALF.
 * The *group* of a directory is its entries and the inodes of its single-link files. `Place` is

@@ -162,10 +162,13 @@ class Answers:
         self._s.listings.stop(self._dirs.pop(HANDLE_IN.unpack_from(body)[0]))
         return protocol.done(unique)
 
-    def fsyncdir(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        """Every change of a directory was durable when it was acknowledged."""
+    def fsyncdir(
+        self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        """Every change of a directory was durable when it was acknowledged, but for what this mount
+        has yet to tell."""
         self._dirs.get(HANDLE_IN.unpack_from(body)[0])
-        return protocol.done(unique)
+        return protocol.done(unique) if self._m.meta.is_synced else None
 
     def readdirplus(
         self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int

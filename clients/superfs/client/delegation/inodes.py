@@ -1,0 +1,132 @@
+"""Verbs about one inode, done here where its place is held exclusively."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from superfs.client import ops
+from superfs.client.delegation import journal
+from superfs.client.delegation.asking import Asking
+from superfs.client.delegation.overlay import Away
+from superfs.core.attrs import Set
+from superfs.core.ids import FIRST_DATA_GENERATION
+from superfs.core.namespace.outcome import Outcome
+from superfs.core.namespace.publish import publish
+from superfs.core.namespace.setattr import setattr as setattr_
+from superfs.v1 import meta_pb2
+
+if TYPE_CHECKING:
+    from superfs.core.namespace.txn import Caller, Ref
+
+_ACCESS = Set.MODE | Set.UID | Set.GID | Set.KILL_PRIV
+
+
+class Inodes(Asking):
+    async def setattr(
+        self, inode: Ref, mask: int, *, caller: Caller | None = None, **values: int
+    ) -> Outcome:
+        await self._room()
+        place = inode.place or inode.ino
+
+        def do() -> Outcome:
+            overlay, part = self._overlay, self._state.part
+            if place == inode.ino:
+                self._check_directory(inode.ino, mask)
+            absorbed = part.is_ours(inode.ino)
+            run = overlay.run if absorbed else overlay.run_reaping
+            outcome = run(setattr_, self._caller(caller), inode, mask, **values)
+            if not absorbed:
+                body = meta_pb2.Setattr(inode=journal.ref_of(inode), mask=mask, **values)
+                self._step(caller, (), [inode.ino], [place], meta_pb2.LogEntry(setattr=body))
+            return outcome
+
+        outcome = self._here(do, place)
+        return outcome or await super().setattr(inode, mask, caller=caller, **values)
+
+    def _check_directory(self, ino: int, mask: int) -> None:
+        """Access metadata of a directory lie with its name, too."""
+        record = self._overlay.groups[ino].directory
+        if mask & _ACCESS and not (record.name and self._state.is_open(record.parent)):
+            raise Away
+
+    async def publish(
+        self,
+        inode: Ref,
+        data_generation: int,
+        *,
+        caller: Caller | None = None,
+        **more: object,
+    ) -> Outcome:
+        await self._room()
+
+        def do() -> Outcome:
+            overlay, part = self._overlay, self._state.part
+            absorbed = part.is_ours(inode.ino)
+            if more.get("spill") and not absorbed:
+                raise Away
+            outcome = overlay.run(
+                publish,
+                self._caller(caller),
+                inode,
+                data_generation,
+                **more,  # type: ignore[arg-type]
+            )
+            assert outcome.attr is not None
+            if absorbed:
+                part.grew(len(overlay.inline.get(inode.ino, b"")))
+            else:
+                body = ops.publish(inode, data_generation, **more).body  # type: ignore[arg-type]
+                entry = meta_pb2.LogEntry(publish=body)
+                self._step(caller, (), [inode.ino], [inode.place], entry)
+            return outcome
+
+        outcome = self._here(do, inode.place) if inode.place else None
+        return outcome or await super().publish(
+            inode,
+            data_generation,
+            caller=caller,
+            **more,  # type: ignore[arg-type]
+        )
+
+    async def new_data(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:
+        def do() -> Outcome:
+            overlay = self._overlay
+            attr = overlay.get_inode(inode.place, inode.ino)
+            ours = self._state.part.is_ours(inode.ino)
+            if attr is None or not ours or not attr.is_inline or attr.data_generation:
+                raise Away
+            data = overlay.inline.get(inode.ino, b"")
+            attr.data_generation = FIRST_DATA_GENERATION
+            attr.chains = tuple(overlay.choose_chains(attr.ino, attr.chains))
+            if not attr.chains:
+                raise Away
+            overlay.touched = set()
+            overlay.put_inode(attr)
+            return Outcome(attr, number=FIRST_DATA_GENERATION, data=data)
+
+        outcome = self._here(do, inode.place) if inode.place else None
+        return outcome or await super().new_data(inode, caller=caller)
+
+    # ---- what is known here
+
+    async def getattr(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:
+        place = inode.place or inode.ino
+        with self._state.lock:
+            group = self._overlay.groups.get(place)
+            if group is not None and self._state.is_good and self._state.is_open(place):
+                attr = group.directory.attr if inode.ino == place else group.inodes.get(inode.ino)
+                if attr is not None and inode.generation in (0, attr.generation):
+                    return Outcome(attr.copy(), leases=frozenset((place,)))
+        return await super().getattr(inode, caller=caller)
+
+    async def read_inline(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:
+        place = inode.place
+        with self._state.lock:
+            group = self._overlay.groups.get(place)
+            if group is not None and self._state.is_good and self._state.is_open(place):
+                attr, data = group.inodes.get(inode.ino), self._overlay.inline.get(inode.ino)
+                if attr is None or not attr.is_inline or attr.generation != inode.generation:
+                    pass
+                elif data is not None or not attr.size:
+                    return Outcome(attr.copy(), data=data or b"", leases=frozenset((place,)))
+        return await super().read_inline(inode, caller=caller)

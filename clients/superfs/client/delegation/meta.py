@@ -1,0 +1,254 @@
+"""The verbs of the namespace where this client may hold directories exclusively.
+
+What concerns such directories alone is done here, by the rules, and told later in a log
+(docs/decisions/0019-exclusive-leases.md). Everything else is asked of the daemon as ever.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from superfs.client import ops
+from superfs.client.delegation import journal
+from superfs.client.delegation.inodes import Inodes
+from superfs.client.delegation.overlay import Away, Group
+from superfs.core.namespace.create import create
+from superfs.core.namespace.mkdir import mkdir
+from superfs.core.namespace.rename import NOREPLACE, rename
+from superfs.core.namespace.rmdir import rmdir
+from superfs.core.namespace.txn import Directory, Ref
+from superfs.core.namespace.unlink import unlink
+from superfs.v1 import meta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from superfs.core.attrs import Attr
+    from superfs.core.namespace.outcome import Outcome
+    from superfs.core.namespace.txn import Caller
+
+GENERATIONS = 1024
+_BORN_TYPES = (stat.S_IFREG, stat.S_IFLNK)
+
+
+class DelegatedMeta(Inodes):
+    async def create(
+        self,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        mode: int,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+        exclusive: bool = True,
+        ino: int = 0,
+        open: bool = False,  # noqa: A002
+        inline: bytes = b"",
+        layout: Sequence[int] = (),
+        caller: Caller | None = None,
+    ) -> Outcome:
+        if stat.S_IFMT(mode) in _BORN_TYPES and not (ino or layout or open):
+            await self._room()
+
+            def do() -> Outcome:
+                outcome = self._overlay.run(
+                    create,
+                    self._caller(caller),
+                    dir,
+                    name,
+                    mode,
+                    target=target,
+                    exclusive=exclusive,
+                    inline=inline,
+                )
+                if outcome.number:
+                    assert outcome.attr is not None
+                    self._state.part.born(dir.ino, name, outcome.attr, self._state.now())
+                return outcome
+
+            outcome = self._here(do, dir.ino)
+            if outcome is not None:
+                return outcome
+            await self._maybe_load(dir)
+        return await super().create(
+            dir,
+            name,
+            mode,
+            rdev=rdev,
+            target=target,
+            exclusive=exclusive,
+            ino=ino,
+            open=open,
+            inline=inline,
+            layout=layout,
+            caller=caller,
+        )
+
+    async def mkdir(
+        self,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        mode: int,
+        *,
+        version_min: int = 0,
+        caller: Caller | None = None,
+    ) -> Outcome:
+        await self._room()
+        await self._maybe_reserve(dir.ino)
+
+        def do() -> Outcome:
+            overlay, state = self._overlay, self._state
+            if not overlay.groups[dir.ino].born:
+                raise Away
+            outcome = overlay.run_mkdir(
+                mkdir, self._caller(caller), dir, name, mode, version_min=version_min
+            )
+            attr = outcome.attr
+            assert attr is not None
+            state.exclusive.add(attr.ino)
+            entry = meta_pb2.LogEntry(
+                ino=attr.ino, generation=attr.generation,
+                mkdir=meta_pb2.Mkdir(
+                    dir=journal.ref_of(dir), name=name, mode=mode, version_min=version_min
+                ),
+            )  # fmt: skip
+            self._step(caller, [(dir.ino, name)], [attr.ino], [dir.ino, attr.ino], entry)
+            return outcome
+
+        outcome = self._here(do, dir.ino)
+        if outcome is not None:
+            assert outcome.attr is not None
+            outcome.leases |= {outcome.attr.ino}
+            return outcome
+        outcome = await super().mkdir(dir, name, mode, version_min=version_min, caller=caller)
+        attr = outcome.attr
+        assert attr is not None
+        with self._state.lock:
+            self._state.adopt(attr.ino, Group(Directory(attr.copy(), dir.ino, name), born=True))
+        return outcome
+
+    async def _maybe_reserve(self, directory: int) -> None:
+        overlay, state = self._overlay, self._state
+        with state.lock:
+            group = overlay.groups.get(directory)
+            if overlay.generations or group is None or not group.born or not state.is_good:
+                return
+        first = (await self.run(ops.reserve_generations(GENERATIONS))).number
+        with state.lock:
+            overlay.generations.extend(range(first + GENERATIONS - 1, first - 1, -1))
+
+    async def unlink(
+        self,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        *,
+        keep: bool = False,
+        caller: Caller | None = None,
+    ) -> Outcome:
+        if not keep:
+            await self._room()
+            outcome = self._here(lambda: self._unlink(dir, name, caller), dir.ino)
+            if outcome is not None:
+                return outcome
+            await self._maybe_load(dir)
+        return await super().unlink(dir, name, keep=keep, caller=caller)
+
+    def _unlink(self, dir: Ref, name: bytes, caller: Caller | None) -> Outcome:  # noqa: A002
+        overlay, part = self._overlay, self._state.part
+        before, data = self._before(dir.ino, name)
+        outcome = overlay.run_reaping(unlink, self._caller(caller), dir, name)
+        if before is None or before.data_generation or not part.unborn(before.ino):
+            if before is not None:
+                part.buried(before.ino, before, data)
+            part.removed(dir.ino, name, self._state.now())
+        return outcome
+
+    def _before(self, directory: int, name: bytes) -> tuple[Attr | None, bytes]:
+        """The file of this name, and its contents as far as they are here."""
+        group = self._overlay.groups[directory]
+        entry = group.entries.get(name)
+        attr = group.inodes.get(entry.ino) if entry is not None else None
+        if attr is None:
+            return None, b""
+        return attr, self._overlay.inline.get(attr.ino, b"")
+
+    async def rmdir(
+        self,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        *,
+        caller: Caller | None = None,
+    ) -> Outcome:
+        await self._room()
+
+        def do() -> Outcome:
+            overlay, state = self._overlay, self._state
+            entry = overlay.groups[dir.ino].entries.get(name)
+            if entry is not None and stat.S_ISDIR(entry.mode) and not state.is_open(entry.ino):
+                raise Away
+            outcome = overlay.run_reaping(rmdir, self._caller(caller), dir, name)
+            assert entry is not None
+            state.exclusive.discard(entry.ino)
+            step = meta_pb2.LogEntry(rmdir=meta_pb2.Rmdir(dir=journal.ref_of(dir), name=name))
+            self._step(caller, [(dir.ino, name)], [entry.ino], [dir.ino, entry.ino], step)
+            return outcome
+
+        outcome = self._here(do, dir.ino)
+        return outcome or await super().rmdir(dir, name, caller=caller)
+
+    async def rename(
+        self,
+        old_dir: Ref,
+        old_name: bytes,
+        new_dir: Ref,
+        new_name: bytes,
+        *,
+        flags: int = 0,
+        keep: bool = False,
+        caller: Caller | None = None,
+    ) -> Outcome:
+        if old_dir.ino == new_dir.ino and not flags & ~NOREPLACE:
+            await self._room()
+            outcome = self._here(
+                lambda: self._rename(old_dir, old_name, new_name, flags, keep, caller), old_dir.ino
+            )
+            if outcome is not None:
+                return outcome
+            await self._maybe_load(old_dir)
+        return await super().rename(
+            old_dir, old_name, new_dir, new_name, flags=flags, keep=keep, caller=caller
+        )
+
+    def _rename(
+        self,
+        dir: Ref,  # noqa: A002
+        old: bytes,
+        new: bytes,
+        flags: int,
+        keep: bool,
+        caller: Caller | None,
+    ) -> Outcome:
+        overlay, part = self._overlay, self._state.part
+        group = overlay.groups[dir.ino]
+        entry = group.entries.get(old)
+        if entry is not None and stat.S_ISDIR(entry.mode):
+            raise Away  # where a directory is, others have to know at once
+        target, data = self._before(dir.ino, new)
+        there = new in group.entries
+        outcome = overlay.run_reaping(
+            rename, self._caller(caller), dir, old, dir, new, flags=flags, keep=keep
+        )
+        assert entry is not None
+        if there or not part.renamed(entry.ino, dir.ino, new):
+            inos = [entry.ino]
+            if target is not None and target.ino != entry.ino:
+                part.buried(target.ino, target, data)
+                inos.append(target.ino)
+            ref = journal.ref_of(dir)
+            body = meta_pb2.Rename(
+                old_dir=ref, old_name=old, new_dir=ref, new_name=new, flags=flags, keep=keep
+            )
+            step = meta_pb2.LogEntry(rename=body)
+            self._step(caller, [(dir.ino, old), (dir.ino, new)], inos, [dir.ino], step)
+        return outcome

@@ -1,0 +1,165 @@
+"""What this client holds exclusively, and may change by itself right now.
+
+`Delegations` is shared by the loop that runs the verbs, the background that ships, and the reader
+of the stream that hears of grants and recalls: everything is done under `lock`, and nothing waits
+there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from superfs.client.delegation.journal import Part
+from superfs.client.delegation.overlay import Group, Overlay
+from superfs.client.leases import lease_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from superfs.client.delegation.journal import Sealed
+    from superfs.rpc.pending import Pending
+
+LEASE_MARGIN_S = 0.5
+"""Nothing is done any more so long before a lease ends."""
+LOG_AGE_S = 1.0
+LOG_ENTRIES = 4096
+LOG_BYTES = 64 * 1024 * 1024
+"""Where whoever wants to change more waits until something is shipped."""
+ENTRIES_MAX = 200_000
+"""In all directories that are held; those used longest ago are let go."""
+
+log = logging.getLogger("superfs.client")
+
+
+class Delegations:
+    def __init__(
+        self,
+        chains: Callable[[], tuple[Sequence[int], int]],
+        now: Callable[[], float] = lease_clock,
+    ) -> None:
+        self.lock = threading.RLock()
+        self.overlay = Overlay(self._server_now_ns, chains)
+        self.exclusive: set[int] = set()
+        """Granted and not recalled."""
+        self.busy: dict[int, int] = {}
+        """Directories that a daemon is being asked about: how often."""
+        self.wanted: dict[int, int] = {}
+        """Exclusive directories that are not known here: how often that was a pity."""
+        self.part = Part(1)
+        self.sealed: deque[Sealed] = deque()
+        self.shipped = 0
+        """The last part that is done, or lost."""
+        self.suspended = True
+        """No connection, or what was done before it broke is not shipped yet."""
+        self.waiters: list[Pending[None]] = []
+        """Who waits for something to be shipped."""
+        self._now = now
+        self._until = 0.0
+        self._offset_ns: int | None = None
+        # For people.
+        self.local_operations = 0
+        self.recalls = 0
+        self.lost_files = 0
+
+    # ---- time
+
+    def _server_now_ns(self) -> int:
+        assert self._offset_ns is not None
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._offset_ns
+
+    def heard_time(self, server_ns: int) -> None:
+        """A daemon's clock showed this before now. The estimate is never ahead of it."""
+        offset = server_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        with self.lock:
+            if self._offset_ns is None or offset > self._offset_ns or self._is_far(offset):
+                self._offset_ns = offset
+
+    def _is_far(self, offset_ns: int) -> bool:
+        """Somebody has set that clock back."""
+        assert self._offset_ns is not None
+        return self._offset_ns - offset_ns > 1_000_000_000
+
+    def extended(self, until: float) -> None:
+        with self.lock:
+            self._until = until
+
+    @property
+    def is_good(self) -> bool:
+        """Whether anything may be done here by oneself now."""
+        if self.suspended or self._offset_ns is None:
+            return False
+        return self._now() < self._until - LEASE_MARGIN_S
+
+    # ---- what is held
+
+    def is_open(self, *directories: int) -> bool:
+        """Whether these may be changed here, now."""
+        groups, busy = self.overlay.groups, self.busy
+        return all(d in groups and d in self.exclusive and d not in busy for d in directories)
+
+    def adopt(self, number: int, group: Group) -> None:
+        if number in self.exclusive and not self.suspended:
+            self.overlay.groups[number] = group
+            self.wanted.pop(number, None)
+
+    def touch(self, directory: int) -> None:
+        """It was used last."""
+        groups = self.overlay.groups
+        groups[directory] = groups.pop(directory)
+
+    def forget(self, directories: Iterable[int]) -> None:
+        """What is known of them is not so any more, or nobody's business. Nothing in the log is
+        about them but what is sealed."""
+        for directory in directories:
+            group = self.overlay.groups.pop(directory, None)
+            if group is not None:
+                for ino in group.inodes:
+                    self.overlay.inline.pop(ino, None)
+
+    # ---- the log
+
+    @property
+    def is_synced(self) -> bool:
+        return not (self.part.entries or self.part.touched or self.sealed)
+
+    def concerns(self, place: int) -> bool:
+        """Whether anything of it is not shipped."""
+        if place in self.part.directories or (place, place) in self.part.touched:
+            return True
+        return any(place in part.directories for part in self.sealed)
+
+    def seal(self) -> int:
+        """What was done until now is on its way; the number of its last part."""
+        part = self.part
+        if part.entries or part.touched:
+            self.sealed.append(part.seal(self.overlay))
+            self.part = Part(part.number + 1)
+        return self.part.number - 1
+
+    @property
+    def entries(self) -> int:
+        return len(self.part.entries) + sum(part.entries for part in self.sealed)
+
+    @property
+    def bytes(self) -> int:
+        return self.part.size + sum(part.size for part in self.sealed)
+
+    @property
+    def age_s(self) -> float:
+        """Of the oldest that is not shipped."""
+        if self.sealed:
+            return self._now() - self.sealed[0].since
+        return self._now() - self.part.since if self.part.entries else 0.0
+
+    @property
+    def is_full(self) -> bool:
+        return not self.is_synced and (
+            self.age_s > LOG_AGE_S or self.entries >= LOG_ENTRIES or self.bytes >= LOG_BYTES
+        )
+
+    def now(self) -> float:
+        return self._now()
