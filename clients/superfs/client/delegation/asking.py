@@ -42,6 +42,7 @@ _ALONE = frozenset(("reserve", "statfs"))
 """Verbs that neither change nor tell anything that a log is about."""
 _UNORDERED = frozenset(("touch",))
 """Changes that nobody minds to see before earlier ones."""
+_TAKE_NAMES = frozenset(("rmdir", "rename", "remove_tree"))
 _ATTR_ONLY = frozenset(("setattr", "publish", "append", "new_data", "setxattr", "removexattr"))
 
 
@@ -94,9 +95,11 @@ class Asking(MetaClient):
                 if call.mutates and groups and not _is_refusal(error):
                     self._forget(groups)  # nobody knows what was done
                 raise
-            if call.mutates and groups and call.verb not in _UNORDERED:
+            if call.mutates and call.verb not in _UNORDERED:
                 with self._state.lock:
-                    self._absorb(call, outcome, groups)
+                    self._moved(call, outcome)
+                    if groups:
+                        self._absorb(call, outcome, groups)
             return outcome
 
     async def run_many(
@@ -116,7 +119,7 @@ class Asking(MetaClient):
         them here."""
         state = self._state
         with state.lock:
-            groups = [d for d in _places(call) if d in state.overlay.groups]
+            groups = [d for d in self._concerned(call) if d in state.overlay.groups]
             for directory in groups:
                 state.busy[directory] = state.busy.get(directory, 0) + 1
         try:
@@ -127,6 +130,17 @@ class Asking(MetaClient):
                     state.busy[directory] -= 1
                     if not state.busy[directory]:
                         del state.busy[directory]
+
+    def _concerned(self, call: Call) -> set[int]:
+        """Also directories that may lose their name: nobody makes a file in one meanwhile."""
+        places = _places(call)
+        if call.verb in _TAKE_NAMES:
+            names = _names(call)
+            for ino, group in self._overlay.groups.items():
+                record = group.directory
+                if not record.name or (record.parent, record.name) in names:
+                    places.add(ino)
+        return places
 
     async def _ship_before(self, call: Call, groups: list[int]) -> None:
         state = self._state
@@ -142,6 +156,19 @@ class Asking(MetaClient):
     def _forget(self, groups: Iterable[int]) -> None:
         with self._state.lock:
             self._state.forget(groups)
+
+    def _moved(self, call: Call, outcome: Outcome) -> None:
+        """Directories that were moved or removed by the daemon."""
+        verb, body, held = call.verb, call.body, self._overlay.groups
+        if verb == "remove_tree":
+            self._state.forget(list(held))
+        elif verb in ("rename", "rmdir"):
+            if outcome.other is not None:
+                self._state.forget((outcome.other.ino,))
+            group = None if outcome.attr is None else held.get(outcome.attr.ino)
+            if group is not None:
+                group.directory.parent = body.new_dir.ino
+                group.directory.name = body.new_name
 
     def _absorb(self, call: Call, outcome: Outcome, groups: list[int]) -> None:
         """What the daemon has changed in a directory that we hold."""
@@ -163,7 +190,7 @@ class Asking(MetaClient):
             if entry is not None:
                 held[body.dir.ino].inodes.pop(entry.ino, None)
         else:
-            self._state.forget(groups)
+            self._state.forget(_places(call))
 
     def _put(self, attr: Attr) -> None:
         group = self._overlay.groups.get(attr.place)
@@ -283,6 +310,14 @@ def _places(call: Call) -> set[int]:
     elif call.verb == "link":
         places.update((call.body.dir.ino, call.body.inode.place, call.body.inode.ino))
     return places
+
+
+def _names(call: Call) -> set[tuple[int, bytes]]:
+    """What loses its name, or may."""
+    body = call.body
+    if call.verb == "rename":
+        return {(body.old_dir.ino, body.old_name), (body.new_dir.ino, body.new_name)}
+    return {(body.dir.ino, body.name)}
 
 
 def _is_refusal(error: BaseException) -> bool:

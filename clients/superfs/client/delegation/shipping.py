@@ -133,6 +133,9 @@ class Shipping:
                 continue
             with state.lock:
                 self._done(part, result)
+                going = state.crowded_out()
+            if going:
+                self._connection.meta_stream(ROOT).give_back(going)
 
     async def _send(self, part: Sealed) -> meta_pb2.Result:
         call = Call("log", part.log, ROOT, mutates=True)

@@ -120,6 +120,21 @@ class Delegations:
                 for ino in group.inodes:
                     self.overlay.inline.pop(ino, None)
 
+    def crowded_out(self) -> list[int]:
+        """Directories that are let go, those used longest ago first: too much is known here."""
+        groups = self.overlay.groups
+        entries = sum(len(group.entries) for group in groups.values())
+        going = []
+        for directory, group in groups.items():
+            if entries <= ENTRIES_MAX:
+                break
+            if directory not in self.busy and not self.concerns(directory):
+                entries -= len(group.entries)
+                going.append(directory)
+        self.exclusive.difference_update(going)
+        self.forget(going)
+        return going
+
     # ---- the log
 
     @property
