@@ -43,6 +43,7 @@ _ALONE = frozenset(("reserve", "statfs"))
 _UNORDERED = frozenset(("touch",))
 """Changes that nobody minds to see before earlier ones."""
 _TAKE_NAMES = frozenset(("rmdir", "rename", "remove_tree"))
+_ONE_NAME = frozenset(("create", "mkdir", "unlink", "rmdir"))
 _ATTR_ONLY = frozenset(("setattr", "publish", "append", "new_data", "setxattr", "removexattr"))
 
 
@@ -182,15 +183,18 @@ class Asking(MetaClient):
         if verb in _ATTR_ONLY:
             if attr is not None:
                 self._put(attr)
-        elif verb in ("create", "mkdir") and attr is not None:
-            self._put(attr)
-            held[body.dir.ino].entries[body.name] = _dentry(attr)
-        elif verb in ("unlink", "rmdir"):
-            entry = held[body.dir.ino].entries.pop(body.name, None)
-            if entry is not None:
-                held[body.dir.ino].inodes.pop(entry.ino, None)
-        else:
+            return
+        group = held.get(body.dir.ino) if verb in _ONE_NAME else None
+        if verb not in _ONE_NAME:
             self._state.forget(_places(call))
+        elif group is not None and verb in ("create", "mkdir"):
+            if attr is not None:
+                self._put(attr)
+                group.entries[body.name] = _dentry(attr)
+        elif group is not None:
+            entry = group.entries.pop(body.name, None)
+            if entry is not None:
+                group.inodes.pop(entry.ino, None)
 
     def _put(self, attr: Attr) -> None:
         group = self._overlay.groups.get(attr.place)
