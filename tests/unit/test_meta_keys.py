@@ -116,7 +116,7 @@ def test_record_round_trip(pack: Any, unpack: Any, values: Any) -> None:  # noqa
 
 
 def test_state_round_trip() -> None:
-    state = records.State(5, -6, 7, list(range(13)), [1 << 63] * 13)
+    state = records.State(5, -6, 7, 8, 1 << 31, list(range(13)), [1 << 63] * 13)
     assert records.unpack_state(records.pack_state(state)) == state
 
 

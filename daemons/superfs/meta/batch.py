@@ -7,13 +7,12 @@ to come back later (a retryable code) is not.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from superfs.core.attrs import Flag
+from superfs.core.attrs import PACKED_ATTR_BYTES, Flag
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import SLOT_SHIFT
 from superfs.core.limits import (
@@ -28,10 +27,10 @@ from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.release_orphan import release_orphan
 from superfs.meta import keys
 from superfs.meta.columns import encode_outcome
-from superfs.meta.commit import Job, Spoiled
+from superfs.meta.commit import Spoiled
 from superfs.meta.dispatch import VERBS, Verb, caller_of
 from superfs.meta.keys import Table, Work
-from superfs.meta.told import Telling, note
+from superfs.meta.told import hints, note
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
@@ -41,16 +40,20 @@ if TYPE_CHECKING:
     from superfs.core.namespace.txn import Caller
     from superfs.core.tokens import Grant
     from superfs.daemon.world import World
+    from superfs.meta.granting import Granting
     from superfs.meta.metrics import MetaMetrics
     from superfs.meta.opens import Opens
     from superfs.meta.sessions import Client, Sessions
     from superfs.meta.store import LmdbTxn
-    from superfs.meta.told import Listener
+    from superfs.meta.told import Telling
 
 ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 4
 """Where a batch is answered so far that no further read begins."""
 LAST_ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX - ANSWER_BYTES_MAX - 64 * KIB
 """What the last read may add to that; a first one may be as long as a message."""
+CHANGES_NAMES = frozenset((
+    "create", "mkdir", "unlink", "rmdir", "rename", "link", "create_many", "remove_tree", "log",
+))  # fmt: skip
 REMOVALS_MAX = 2 * REMOVE_TREE_ENTRIES_MAX
 """Of all remove_trees of one batch: everybody else waits for the writer meanwhile."""
 
@@ -66,6 +69,7 @@ class Parts:
     fs_stat: Callable[[LmdbTxn], FsStat]
     capability: Callable[[Grant, int], bytes]
     """A user session's right to one inode at the data daemons."""
+    granting: Granting
 
 
 def check_batch(batch: meta_pb2.Batch) -> None:
@@ -94,9 +98,22 @@ def weight_of(op: meta_pb2.Op) -> int:
     verb = op.WhichOneof("verb")
     if verb == "touch":
         return min(max(1, len(op.touch.inos) // 8), TOUCH_INODES_MAX)
+    if verb == "log":
+        made = sum(entry.files.count for entry in op.log.entries)
+        return len(op.log.entries) + min(made, MESSAGE_BYTES_MAX // PACKED_ATTR_BYTES)
     if verb == "remove_tree":
         return min(op.remove_tree.limit or REMOVE_TREE_ENTRIES_MAX, REMOVE_TREE_ENTRIES_MAX)
     return min(max(1, op.create_many.count), MANY_ENTRIES_MAX)
+
+
+def leases_of(batch: meta_pb2.Batch) -> set[int]:
+    """What its operations are about, as far as they say."""
+    told: set[int] = set()
+    for op in batch.ops:
+        verb = op.WhichOneof("verb")
+        if verb:
+            hints(told, verb, getattr(op, verb))
+    return told
 
 
 def failure(error: FsError) -> meta_pb2.Result:
@@ -144,12 +161,13 @@ class Operations:
                 outcome = self._open_or_read(name, op)
             else:
                 raise FsError(Code.BAD_REQUEST, "an operation without a verb")
+            self._txn.check_open()
             result = encode_outcome(outcome)
             over = result.ByteSize() - self.room - LAST_ANSWER_BYTES_MAX
             if over > 0 and self.room < ANSWER_BYTES_MAX:
                 raise FsError(Code.BUSY, "the answer is too full for this one: ask again")
         except FsError as error:
-            result = failure(error)
+            result = failure(self._why(error))
         except lmdb.Error:
             raise
         except Exception:
@@ -158,6 +176,14 @@ class Operations:
         self.room -= result.ByteSize()
         self._count(name, result.code)
         return result
+
+    def _why(self, error: FsError) -> FsError:
+        """What was read of a directory that is closed says nothing."""
+        try:
+            self._txn.check_open()
+        except FsError as closed:
+            return closed
+        return error
 
     def mutate(self, client: Client, op: meta_pb2.Op) -> meta_pb2.Result:
         """Spoiled.args[0] is the result of an operation that failed half-way."""
@@ -181,6 +207,7 @@ class Operations:
             txn.next_operation()
             outcome = self._mutate(name, verb, body, caller_of(self._grant, op.caller))
             result = encode_outcome(outcome)
+            self._seek(name, client, outcome)
         except FsError as error:
             store = store and not error.retryable
             result = failure(error)
@@ -192,7 +219,10 @@ class Operations:
         self._note(name, op, outcome)
         self._count(name, result.code)
         if result.code and txn.changes != before:
-            self._parts.world.log.error("an operation failed half-way", verb=name, code=result.code)
+            if result.code != Code.DELEGATED:
+                self._parts.world.log.error(
+                    "an operation failed half-way", verb=name, code=result.code
+                )
             raise Spoiled(result)
         self.room -= result.ByteSize()
         if store:
@@ -212,8 +242,12 @@ class Operations:
         opens.open(session, ino)
         try:
             outcome = verb.rule(self._txn, caller, body)
-        except FsError:
-            if not was_open:
+            self._txn.check_open()
+        except FsError as error:
+            if self._why(error).code is Code.DELEGATED:
+                if not was_open:
+                    self._fresh.add(ino)  # it is to be tried again
+            elif not was_open:
                 opens.release(session, ino)
                 self._fresh.discard(ino)
             raise
@@ -261,12 +295,27 @@ class Operations:
                 self.waits.append(key)
         return outcome
 
+    def _seek(self, name: str, client: Client, outcome: Outcome) -> None:
+        """Of a client that changes names, the directories, so that it may go on by itself."""
+        if self._telling is None or name not in CHANGES_NAMES:
+            return
+        places = [attr.ino for attr in outcome.dirs if attr.nlink]
+        if name == "mkdir" and outcome.attr is not None:
+            places.append(outcome.attr.ino)
+        if self._parts.granting.seek(self._txn, client, self._telling, places):
+            self._parts.sessions.may_hold(self._txn, client)
+
     def _remove_tree(self, verb: Verb, caller: Caller, m: meta_pb2.RemoveTree) -> Outcome:
         if self._removals <= 0:
             raise FsError(Code.BUSY, "the batch removes enough already: ask again")
         limit = min(m.limit or REMOVE_TREE_ENTRIES_MAX, self._removals)
         part = meta_pb2.RemoveTree(dir=m.dir, name=m.name, limit=limit)
-        outcome = verb.rule(self._txn, caller, part)
+        if self._txn.is_closed:
+            # It may come upon a directory of another client half-way.
+            with self._txn.all_or_nothing():
+                outcome = verb.rule(self._txn, caller, part)
+        else:
+            outcome = verb.rule(self._txn, caller, part)
         self._removals -= outcome.number
         return outcome
 
@@ -299,73 +348,3 @@ class Operations:
 
     def _count(self, name: str, code: int) -> None:
         self._parts.metrics.count(name, code)
-
-
-class BatchJob(Job):
-    """A batch that has mutations, or something else that must not pass the writer by."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        grant: Grant,
-        batch: meta_pb2.Batch,
-        fresh: set[int],
-        listener: Listener | None,
-    ) -> None:
-        self.telling = Telling(grant.session_id, listener)
-        self.weight = max(1, sum(map(weight_of, batch.ops)))
-        self.size_bytes = batch.ByteSize()
-        self.future: asyncio.Future[meta_pb2.BatchReply] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self.waits: dict[int, list[bytes]] = {}
-        self._parts = parts
-        self._grant = grant
-        self._batch = batch
-        self._fresh = fresh
-        self._results: list[meta_pb2.Result] = []
-        self._spoilers: dict[int, meta_pb2.Result] = {}
-
-    def apply(self, txn: LmdbTxn) -> None:
-        sessions, ops = self._parts.sessions, self._batch.ops
-        self._results = []
-        self.waits = {}
-        self.telling.leases.clear()
-        self.telling.replayed = False
-        txn.next_operation()
-        try:
-            client = sessions.enter(txn, self._grant)
-        except FsError as error:
-            self._results = [failure(error)] * len(ops)
-            return
-        sessions.acknowledge(txn, client, self._batch.acked_below)
-        run = Operations(self._parts, self._grant, txn, self._fresh, self.telling)
-        for index, op in enumerate(ops):
-            result = self._spoilers.get(index)
-            if result is None:
-                try:
-                    result = run.mutate(client, op) if mutates(op) else run.read(op)
-                except Spoiled as spoiled:
-                    self._spoilers[index] = spoiled.args[0]
-                    raise
-                if run.waits:
-                    self.waits[index], run.waits = run.waits, []
-            self._results.append(result)
-
-    def committed(self, commit: int) -> None:
-        self._parts.opens.take_back(self._grant.session_id, self._fresh)
-        reply = meta_pb2.BatchReply(
-            batch=self._batch.batch,
-            commit=commit,
-            results=self._results,
-            leases=self.telling.granted,
-        )
-        if not self.future.done():
-            self.future.set_result(reply)
-
-    def failed(self, error: FsError) -> None:
-        self._parts.opens.take_back(self._grant.session_id, self._fresh)
-        results = [failure(error)] * len(self._batch.ops)
-        reply = meta_pb2.BatchReply(batch=self._batch.batch, results=results)
-        if not self.future.done():
-            self.future.set_result(reply)

@@ -140,7 +140,7 @@ class Columns:
         return found
 
 
-def decode_columns(m: meta_pb2.CreateMany) -> Columns:
+def decode_columns(m: meta_pb2.CreateMany | meta_pb2.LogFiles) -> Columns:
     count = m.count
     if count > MANY_ENTRIES_MAX:
         raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} files")

@@ -282,11 +282,12 @@ class Committer:
                 writable=True,
                 room_bytes=self._room_of(writing.rows),
                 may_grow=may_grow,
+                held=self._lessor.exclusives.held,
             )
             if full:
                 txn.close_room()
             for job in jobs:
-                txn.touched = []
+                txn.touched, txn.session = [], None
                 job.apply(txn)
                 touched.append(txn.touched)
             if txn.untouched:
@@ -294,6 +295,7 @@ class Committer:
             txn.finish()
             self._world.failpoints.hit("metad.commit.before")
             writing.commit()
+        self._lessor.exclusives.add(txn.granted)
         for act in txn.after_commit:
             act()
         return txn, touched

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.core.errors import Code, FsError
+from superfs.core.ids import ROOT
 from superfs.core.limits import (
     GROUPS_MAX,
     REMOVE_TREE_ENTRIES_MAX,
     RESERVE_COUNT_MAX,
+    RESERVE_GENERATIONS_MAX,
     XATTR_VALUE_BYTES_MAX,
 )
 from superfs.core.namespace.append import append
@@ -25,6 +27,7 @@ from superfs.core.namespace.lookup import lookup
 from superfs.core.namespace.mkdir import mkdir
 from superfs.core.namespace.new_data import new_data
 from superfs.core.namespace.open_inode import open_inode
+from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.publish import publish
 from superfs.core.namespace.read_inline import read_inline
 from superfs.core.namespace.remove_tree import remove_tree
@@ -40,11 +43,11 @@ from superfs.core.namespace.unlink import unlink
 from superfs.meta.columns import decode_layout, decode_touch
 from superfs.meta.creation import create_many
 from superfs.meta.listings import get_many, read_dir
+from superfs.meta.replay import Delegation, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Txn
     from superfs.core.tokens import Grant
     from superfs.meta.store import LmdbTxn
@@ -217,7 +220,10 @@ def _removexattr(txn: Txn, caller: Caller, m: meta_pb2.Removexattr) -> Outcome:
     return removexattr(txn, caller, ref(m.inode), m.name)
 
 
-def _reserve(txn: Txn, caller: Caller, m: meta_pb2.Reserve) -> Outcome:
+def _reserve(txn: LmdbTxn, caller: Caller, m: meta_pb2.Reserve) -> Outcome:
+    if m.generations:
+        count = _at_most(m.generations, RESERVE_GENERATIONS_MAX, "generations")
+        return reserve_generations(txn, caller, count)
     return reserve(txn, caller, ref(m.dir), _at_most(m.count, RESERVE_COUNT_MAX, "numbers"))
 
 
@@ -228,6 +234,19 @@ def _touch(txn: Txn, caller: Caller, m: meta_pb2.Touch) -> Outcome:
 def _remove_tree(txn: Txn, caller: Caller, m: meta_pb2.RemoveTree) -> Outcome:
     limit = min(m.limit or REMOVE_TREE_ENTRIES_MAX, REMOVE_TREE_ENTRIES_MAX)
     return remove_tree(txn, caller, ref(m.dir), m.name, limit)
+
+
+def reserve_generations(txn: LmdbTxn, caller: Caller, count: int) -> Outcome:
+    """For directories that a log will make; `number` is the first."""
+    delegation = Delegation(txn, caller)
+    first = txn.reserve_generations(count)
+    delegation.add_generations(first, count)
+    delegation.save()
+    return Outcome(number=first)
+
+
+def _log(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log) -> Outcome:
+    return replay(txn, caller, m, lambda verb, *what: VERBS[verb].rule(txn, *what))
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -247,6 +266,17 @@ def _place(m: Any) -> int:  # noqa: ANN401
 
 def _old_dir(m: Any) -> int:  # noqa: ANN401
     return int(m.old_dir.ino)
+
+
+def _log_place(m: meta_pb2.Log) -> int:
+    """Of its first entry."""
+    for entry in m.entries:
+        body = getattr(entry, entry.WhichOneof("verb") or "files")
+        for field in ("dir", "old_dir", "inode"):
+            if field in body.DESCRIPTOR.fields_by_name:
+                found = getattr(body, field)
+                return int(found.place or found.ino)
+    return ROOT
 
 
 VERBS: dict[str, Verb] = {
@@ -274,5 +304,6 @@ VERBS: dict[str, Verb] = {
     "reserve": Verb(_reserve, _dir, mutates=True),
     "create_many": Verb(create_many, _dir, mutates=True),
     "remove_tree": Verb(_remove_tree, _dir, mutates=True),
+    "log": Verb(_log, _log_place, mutates=True),
 }
 """All but statfs and release, which touch no inode (batch.py)."""

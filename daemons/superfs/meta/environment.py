@@ -161,11 +161,15 @@ class Environment:
         transaction is durable."""
         txn = self._lmdb.begin(write=True, buffers=False)
         try:
-            rows = Records(cast("LmdbTransaction", txn), self.databases)
+            rows = Records(cast("LmdbTransaction", txn), self.databases, self._nested)
             rows.state.map_bytes = self.map_bytes
             yield Writing(rows, txn.commit)
         finally:
             txn.abort()  # of a committed one: does nothing
+
+    def _nested(self, outer: LmdbTransaction) -> LmdbTransaction:
+        parent = cast("lmdb.Transaction", outer)
+        return cast("LmdbTransaction", self._lmdb.begin(write=True, parent=parent, buffers=False))
 
     def grow(self, step_bytes: int) -> bool:
         """By one step, if the disk has it. Between transactions of the writer only."""

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 LEASES_PER_SESSION_MAX = 65_536
 
@@ -20,7 +20,7 @@ class Leases:
     def __init__(self, per_session_max: int = LEASES_PER_SESSION_MAX) -> None:
         self._per_session_max = per_session_max
         self._holders: dict[int, set[int]] = {}
-        self._held: dict[int, OrderedDict[int, None]] = {}
+        self._held: dict[int, OrderedDict[int, float]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -42,21 +42,36 @@ class Leases:
         """The one granted longest ago first."""
         return self._held.get(session, ())
 
-    def grant(self, session: int, leases: Iterable[int]) -> list[int]:
-        """What the session has lost for it."""
+    def granted_at(self, session: int, lease: int) -> float:
+        """When it was granted to a holder the last time."""
+        return self._held[session][lease]
+
+    def grant(
+        self,
+        session: int,
+        leases: Iterable[int],
+        now: float = 0.0,
+        stays: Callable[[int, int], bool] | None = None,
+    ) -> list[int]:
+        """What the session has lost for it. `stays` says what it (session, lease) cannot lose so:
+        less than it may hold."""
         mine = self._held.get(session)
         if mine is None:
             mine = self._held[session] = OrderedDict()
         for lease in leases:
             if lease in mine:
                 mine.move_to_end(lease)
+                mine[lease] = now
                 continue
-            mine[lease] = None
+            mine[lease] = now
             self._holders.setdefault(lease, set()).add(session)
             self._count += 1
         lost = []
         while len(mine) > self._per_session_max:
-            lease, _ = mine.popitem(last=False)
+            lease, since = mine.popitem(last=False)
+            if stays is not None and stays(session, lease):
+                mine[lease] = since
+                continue
             self._release(session, lease)
             lost.append(lease)
         if not mine:

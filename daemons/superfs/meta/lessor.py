@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
+from superfs.meta.exclusive import Exclusives
+from superfs.meta.granting import QUIET_S, Granting
 from superfs.meta.heat import Heat
 from superfs.meta.leases import Leases
 from superfs.meta.recalls import THINGS_MAX, Recalls, Thing
@@ -23,14 +25,17 @@ if TYPE_CHECKING:
 
     from superfs.daemon.world import World
     from superfs.meta.commit import Job
+    from superfs.meta.exclusive import Exclusive
     from superfs.meta.metrics import MetaMetrics
     from superfs.meta.store import Touched
     from superfs.meta.told import Listener, Telling
+    from superfs.v1 import meta_pb2
 
 SLOW_S = 1.0
 """A holder that takes longer to acknowledge"""
 SLOW_TIMES, SLOW_MAX_S = 10, 60.0
 """is granted nothing for so many times as long: others have waited for it."""
+RECALLS_PER_MESSAGE = 1024
 News = dict[int, set[Thing] | None]
 """For one session: what it may not repeat, by lease; None: nothing of it."""
 
@@ -41,6 +46,7 @@ class _Tenant:
 
     listener: Listener | None
     wants: bool = False
+    exclusive: bool = False  # also wants these
     kept: float = 0.0  # when its leases were prolonged
 
 
@@ -52,6 +58,8 @@ class Lessor:
         self._now = world.clock.monotonic
         self._tenants: dict[int, _Tenant] = {}
         self.leases = Leases()
+        self.exclusives = Exclusives()
+        self.granting = Granting(self.leases, self.exclusives, world.clock.monotonic)
         self.heat = Heat()
         self.recalls = Recalls(self._now, metrics.acknowledged_seconds.observe)
         self.announced = 0
@@ -61,6 +69,7 @@ class Lessor:
         self._unannounced: list[asyncio.Future[None]] = []
         metrics.watch("leases", "Leases held", lambda: len(self.leases))
         metrics.watch("lease_holders", "Sessions that hold any", lambda: self.leases.sessions)
+        metrics.watch("exclusive_leases", "Exclusive leases held", lambda: len(self.exclusives))
         metrics.watch(
             "leases_refused", "Leases not granted now", lambda: self.heat.refused(self._now())
         )
@@ -72,16 +81,23 @@ class Lessor:
         before = self._tenants.get(session)
         if before is not None and before.listener is not None:
             before.listener.close("the session has another stream by now")
+        asked = self.recalls.asked_since(session)
+        self.exclusives.settle(session, (self._now() if asked is None else asked) + self._timeout_s)
         self._drop(session)
         self._tenants[session] = _Tenant(listener)
 
-    def welcome(self, session: int, listener: Listener | None, wants: bool) -> None:
+    def welcome(
+        self, session: int, listener: Listener | None, wants: bool, exclusive: bool = False
+    ) -> None:
         """What it wants is on record. UNAVAILABLE if a newer stream has come meanwhile."""
         tenant = self._tenants.get(session)
         if tenant is None or tenant.listener is not listener:
             raise FsError(Code.UNAVAILABLE, "the session has another stream by now")
         tenant.wants = wants
+        tenant.exclusive = exclusive
         tenant.kept = self._now()
+        if not exclusive:
+            self.exclusives.end(session)
         if listener is None:
             del self._tenants[session]
 
@@ -116,6 +132,17 @@ class Lessor:
         if tenant is not None and tenant.listener is listener:
             for lease in leases:
                 self.leases.give_up(session, lease)
+                self.exclusives.give_up(session, lease)
+
+    def settled(self, session: int, listener: Listener) -> bool:
+        """It has shipped all that it did before its hello. False from a stream that counts no
+        more."""
+        tenant = self._tenants.get(session)
+        if tenant is None or tenant.listener is not listener:
+            return False
+        if self.exclusives.is_settling(session):
+            self.exclusives.end(session)
+        return True
 
     def end(self, session: int) -> None:
         """The session is over."""
@@ -123,6 +150,7 @@ class Lessor:
         self._slow.pop(session, None)
         self.leases.forget(session)
         self.recalls.forget(session)
+        self.exclusives.end(session)
 
     def _drop(self, session: int) -> None:
         self.leases.forget(session)
@@ -135,6 +163,7 @@ class Lessor:
         for tenant in self._tenants.values():
             tenant.kept += seconds
         self.recalls.excuse(seconds)
+        self.exclusives.excuse(seconds)
 
     def tick(self, now: float) -> None:
         self.heat.cool(now)
@@ -146,6 +175,9 @@ class Lessor:
                 self._close(tenant, "the leases ran out: say hello")
                 del self._tenants[session]
                 self._drop(session)
+                self.exclusives.end(session)
+        for session in self.exclusives.expire(now):
+            self._world.log.info("did not settle in time", session=f"{session:#x}")
         for session in self.recalls.unanswered_since(limit):
             # It lives, and does not do its part. Without a stream it cannot keep its leases.
             late = self._tenants.get(session)
@@ -181,13 +213,68 @@ class Lessor:
         if self._slow and self._now() < self._slow.get(telling.session, 0.0):
             return
         new = telling.leases - telling.granted if telling.granted else set(telling.leases)
+        if self.exclusives:
+            new = {lease for lease in new if not self.exclusives.closed(lease, telling.session)}
         if self.heat:
             now = self._now()
             new = {lease for lease in new if not self.heat.refuses(lease, now)}
-        lost = self.leases.grant(telling.session, new)
+        stays = self.exclusives.holds if self.exclusives else None
+        lost = self.leases.grant(telling.session, new, self._now(), stays)
         telling.granted = telling.granted | new if telling.granted else new
         if lost:
             self._push(telling.session, dict.fromkeys(lost))
+
+    # ---- what is held exclusively
+
+    async def opened(self, leases: Iterable[int], session: int) -> None:
+        """Until none of these is held exclusively by somebody else: who does ships first."""
+        found = self.exclusives.to_recall(leases, session)
+        for holder, exclusives in found.items():
+            if not self.exclusives.is_settling(holder):
+                fresh = [e for e in exclusives if not e.recalled]
+                for start in range(0, len(fresh), RECALLS_PER_MESSAGE):
+                    self._recall(holder, fresh[start : start + RECALLS_PER_MESSAGE])
+        await self.exclusives.gone(e for part in found.values() for e in part)
+
+    def _recall(self, holder: int, exclusives: list[Exclusive]) -> None:
+        now = self._now()
+        for exclusive in exclusives:
+            exclusive.recalled = True
+            self.granting.recalled(exclusive.lease, now)
+        self._metrics.exclusive_recalls.inc(len(exclusives))
+
+        def answered() -> None:
+            for exclusive in exclusives:
+                self.exclusives.drop(exclusive)
+
+        invalidate = self.recalls.add_exclusive(
+            holder, self.announced, [e.lease for e in exclusives], answered
+        )
+        self._send(holder, invalidate)
+
+    def _send(self, session: int, invalidate: meta_pb2.Invalidate) -> None:
+        tenant = self._tenants.get(session)
+        if tenant is not None and tenant.listener is not None:
+            tenant.listener.push(invalidate)
+            self._metrics.invalidations.inc()
+
+    def _confirm(self, telling: Telling) -> None:
+        """What was granted exclusively in the transaction counts from now on, unless somebody was
+        told of it meanwhile."""
+        session = telling.session
+        tenant = self._tenants.get(session)
+        may = tenant is not None and tenant.exclusive and tenant.listener is telling.listener
+        may = may and not self.exclusives.is_settling(session)
+        for exclusive in telling.exclusives:
+            holders = self.leases.holders(exclusive.lease)
+            alone = len(holders) == 1 and session in holders
+            if may and alone and self.exclusives.confirm(exclusive):
+                telling.confirmed.append(exclusive.lease)
+                self._metrics.exclusive_grants.inc()
+            else:
+                self.exclusives.drop(exclusive)
+
+    # ---- answers that wait
 
     async def ready(self, telling: Telling, commit: int) -> None:
         """An answer may not show what another client may still deny."""
@@ -210,6 +297,9 @@ class Lessor:
         for job in jobs:
             if job.telling is not None and job.telling.listener is not None:
                 self.grant(job.telling)
+        for job in jobs:
+            if job.telling is not None and job.telling.exclusives:
+                self._confirm(job.telling)
         if self.leases:
             for session, news in self._news(jobs, touched).items():
                 self._push(session, news)
@@ -240,15 +330,23 @@ class Lessor:
                     by_lease.setdefault(lease, {}).setdefault(session, set()).add(thing)
         found: dict[int, News] = {}
         now = self._now()
+        sought = set().union(*(job.telling.sought for job in jobs if job.telling is not None))
         for lease, by_session in by_lease.items():
             holders = self.leases.holders(lease)
             others = [h for h in holders if len(by_session) > 1 or h not in by_session]
-            hot = bool(others) and self.heat.count(lease, len(others), now)
+            hot = (
+                bool(others)
+                and lease not in self.exclusives.held
+                and self.heat.count(lease, len(others), now)
+            )
             if hot:
                 self._metrics.lease_refusals.inc()
+            quiet = lease in sought and all(
+                now - self.leases.granted_at(holder, lease) > QUIET_S for holder in others
+            )
             for holder in holders if hot else others:
                 news: set[Thing] | None = None
-                if not hot:
+                if not (hot or quiet):
                     news = set().union(*(t for s, t in by_session.items() if s != holder))
                 found.setdefault(holder, {})[lease] = news
         return found
@@ -262,11 +360,9 @@ class Lessor:
     def _push(self, session: int, news: News) -> None:
         slow = self.recalls.is_slow(session)
         for lease, things in news.items():
+            if self.exclusives.holds(session, lease):
+                continue  # the daemon itself has changed something: the end of a truncation
             if things is None or len(things) > THINGS_MAX or slow:
                 news[lease] = None
                 self.leases.give_up(session, lease)
-        invalidate = self.recalls.add(session, self.announced, news)
-        tenant = self._tenants.get(session)
-        if tenant is not None and tenant.listener is not None:
-            tenant.listener.push(invalidate)
-            self._metrics.invalidations.inc()
+        self._send(session, self.recalls.add(session, self.announced, news))

@@ -51,6 +51,14 @@ class MetaMetrics:
             "Leases recalled from everybody for too many invalidations",
             registry=registry,
         )
+        self.exclusive_grants = Counter(
+            "superfs_meta_exclusive_grants", "Exclusive leases granted", registry=registry
+        )
+        self.exclusive_recalls = Counter(
+            "superfs_meta_exclusive_recalls",
+            "Exclusive leases that somebody else wanted",
+            registry=registry,
+        )
         self.replayed = Counter(
             "superfs_meta_replayed", "Mutations answered from their record", registry=registry
         )

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from functools import partial
 from typing import TYPE_CHECKING
-
-import lmdb
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import PROTOCOL_VERSION
 from superfs.core.tokens import Grant, Purpose
+from superfs.meta.answers import Answers
 from superfs.meta.background import Background
-from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, what_it_does
+from superfs.meta.batch import Parts
 from superfs.meta.chains import Layout
-from superfs.meta.columns import encode_attr
 from superfs.meta.commit import Committer, Room, full_store_is_no_end
 from superfs.meta.datads import DataDaemons
 from superfs.meta.environment import open_checked
@@ -29,9 +26,7 @@ from superfs.meta.lessor import Lessor
 from superfs.meta.metrics import MetaMetrics
 from superfs.meta.opens import Opens
 from superfs.meta.reaper import Reaper
-from superfs.meta.sessions import Sessions
-from superfs.meta.store import LmdbTxn
-from superfs.meta.told import Telling
+from superfs.meta.sessions import Sessions, check_session
 from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 
@@ -43,11 +38,11 @@ if TYPE_CHECKING:
     from superfs.daemon.world import World
     from superfs.meta.config import MetadConfig
     from superfs.meta.records import Debt
+    from superfs.meta.store import LmdbTxn
     from superfs.meta.told import Listener
 
 FORGET_EVERY_S = 3600.0
-READ_SLICE_S = 0.005
-"""How long a batch of reads may keep the event loop."""
+FORGET_EXCLUSIVE_S = 10.0
 INODE_BYTES = 1024
 """About what an inode with its name takes: how statfs counts free inodes."""
 
@@ -60,6 +55,7 @@ class MetaNode:
         self._identity = identity
         self._world = world
         self.layout = Layout.alone()
+        self._forget_next = 0.0
         self.boot_id = world.rng.getrandbits(63) | 1
         self.metrics = MetaMetrics(world.metrics)
         self.opens = Opens()
@@ -70,7 +66,13 @@ class MetaNode:
         )
         self.datads = DataDaemons(config, world, lambda: self.layout)
         self._parts = Parts(
-            self.sessions, self.opens, self.metrics, world, self._fs_stat, self.capability
+            self.sessions,
+            self.opens,
+            self.metrics,
+            world,
+            self._fs_stat,
+            self.capability,
+            self.lessor.granting,
         )
 
     # ---- life
@@ -90,11 +92,12 @@ class MetaNode:
             self.environment, self, room, self._world, self.metrics, self.lessor, self._owe
         )
         self.reaper = Reaper(self.datads, self.committer, self._world)
+        self.answers = Answers(self, self._parts, self._world)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         with self.environment.reading() as rows:
             self.sessions.load(rows)
-        self.grace.start(self.sessions.leased)
+        self.grace.start(self.sessions.leased, self.sessions.exclusive)
         self.committer.start()
         with self.environment.reading() as rows:
             self.reaper.start(group, rows)
@@ -159,22 +162,25 @@ class MetaNode:
         check_session(grant)
         inos = [inode.ino for inode in hello.open]
         session, leases = grant.session_id, hello.leases and listener is not None
+        exclusive = leases and hello.exclusive and grant.kind == "host" and not grant.read_only
 
-        def enter(txn: LmdbTxn) -> int:
+        def enter(txn: LmdbTxn) -> tuple[int, int]:
             client = self.sessions.enter(txn, grant, hello.client)
             self.sessions.claim(txn, client, inos)
             self.sessions.lease(txn, client, leases)
-            return txn.commit
+            return txn.commit, self.sessions.give_range(txn, client) if exclusive else 0
 
         self.lessor.begin(session, listener)
         try:
-            commit = await self.committer.run(enter)
+            commit, number_range = await self.committer.run(enter)
         except FsError:
             self.lessor.hung_up(session, listener)
             raise
         self.sessions.heard(session)
+        self.lessor.welcome(session, listener, leases, exclusive)
         self.grace.back(session)
-        self.lessor.welcome(session, listener, leases)
+        if not exclusive:
+            self.grace.settled(session)
         return meta_pb2.Welcome(
             protocol=PROTOCOL_VERSION,
             boot_id=self.boot_id,
@@ -183,11 +189,17 @@ class MetaNode:
             expiry_ms=int(self._config.meta.session_timeout_s * 1000),
             commit=commit,
             lease_ms=int(self._config.meta.lease_s * 1000) if leases else 0,
+            now_ns=self.now_ns(),
+            number_range=number_range,
         )
 
     def keep_alive(self, grant: Grant, listener: Listener) -> None:
         self.sessions.heard(grant.session_id)
         self.lessor.keep_alive(grant.session_id, listener)
+
+    def settled(self, grant: Grant, listener: Listener) -> None:
+        if self.lessor.settled(grant.session_id, listener):
+            self.grace.settled(grant.session_id)
 
     async def goodbye(self, grant: Grant) -> None:
         await self._end_session(grant.session_id, None)
@@ -227,6 +239,7 @@ class MetaNode:
         if self.sessions.get(session) is None:
             self.lessor.end(session)
             self.grace.back(session)
+            self.grace.settled(session)
         if epoch:
             self._world.log.info(
                 "session ended", session=f"{session:#x}", expired=silent_since is not None
@@ -249,9 +262,18 @@ class MetaNode:
                 self.lessor.excuse(now - before)
             self.lessor.tick(now)
             self.grace.tick(now)
+            await self._forget_exclusive()
             for session in self.sessions.silent_since(now - timeout_s):
                 with full_store_is_no_end():
                     await self._end_session(session, now - timeout_s)
+
+    async def _forget_exclusive(self) -> None:
+        """On record: who has held nothing exclusively for a while now need not be waited for."""
+        none = self.sessions.holding_none(self.lessor.exclusives.has_any)
+        if none and not self.grace.active and self._world.clock.monotonic() >= self._forget_next:
+            self._forget_next = self._world.clock.monotonic() + FORGET_EXCLUSIVE_S
+            with full_store_is_no_end():
+                await self.committer.run(partial(self.sessions.hold_none, sessions=none))
 
     async def _forget_sessions(self) -> None:
         """What ended sessions have left, a part at a time: others want the writer too."""
@@ -274,98 +296,17 @@ class MetaNode:
         settles: Callable[[], None] | None = None,
     ) -> asyncio.Future[meta_pb2.BatchReply]:
         """Takes its place in the order of things at once; the answer comes as a future. `settles`
-        is called when the batch is durable, but its answer has to wait for others: for data
-        daemons, or for those who held leases on what it has changed."""
-        check_batch(batch)
-        self.sessions.heard(grant.session_id)
-        fresh = self._register(grant, batch)
-        changes, opens = what_it_does(batch)
-        # Opening may not overtake a transaction that runs right now, and may have asked already
-        # who has the inode open.
-        known = self.sessions.get(grant.session_id) is not None
-        if not changes and (not opens or (known and not self.committer.busy)):
-            return asyncio.ensure_future(self._read(grant, batch, fresh, listener))
-        check_session(grant)
-        job = BatchJob(self._parts, grant, batch, fresh, listener)
-        if changes and self.grace.active:
-            self.grace.hold(job)
-        else:
-            self.committer.submit(job)
-        return asyncio.ensure_future(self._finish(job, settles))
+        is called when the batch has to wait for others: for data daemons, for those who held
+        leases on what it has changed, or hold them exclusively."""
+        return self.answers.submit(grant, batch, listener, settles)
 
     async def execute(self, grant: Grant, batch: meta_pb2.Batch) -> meta_pb2.BatchReply:
         return await self.submit(grant, batch)
 
-    def _register(self, grant: Grant, batch: meta_pb2.Batch) -> set[int]:
-        """What the batch opens, before it is read; what of it was not open already. A session
-        that is not known here, new or ended, has to pass the writer first."""
-        fresh: set[int] = set()
-        if self.sessions.get(grant.session_id) is None:
-            return fresh
-        for op in batch.ops:
-            if op.WhichOneof("verb") == "open":
-                ino = op.open.inode.ino
-                if not self.opens.is_open(grant.session_id, ino):
-                    try:
-                        self.opens.open(grant.session_id, ino)
-                    except FsError:
-                        continue  # too many: the operation will be told
-                    fresh.add(ino)
-        return fresh
-
-    async def _finish(
-        self, job: BatchJob, settles: Callable[[], None] | None
-    ) -> meta_pb2.BatchReply:
-        reply = await job.future
-        pending = job.telling.pending
-        if settles is not None and (pending is not None or job.waits):
-            settles()
-        if pending is not None:
-            await pending
-        for index, debts in job.waits.items():
-            for debt in debts:
-                attr = await self.reaper.settled(debt)
-                if attr is not None:
-                    reply.results[index].attr.CopyFrom(encode_attr(attr))
-        await self.lessor.ready(job.telling, reply.commit)
-        return reply
-
-    async def _read(
-        self, grant: Grant, batch: meta_pb2.Batch, fresh: set[int], listener: Listener | None
-    ) -> meta_pb2.BatchReply:
-        """In slices, each on a transaction of its own, so that others get their turn."""
-        reply = meta_pb2.BatchReply(batch=batch.batch)
-        ops, done = batch.ops, 0
-        telling = Telling(grant.session_id, listener)
-        room: int | None = None
-        while True:
-            until = time.monotonic() + READ_SLICE_S
-            try:
-                with self.environment.reading() as rows:
-                    txn = LmdbTxn(rows, self)
-                    reply.commit = rows.state.commit
-                    if self.sessions.has_ended(rows, grant.session_id):
-                        error = FsError(Code.SESSION_EXPIRED, "the session has ended")
-                        reply.results.extend(failure(error) for _ in ops[done:])
-                        done = len(ops)
-                    tell = telling if self.lessor.needs(telling, reply.commit) else None
-                    run = Operations(self._parts, grant, txn, fresh, tell, room)
-                    while done < len(ops):
-                        reply.results.append(run.read(ops[done]))
-                        done += 1
-                        if time.monotonic() > until:
-                            break
-                    room = run.room
-            except lmdb.Error as error:
-                self._world.fatal(f"the store cannot be read: {error}")
-            self.lessor.grant(telling)
-            if done == len(ops):
-                self.opens.take_back(grant.session_id, fresh)
-                if self.lessor.is_behind(reply.commit):
-                    await self.lessor.ready(telling, reply.commit)
-                reply.leases.extend(telling.granted)
-                return reply
-            await asyncio.sleep(0)
+    async def recall_all(self) -> None:
+        """What clients did by themselves until now is in the store afterwards."""
+        await self.grace.others_settled(0)
+        await self.lessor.opened(list(self.lessor.exclusives.held), 0)
 
     # ---- odds
 
@@ -383,8 +324,3 @@ class MetaNode:
     def _count(self, table: Table) -> int:
         with self.environment.reading() as rows:
             return rows.state.counts[table]
-
-
-def check_session(grant: Grant) -> None:
-    if not grant.session_id:
-        raise FsError(Code.FORBIDDEN, "a token without a session changes nothing")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import (
-    LOW_MASK,
+    GENERATION_HALF,
+    RANGE_BIT,
+    RANGES_MAX,
     SLOT_SHIFT,
     DataGeneration,
     Generation,
@@ -20,7 +22,7 @@ from superfs.core.ids import (
 )
 from superfs.meta import keys, records
 from superfs.meta.keys import Table
-from superfs.meta.records import Counter, Run
+from superfs.meta.records import Counter, Run, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,6 +51,8 @@ class Numbered:
         self._outside = outside
         self._writable = writable
         self._counters: dict[int, Counter] = {}
+        self.pinned_generation = 0
+        """What the next `new_generation` gives, where a client has given it already."""
 
     def _own(self, place: int) -> None:
         if not self._outside.owns(place >> SLOT_SHIFT):
@@ -83,19 +87,20 @@ class Numbered:
     def new_inode_ids(self, slot: int, count: int) -> InodeId:
         counter = self._counter(slot)
         first = counter.ino
-        if first + count - 1 > LOW_MASK:
+        if first + count > RANGE_BIT:
             raise FsError(Code.NO_SPACE, f"slot {slot} has no inode numbers left")
         counter.ino += count
         return file_id(slot, first)
 
     def new_generation(self, slot: int) -> Generation:
-        return self.new_generations(slot, 1)
+        pinned, self.pinned_generation = self.pinned_generation, 0
+        return Generation(pinned) if pinned else self.new_generations(slot, 1)
 
     def new_generations(self, slot: int, count: int) -> Generation:
         """The first of `count` consecutive ones."""
         counter = self._counter(slot)
         first = counter.generation
-        if first + count - 1 > GENERATION_MAX:
+        if first + count > GENERATION_HALF:
             raise FsError(Code.NO_SPACE, f"slot {slot} has no generations left")
         counter.generation += count
         return Generation(first)
@@ -106,6 +111,36 @@ class Numbered:
             raise FsError(Code.NO_SPACE, f"slot {slot} has no data generations left")
         counter.data_generation += 1
         return DataGeneration(counter.data_generation - 1)
+
+    # ---- numbers of clients that make files by themselves
+
+    def new_range(self) -> int:
+        """Never given before; never 0."""
+        state = self.rows.state
+        if state.ranges >= RANGES_MAX:
+            raise FsError(Code.NO_SPACE, "no range of inode numbers is left")
+        state.ranges += 1
+        self.rows.changes += 1
+        return state.ranges
+
+    def reserve_generations(self, count: int) -> Generation:
+        """The first of `count` consecutive ones, never given before in the cluster."""
+        state = self.rows.state
+        first = state.next_generation
+        if first + count - 1 > GENERATION_MAX:
+            raise FsError(Code.NO_SPACE, "no generations are left")
+        state.next_generation += count
+        self.rows.changes += 1
+        return Generation(first)
+
+    def get_session(self, session: int) -> Session | None:
+        record = self.rows.get(Table.SESSION, keys.pack_id(session))
+        return None if record is None else records.unpack_session(record)
+
+    def put_session(self, session: int, record: Session) -> None:
+        self.rows.put(Table.SESSION, keys.pack_id(session), records.pack_session(record))
+
+    # ---- runs of reserved numbers
 
     def reserve_inode_ids(self, slot: int, count: int, session: int) -> InodeId:
         first = self.new_inode_ids(slot, count)

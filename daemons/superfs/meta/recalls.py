@@ -27,9 +27,10 @@ Thing = int | bytes
 class _Pending:
     """One message to one session."""
 
-    __slots__ = ("leases", "session", "since", "waiters")
+    __slots__ = ("answered", "leases", "session", "since", "waiters")
 
     def __init__(self, session: int, leases: Collection[int], since: float) -> None:
+        self.answered: Callable[[], None] | None = None
         self.session = session
         self.leases = leases
         self.since = since
@@ -78,6 +79,19 @@ class Recalls:
             number=number, commit=commit, recalls=[_encode(*r) for r in recalls.items()]
         )
 
+    def add_exclusive(
+        self, session: int, commit: int, leases: Iterable[int], answered: Callable[[], None]
+    ) -> meta_pb2.Invalidate:
+        """That the session is to give up its sole use of these. No answer waits for it: who does
+        asks for what it is about. `answered` is called for an acknowledgement only, not if the
+        session is heard of no more: what it has done by itself is still to come."""
+        number = self._numbers[session] = self._numbers.get(session, 0) + 1
+        pending = _Pending(session, (), self._monotonic())
+        pending.answered = answered
+        self._by_session.setdefault(session, {})[number] = pending
+        recalls = [meta_pb2.Recall(lease=lease, exclusive=True) for lease in leases]
+        return meta_pb2.Invalidate(number=number, commit=commit, recalls=recalls)
+
     def acknowledged(self, session: int, number: int) -> float:
         """How long that took. Of a number that is not open (any more): nothing."""
         mine = self._by_session.get(session)
@@ -87,9 +101,17 @@ class Recalls:
         if not mine:
             del self._by_session[session]
         took_s = self._monotonic() - pending.since
-        self._took(took_s)
         self._over(pending)
+        if pending.answered is not None:
+            pending.answered()
+            return 0.0  # it had to ship first
+        self._took(took_s)
         return took_s
+
+    def asked_since(self, session: int) -> float | None:
+        """Since when it has owed the oldest acknowledgement; None: it owes none."""
+        mine = self._by_session.get(session)
+        return next(iter(mine.values())).since if mine else None
 
     def drop(self, session: int) -> None:
         """It has forgotten everything."""

@@ -11,27 +11,30 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
     Counter    next ino counter u64, next generation u32, next data generation u32
     Run        first ino u64, session u64
     Session    epoch u64, acked_below u64, ended_ns i64 (0: alive), uid u32, gid u32, kind u8,
-               leases u8 (1: has some), name of the client in UTF-8
+               leases u8 (1: has some), exclusive u8 (1: may have some of these), range u32,
+               highest counter used of it u32, runs u8, (first u32, last u32) of each run of
+               generations, name of the client in UTF-8
     Debt       size u64 (truncate: what is left; reap: 0), place u64, chain u16 each
-    State      commit u64, last time i64, size of the file u64,
-               then (records u64, sum of checksums u64) for each table
+    State      commit u64, last time i64, size of the file u64, last range u32, next generation
+               of the cluster u32, then (records u64, sum of checksums u64) for each table
     Identity   format version u32, node u32, cluster id
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xxhash import xxh3_64_digest
 
 from superfs.core.attrs import PACKED_ATTR_BYTES, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
+from superfs.core.ids import GENERATION_HALF
 from superfs.core.namespace.txn import Dentry, Directory, Orphan
 from superfs.daemon.statedir import Identity
 from superfs.meta.keys import Table
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHECKSUM_BYTES = 8
 SUM_MASK = (1 << 64) - 1
 
@@ -41,8 +44,9 @@ _ID = struct.Struct("<Q")
 _COUNTER = struct.Struct("<QII")
 _DEBT = struct.Struct("<QQ")
 _RUN = struct.Struct("<QQ")
-_SESSION = struct.Struct("<QQqIIBB")
-_STATE = struct.Struct("<QqQ")
+_SESSION = struct.Struct("<QQqIIBBBIIB")
+_GENERATIONS = struct.Struct("<II")
+_STATE = struct.Struct("<QqQII")
 _TALLY = struct.Struct("<QQ")
 _IDENTITY = struct.Struct("<II")
 
@@ -167,17 +171,33 @@ class Session:
     kind: int = 0
     client: str = ""
     leases: bool = False
+    exclusive: bool = False
+    range: int = 0
+    """Of the numbers of its files (core/ids.py); 0: it has none."""
+    used: int = 0
+    runs: tuple[tuple[int, int], ...] = ()
+    """First and last of the generations that it has reserved and not used."""
 
 
 def pack_session(s: Session) -> bytes:
-    head = _SESSION.pack(s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind, s.leases)
-    return head + s.client.encode()
+    head = _SESSION.pack(
+        s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind, s.leases, s.exclusive, s.range,
+        s.used, len(s.runs),
+    )  # fmt: skip
+    runs = b"".join(_GENERATIONS.pack(*run) for run in s.runs)
+    return head + runs + s.client.encode()
 
 
 def unpack_session(record: bytes) -> Session:
-    epoch, acked_below, ended_ns, uid, gid, kind, leases = _SESSION.unpack_from(record)
-    client = record[_SESSION.size :].decode()
-    return Session(epoch, acked_below, ended_ns, uid, gid, kind, client, bool(leases))
+    epoch, acked_below, ended_ns, uid, gid, kind, leases, exclusive, range_, used, runs = (
+        _SESSION.unpack_from(record)
+    )
+    end = _SESSION.size + runs * _GENERATIONS.size
+    return Session(
+        epoch, acked_below, ended_ns, uid, gid, kind, record[end:].decode(), bool(leases),
+        bool(exclusive), range_, used,
+        tuple(_GENERATIONS.iter_unpack(record[_SESSION.size : end])),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,21 +228,28 @@ class State:
     commit: int = 0
     time_ns: int = 0
     map_bytes: int = 0
+    ranges: int = 0
+    """Given to sessions so far."""
+    next_generation: int = GENERATION_HALF
     counts: list[int] = field(default_factory=lambda: [0] * len(Table))
     sums: list[int] = field(default_factory=lambda: [0] * len(Table))
 
 
 def pack_state(s: State) -> bytes:
     tallies = zip(s.counts, s.sums, strict=True)
-    return _STATE.pack(s.commit, s.time_ns, s.map_bytes) + b"".join(
-        _TALLY.pack(c, h) for c, h in tallies
-    )
+    head = _STATE.pack(s.commit, s.time_ns, s.map_bytes, s.ranges, s.next_generation)
+    return head + b"".join(_TALLY.pack(c, h) for c, h in tallies)
 
 
 def unpack_state(record: bytes) -> State:
-    commit, time_ns, map_bytes = _STATE.unpack_from(record)
+    commit, time_ns, map_bytes, ranges, generation = _STATE.unpack_from(record)
     tallies = list(_TALLY.iter_unpack(record[_STATE.size :]))
-    return State(commit, time_ns, map_bytes, [c for c, _ in tallies], [h for _, h in tallies])
+    counts, sums = [c for c, _ in tallies], [h for _, h in tallies]
+    return State(commit, time_ns, map_bytes, ranges, generation, counts, sums)
+
+
+def copy_state(s: State) -> State:
+    return replace(s, counts=s.counts.copy(), sums=s.sums.copy())
 
 
 def pack_identity(i: Identity) -> bytes:

@@ -62,6 +62,7 @@ class MetaService(meta_pb2_grpc.MetaServicer):
         context: Any,  # noqa: ANN401
     ) -> AsyncIterator[common_pb2.Finding]:
         _only_trusted(grant_of(context))
+        await self._node.recall_all()
         try:
             async for finding in fsck.check_in_child(self._state_dir):
                 yield finding
@@ -74,6 +75,7 @@ class MetaService(meta_pb2_grpc.MetaServicer):
         context: Any,  # noqa: ANN401
     ) -> AsyncIterator[meta_pb2.DataList]:
         _only_trusted(grant_of(context))
+        await self._node.recall_all()
         for table in (Table.INODE, Table.ORPHAN):
             start = b""
             while True:

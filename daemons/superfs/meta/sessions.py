@@ -48,6 +48,8 @@ class Client:
     acked_below: int = 0  # what the client has acknowledged; the record may be behind
     written: dict[int, int] = field(default_factory=dict)  # seq -> slot of its reply
     stored_bytes: int = 0  # of replies, about, since some were pruned
+    range: int = 0  # of the numbers of its files
+    may_hold: bool = False  # something exclusively, by its record
 
 
 class Sessions:
@@ -56,7 +58,9 @@ class Sessions:
         self._monotonic = monotonic
         self._clients: dict[int, Client] = {}
         self.leased: set[int] = set()
-        """Who had leases when this daemon started."""
+        """Who had leases when this daemon started,"""
+        self.exclusive: set[int] = set()
+        """and may have had exclusive ones."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -68,9 +72,13 @@ class Sessions:
             found = records.unpack_session(record)
             if not found.ended_ns:
                 session = keys.parse_id(key)
-                self._clients[session] = Client(session, found.epoch, now, found.acked_below)
+                client = Client(session, found.epoch, now, found.acked_below, range=found.range)
+                self._clients[session] = client
+                client.may_hold = found.exclusive
                 if found.leases:
                     self.leased.add(session)
+                if found.exclusive:
+                    self.exclusive.add(session)
         for key in rows.keys(Table.REPLY, b""):
             slot, session, seq = keys.parse_reply(key)
             if session in self._clients:
@@ -133,6 +141,39 @@ class Sessions:
         if found.leases != wants:
             found.leases = wants
             txn.rows.put(Table.SESSION, keys.pack_id(client.session), records.pack_session(found))
+
+    def give_range(self, txn: LmdbTxn, client: Client) -> int:
+        """Numbers for the files that it makes by itself, once and for good."""
+        found = self._record(txn, client.session)
+        if not found.range:
+            found.range = txn.new_range()
+            txn.put_session(client.session, found)
+        txn.after_commit.append(lambda: setattr(client, "range", found.range))
+        return found.range
+
+    def may_hold(self, txn: LmdbTxn, client: Client) -> None:
+        """On record with the first exclusive lease: the next start waits for those who have any."""
+        if client.may_hold:
+            return
+        found = self._record(txn, client.session)
+        if not found.exclusive:
+            found.exclusive = True
+            txn.put_session(client.session, found)
+        txn.after_commit.append(lambda: setattr(client, "may_hold", True))
+
+    def holding_none(self, has_any: Callable[[int], bool]) -> list[int]:
+        """Whose record says otherwise."""
+        return [c.session for c in self._clients.values() if c.may_hold and not has_any(c.session)]
+
+    def hold_none(self, txn: LmdbTxn, sessions: Iterable[int]) -> None:
+        """But for those who have been granted something since."""
+        for session in set(sessions) - txn.holders():
+            client = self._clients.get(session)
+            if client is not None:
+                client.may_hold = False  # what comes later in the transaction looks again
+                found = self._record(txn, session)
+                found.exclusive = False
+                txn.put_session(session, found)
 
     def _record(self, txn: LmdbTxn, session: int) -> Session:
         record = txn.rows.get(Table.SESSION, keys.pack_id(session))
@@ -243,6 +284,11 @@ class Sessions:
             ino = keys.parse_id(key)
             if ino not in but and session in records.unpack_orphan(record).holders:
                 release_orphan(txn, ino, session)
+
+
+def check_session(grant: Grant) -> None:
+    if not grant.session_id:
+        raise FsError(Code.FORBIDDEN, "a token without a session changes nothing")
 
 
 def _owner(run: bytes) -> int:

@@ -87,10 +87,15 @@ class SessionStream:
                 self._node.lessor.acknowledged(self._grant.session_id, self, number)
             elif body == "keep_alive":
                 self._node.keep_alive(self._grant, self)
-                await self._write(meta_pb2.SessionReply(keep_alive=request.keep_alive))
+                keep_alive = meta_pb2.KeepAlive(
+                    number=request.keep_alive.number, now_ns=self._node.now_ns()
+                )
+                await self._write(meta_pb2.SessionReply(keep_alive=keep_alive))
             elif body == "return_leases":
                 leases = request.return_leases.leases
                 self._node.lessor.returned(self._grant.session_id, self, leases)
+            elif body == "settled":
+                self._node.settled(self._grant, self)
             elif body == "goodbye":
                 await self._node.goodbye(self._grant)
                 return

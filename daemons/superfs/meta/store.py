@@ -7,6 +7,8 @@ in `finish`. On a read transaction every put is an assertion.
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -21,12 +23,15 @@ from superfs.meta.numbers import Numbered
 from superfs.meta.records import Debt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from superfs.core.namespace.txn import Dentry, Directory, Orphan
+    from superfs.meta.exclusive import Exclusive
     from superfs.meta.numbers import Outside
     from superfs.meta.table import Records
 
+CLOCK_AHEAD_NS = 2 * 1_000_000_000
+"""A client's idea of our clock may be ahead of it by so much."""
 CLOCK_BACK_NS = 60 * 1_000_000_000
 """A clock that goes back by less is adjusted: time goes on from where it was. One that goes back by
 more had been wrong, and no file is to get a time of its future."""
@@ -37,7 +42,8 @@ Touched = list[tuple[int, "bytes | int"]]
 
 class LmdbTxn(Numbered):
     """`room_bytes`: what may still be written before the reserve is touched. `may_grow`: a rule
-    that wants more ends the transaction with MapFullError, for a larger map."""
+    that wants more ends the transaction with MapFullError, for a larger map. `held`: what is held
+    exclusively (exclusive.py)."""
 
     def __init__(
         self,
@@ -47,11 +53,12 @@ class LmdbTxn(Numbered):
         writable: bool = False,
         room_bytes: int = 0,
         may_grow: bool = False,
+        held: Mapping[int, Exclusive] | None = None,
     ) -> None:
         super().__init__(rows, outside, writable=writable)
         self._room_bytes = room_bytes
         self._may_grow = may_grow
-        self._now_ns = rows.state.time_ns
+        self._now_ns = self._last_ns = rows.state.time_ns
         self._commit = rows.state.commit + 1
         self._directories: dict[int, Directory | None] = {}
         self._dirty: set[int] = set()
@@ -61,6 +68,14 @@ class LmdbTxn(Numbered):
         """What becomes true in memory only when the transaction has become durable."""
         self.touched: Touched = []
         """By the job that runs."""
+        self.session: int | None = None
+        """On whose behalf; None: the daemon's own, which nothing is closed to."""
+        self.granted: dict[int, Exclusive] = {}
+        """Exclusively by this transaction: closed to those who come later in it."""
+        self.delegated: set[int] = set()
+        """What was closed to the operation. One that reads goes on to find all of it, and is told
+        in the end (`check_open`); one that writes is told at once."""
+        self._held: Mapping[int, Exclusive] = held if held is not None else {}
         self.next_operation()
 
     # ---- the transaction
@@ -90,9 +105,20 @@ class LmdbTxn(Numbered):
 
     def next_operation(self) -> None:
         now = self._outside.now_ns()
-        if 0 <= self._now_ns - now < CLOCK_BACK_NS:
-            now = self._now_ns + 1
-        self._now_ns = now
+        if 0 <= self._last_ns - now < CLOCK_BACK_NS:
+            now = self._last_ns + 1
+        self._now_ns = self._last_ns = now
+        self.delegated.clear()
+
+    @property
+    def latest_ns(self) -> int:
+        """No client has done anything after it, whatever it thinks of our clock."""
+        return max(self._outside.now_ns() + CLOCK_AHEAD_NS, self._last_ns)
+
+    def operation_at(self, now_ns: int) -> None:
+        """One that was done at that moment already, by a client with about our clock."""
+        self._now_ns = min(now_ns, self.latest_ns)
+        self._last_ns = max(self._last_ns, self._now_ns)
 
     def has_room(self, bytes_wanted: int) -> bool:
         fits = self.rows.bytes_written + bytes_wanted < self._room_bytes
@@ -113,8 +139,54 @@ class LmdbTxn(Numbered):
         for slot, counter in self._counters.items():
             rows.put(Table.COUNTER, keys.pack_slot(slot), records.pack_counter(counter))
         rows.state.commit = self._commit
-        rows.state.time_ns = self._now_ns
+        rows.state.time_ns = self._last_ns
         rows.flush()
+
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """What is done inside is undone if it ends with an exception."""
+        directories, dirty = self._directories.copy(), self._dirty.copy()
+        counters = {slot: replace(c) for slot, c in self._counters.items()}
+        debts, granted = self.debts.copy(), self.granted.copy()
+        touched, acts = len(self.touched), len(self.after_commit)
+        try:
+            with self.rows.all_or_nothing():
+                yield
+        except BaseException:
+            self._directories, self._dirty, self._counters = directories, dirty, counters
+            self.debts, self.granted = debts, granted
+            del self.touched[touched:]
+            del self.after_commit[acts:]
+            raise
+
+    # ---- who holds what exclusively
+
+    def _own(self, place: int) -> None:
+        super()._own(place)
+        if self._held or self.granted:
+            self._check_closed(place)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether anything at all is held exclusively."""
+        return bool(self._held or self.granted)
+
+    def holders(self) -> set[int]:
+        """Sessions that hold something exclusively."""
+        return {e.session for e in (*self._held.values(), *self.granted.values())}
+
+    def _check_closed(self, place: int) -> None:
+        exclusive = self._held.get(place) or self.granted.get(place)
+        if exclusive is None or self.session is None or exclusive.session == self.session:
+            return
+        self.delegated.add(place)
+        if self._writable:
+            self.check_open()
+
+    def check_open(self) -> None:
+        if self.delegated:
+            lease = next(iter(self.delegated))
+            raise FsError(Code.DELEGATED, f"directory {lease:#x} is another client's at present")
 
     # ---- dentries
 
@@ -185,6 +257,7 @@ class LmdbTxn(Numbered):
 
     def get_directory(self, ino: int) -> Directory | None:
         if ino in self._directories:
+            self._own(ino)
             directory = self._directories[ino]
             return None if directory is None else directory.copy()
         record = self._get(Table.DIRECTORY, ino, keys.pack_id(ino))
@@ -205,6 +278,7 @@ class LmdbTxn(Numbered):
     def delete_directory(self, ino: int) -> None:
         assert self._writable
         assert self.get_directory(ino) is not None, ino
+        self.granted.pop(ino, None)
         self._directories[ino] = None
         self._dirty.add(ino)
         self.rows.changes += 1
@@ -275,12 +349,15 @@ class LmdbTxn(Numbered):
         run = self._run_of(last)
         assert run is not None, last
         self._delete(Table.RESERVED, last, keys.pack_id(last))
-        chains = tuple(ChainId(c) for c in self._outside.available_chains())
+        chains = self.all_chains()
         if chains:
             for ino in range(run[1].first, last + 1):
                 lost = Attr(ino, 0, ino, 0, 0, 0, 0, data_generation=FIRST_DATA_GENERATION)
                 lost.chains = chains
                 self.reap_data(lost)
+
+    def all_chains(self) -> tuple[ChainId, ...]:
+        return tuple(ChainId(c) for c in self._outside.available_chains())
 
     def reap_data(self, attr: Attr) -> None:
         if not attr.chains:

@@ -7,6 +7,7 @@ commutative, so every put and delete adjusts it in place, and it is stored in th
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from xxhash import xxh3_64_digest
@@ -16,7 +17,7 @@ from superfs.meta.keys import STATE_KEY, Table
 from superfs.meta.records import CHECKSUM_BYTES, SUM_MASK, State, checksum_of, damaged, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 class LmdbCursor(Protocol):
@@ -38,16 +39,25 @@ class LmdbTransaction(Protocol):
     def pop(self, key: bytes, *, db: Any) -> bytes | None: ...  # noqa: ANN401
     def cursor(self, *, db: Any) -> LmdbCursor: ...  # noqa: ANN401
     def stat(self, *, db: Any) -> dict[str, int]: ...  # noqa: ANN401
+    def commit(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Records:
     """One LMDB transaction. Valid only in the thread and for the life of that transaction."""
 
-    __slots__ = ("_databases", "bytes_written", "changes", "state", "txn")
+    __slots__ = ("_databases", "_nest", "bytes_written", "changes", "state", "txn")
 
-    def __init__(self, txn: LmdbTransaction, databases: Mapping[Table, Any]) -> None:
+    def __init__(
+        self,
+        txn: LmdbTransaction,
+        databases: Mapping[Table, Any],
+        nest: Callable[[LmdbTransaction], LmdbTransaction] | None = None,
+    ) -> None:
+        """`nest` begins a transaction within one that writes."""
         self.txn = txn
         self._databases = databases
+        self._nest = nest
         self.changes = 0
         self.bytes_written = 0
         state = self.get(Table.META, STATE_KEY)
@@ -119,6 +129,24 @@ class Records:
                 if not key.startswith(prefix):
                     return
                 yield key
+
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """What is written inside is written for good at the end, or not at all if that is an
+        exception. Costs next to nothing: LMDB hands the pages of the inner transaction over."""
+        assert self._nest is not None
+        outer, before = self.txn, records.copy_state(self.state)
+        changes, bytes_written = self.changes, self.bytes_written
+        self.txn = self._nest(outer)
+        try:
+            yield
+            self.txn.commit()
+        except BaseException:
+            self.txn.abort()
+            self.state, self.changes, self.bytes_written = before, changes, bytes_written
+            raise
+        finally:
+            self.txn = outer
 
     def flush(self) -> None:
         """The last write of a transaction."""

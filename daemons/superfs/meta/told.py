@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from superfs.core.namespace.outcome import Outcome
+    from superfs.meta.exclusive import Exclusive
     from superfs.v1 import meta_pb2
 
 
@@ -35,8 +36,21 @@ class Telling:
     replayed: bool = False
     """A stored answer is in it: what its first run has touched is not known any more."""
     granted: set[int] = field(default_factory=set)
+    sought: set[int] = field(default_factory=set)
+    """What it would have been granted exclusively, but that others have leases on it."""
+    exclusives: list[Exclusive] = field(default_factory=list)
+    """What it was granted exclusively in the transaction,"""
+    confirmed: list[int] = field(default_factory=list)
+    """and what of this was still so when the commit was announced."""
     pending: asyncio.Future[None] | None = None
     """Until then the answer is not given."""
+
+    def clear(self) -> None:
+        """The transaction runs again."""
+        self.leases.clear()
+        self.sought.clear()
+        self.exclusives.clear()
+        self.replayed = False
 
 
 # fmt: off
@@ -49,6 +63,13 @@ _OF_INODE = frozenset((
     "append", "new_data", "setxattr", "removexattr",
 ))
 # fmt: on
+
+
+def hints(told: set[int], verb: str, body: Any) -> None:  # noqa: ANN401
+    """What an operation is about, as far as it says."""
+    note(told, verb, body, None)
+    if verb == "touch":
+        told.add(body.place)
 
 
 def note(told: set[int], verb: str, body: Any, outcome: Outcome | None) -> None:  # noqa: ANN401

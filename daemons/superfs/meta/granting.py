@@ -1,0 +1,95 @@
+"""Which directories are worth granting exclusively: not where others come and go.
+
+`now` is the daemon's boot time in seconds. `seek` is called by the writer's thread, `recalled` by
+the event loop: each writes dicts of its own, and asks all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from superfs.meta.exclusive import Exclusive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from superfs.meta.exclusive import Exclusives
+    from superfs.meta.leases import Leases
+    from superfs.meta.sessions import Client
+    from superfs.meta.store import LmdbTxn
+    from superfs.meta.told import Telling
+
+QUIET_S = 5.0
+"""Shared leases that were granted longer ago are recalled for a change, so that the next may be
+exclusive."""
+RECALLED_MIN_S, RECALLED_MAX_S = 1.0, 60.0
+CONTESTED_WINDOW_S, CONTESTED_S = 1.0, 10.0
+ENTRIES_MAX = 4096
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Recalled:
+    refused_s: float
+    until: float
+
+
+class Granting:
+    """At most ENTRIES_MAX of each kind are remembered, the oldest is forgotten."""
+
+    def __init__(
+        self, leases: Leases, exclusives: Exclusives, monotonic: Callable[[], float]
+    ) -> None:
+        self._leases = leases
+        self._exclusives = exclusives
+        self._monotonic = monotonic
+        self._recalled: dict[int, _Recalled] = {}
+        self._changed: dict[int, tuple[int, float]] = {}
+        self._contested: dict[int, float] = {}
+
+    def seek(self, txn: LmdbTxn, client: Client, telling: Telling, leases: Iterable[int]) -> bool:
+        """A client has changed names there: what of it nobody else uses is its own from here on in
+        this transaction. Whether there is any."""
+        session, now = client.session, self._monotonic()
+        for lease in leases:
+            self.changed(lease, session, now)
+            if not client.range or telling.listener is None or self.refuses(lease, now):
+                continue
+            if self._exclusives.holds(session, lease) or lease in txn.granted:
+                continue
+            holders = self._leases.holders(lease)
+            if len(holders) > 1 or (holders and session not in holders):
+                telling.sought.add(lease)
+            elif self._exclusives.has_room(session):
+                exclusive = Exclusive(lease, session)
+                txn.granted[lease] = exclusive
+                telling.exclusives.append(exclusive)
+        return bool(telling.exclusives)
+
+    def changed(self, lease: int, session: int, now: float) -> None:
+        """Names in it."""
+        other, since = self._changed.pop(lease, (session, now))
+        if other != session and now < since + CONTESTED_WINDOW_S:
+            _remember(self._contested, lease, now + CONTESTED_S)
+        _remember(self._changed, lease, (session, now))
+
+    def recalled(self, lease: int, now: float) -> None:
+        """Somebody else wanted it. Forgotten when it was quiet for twice as long as refused."""
+        before = self._recalled.pop(lease, None)
+        refused_s = RECALLED_MIN_S
+        if before is not None and now < before.until + 2 * before.refused_s:
+            refused_s = min(2 * before.refused_s, RECALLED_MAX_S)
+        _remember(self._recalled, lease, _Recalled(refused_s, now + refused_s))
+
+    def refuses(self, lease: int, now: float) -> bool:
+        recalled = self._recalled.get(lease)
+        if recalled is not None and now < recalled.until:
+            return True
+        return now < self._contested.get(lease, 0.0)
+
+
+def _remember(entries: dict[int, T], lease: int, value: T) -> None:
+    if len(entries) >= ENTRIES_MAX:
+        del entries[next(iter(entries))]
+    entries[lease] = value
