@@ -8,6 +8,7 @@ write the data again before asking again; every other verb asks again by itself 
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from superfs.client import ops
@@ -21,6 +22,7 @@ from superfs.rpc.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from superfs.client.columns import SmallFiles
     from superfs.client.session import MetaStream
@@ -43,6 +45,11 @@ class MetaClient(Dispatch):
     def is_synced(self) -> bool:
         """Nothing would be waited for."""
         return True
+
+    def here_only(self) -> AbstractContextManager[bool]:
+        """Inside, a verb that is not done at once, without asking anybody, raises `Away` and has
+        done nothing. False: it would in any case."""
+        return nullcontext(False)
 
     # ---- reading
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from superfs.client.delegation.overlay import Away
 from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import INLINE_BYTES_MAX
 from superfs.mount.handles import FileHandle
 from superfs.mount.inodes import has_privileges
 from superfs.rpc.bridge import drive
@@ -219,7 +221,12 @@ class Files:
     def write_now(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> bool:
         """Into memory, where that is all there is to do; False: nothing was done."""
         contents = handle.file.contents
-        if contents is None or handle.append or handle.sync or contents.losses != handle.losses:
+        if contents is None:
+            attr = self._m.known_attr(handle.node)
+            if attr is None:
+                return False
+            contents = handle.file.contents = self._m.contents_of(attr)
+        if handle.append or handle.sync or contents.losses != handle.losses:
             return False
         if handle.caller.uid != 0 and has_privileges(handle.file.attr):
             return False
@@ -262,6 +269,28 @@ class Files:
     def has_nothing_to_flush(self, handle: FileHandle) -> bool:
         contents = handle.file.contents
         return contents is None or (contents.is_settled and contents.losses == handle.losses)
+
+    def flush_now(self, handle: FileHandle) -> bool:
+        """As `flush`, of contents that no data daemon gets, where this mount tells of them later.
+        False: it has to be waited for."""
+        contents = handle.file.contents
+        assert contents is not None
+        if contents.attr.size > INLINE_BYTES_MAX or contents.losses != handle.losses:
+            return False
+        flushing = contents.flush()
+        try:
+            with self._m.meta.here_only() as maybe:
+                if not maybe:
+                    return False
+                flushing.send(None)
+        except StopIteration:
+            self._published(handle)
+            return True
+        except Away:
+            pass
+        finally:
+            flushing.close()
+        return False
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""

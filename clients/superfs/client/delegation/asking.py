@@ -63,6 +63,19 @@ class Asking(MetaClient):
     def is_synced(self) -> bool:
         return self._state.is_synced
 
+    @contextlib.contextmanager
+    def here_only(self) -> Iterator[bool]:
+        state = self._state
+        with state.lock:
+            if not (state.is_good and state.overlay.groups):
+                yield False
+                return
+            state.here_only = True
+            try:
+                yield True
+            finally:
+                state.here_only = False
+
     # ---- asking the daemon
 
     async def ask(
@@ -73,6 +86,8 @@ class Asking(MetaClient):
         *,
         ask_again: frozenset[Code] = ASK_AGAIN,
     ) -> T:
+        if self._state.here_only:
+            raise Away
         if call.verb in _ALONE:
             return await super().ask(call, decode, caller, ask_again=ask_again)
         with self._asking(call) as groups:
@@ -210,6 +225,8 @@ class Asking(MetaClient):
 
     async def _room(self) -> None:
         if self._state.is_full:
+            if self._state.here_only:
+                raise Away
             assert self.shipping is not None
             await self.shipping.room()
 

@@ -21,6 +21,7 @@ from superfs.client.sharedmem import PAGE_BYTES
 from superfs.core.errors import Code, FsError
 from superfs.mount.desk import protocol
 from superfs.mount.desk.answers import Answers
+from superfs.mount.desk.changes import Changes
 from superfs.mount.desk.device import ENDED
 from superfs.mount.desk.protocol import (
     HEADER,
@@ -73,6 +74,7 @@ class Desk:
         self._own = memoryview(bytearray(REQUEST_BYTES_MAX))
         self._buffer = self._own
         answers = Answers(services)
+        changes = Changes(services)
         transfers = Transfers(services, self._start, device.give, self._renew)
         handlers: dict[Op, Handler] = {
             Op.LOOKUP: answers.lookup,
@@ -92,6 +94,14 @@ class Desk:
             Op.WRITE: transfers.write,
             Op.FLUSH: transfers.flush,
             Op.RELEASE: transfers.release,
+            Op.CREATE: changes.create,
+            Op.MKDIR: changes.mkdir,
+            Op.SYMLINK: changes.symlink,
+            Op.UNLINK: changes.unlink,
+            Op.RMDIR: changes.rmdir,
+            Op.RENAME: changes.rename,
+            Op.RENAME2: changes.rename2,
+            Op.SETATTR: changes.setattr,
         }
         self._handlers: dict[int, tuple[Handler, Gauge]] = {
             int(op): (handler, meter.of(_METER_NAMES.get(op, op.name.lower())))
@@ -194,4 +204,4 @@ class Desk:
         gauge.note(time.perf_counter_ns() - started)
 
 
-_METER_NAMES = {Op.BATCH_FORGET: "forget", Op.READDIRPLUS: "readdir"}
+_METER_NAMES = {Op.BATCH_FORGET: "forget", Op.READDIRPLUS: "readdir", Op.RENAME2: "rename"}

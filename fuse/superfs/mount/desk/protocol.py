@@ -26,7 +26,13 @@ class Op(enum.IntEnum):
     LOOKUP = 1
     FORGET = 2
     GETATTR = 3
+    SETATTR = 4
     READLINK = 5
+    SYMLINK = 6
+    MKDIR = 9
+    UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
     OPEN = 14
     READ = 15
     WRITE = 16
@@ -39,9 +45,26 @@ class Op(enum.IntEnum):
     READDIR = 28
     RELEASEDIR = 29
     FSYNCDIR = 30
+    CREATE = 35
     INTERRUPT = 36
     BATCH_FORGET = 42
     READDIRPLUS = 44
+    RENAME2 = 45
+
+
+class SetAttr(enum.IntFlag):
+    """What a SETATTR is about."""
+
+    MODE = 1
+    UID = 2
+    GID = 4
+    SIZE = 8
+    ATIME = 16
+    MTIME = 32
+    FH = 64
+    ATIME_NOW = 128
+    MTIME_NOW = 256
+    LOCKOWNER = 512
 
 
 OPERATIONS: dict[int, str] = {
@@ -79,6 +102,12 @@ WRITE_IN = Struct("=QQI")  # fh, offset, size; more follows
 WRITE_DATA = HEADER_BYTES + 40
 HANDLE_IN = Struct("=Q")  # of flush, release, releasedir, fsyncdir: fh; more follows
 GETXATTR_IN = Struct("=II")  # size, padding; then the name
+CREATE_IN = Struct("=IIII")  # flags, mode, umask, open_flags; then the name
+MKDIR_IN = Struct("=II")  # mode, umask; then the name
+RENAME_IN = Struct("=Q")  # new directory; then both names
+RENAME2_IN = Struct("=QI4x")  # new directory, flags; then both names
+SETATTR_IN = Struct("=I4xQQ8xqqqIIII4xII4x")
+"""valid, fh, size, atime, mtime, ctime, their ns, mode, uid, gid"""
 FORGET_IN = Struct("=Q")  # look-ups
 BATCH_FORGET_IN = Struct("=II")  # count, padding
 FORGET_ONE = Struct("=QQ")  # nodeid, look-ups
@@ -89,6 +118,7 @@ FOPEN_NOFLUSH = 1 << 5
 
 _OUT = Struct("=IiQ")
 _OPEN_OUT = Struct("=IiQQII")  # header, fh, flags, padding
+_OPENED = Struct("=QII")  # fh, flags, padding
 _SIZE_OUT = Struct("=IiQII")  # header, size, padding: of write, getxattr and listxattr
 _ATTR_OUT = Struct("=IiQQII")  # header, valid s, valid ns, padding; then the attributes
 _ENTRY = Struct("=QQQQII")  # nodeid, generation, entry s, attr s, entry ns, attr ns
@@ -161,6 +191,22 @@ def entry(
     e_ns, a_ns = int((entry_s - e) * 1e9), int((attr_s - a) * 1e9)
     length = OUT_BYTES + ENTRY_BYTES
     return _ENTRY_OUT.pack(length, 0, unique, number, generation, e, a, e_ns, a_ns) + attr
+
+
+def created(
+    unique: int,
+    number: int,
+    generation: int,
+    entry_s: float,
+    attr_s: float,
+    attr: bytes,
+    fh: int,
+    flags: int,
+) -> bytes:
+    """Of CREATE: an entry, and that it is open."""
+    body = entry(unique, number, generation, entry_s, attr_s, attr)[OUT_BYTES:]
+    length = OUT_BYTES + ENTRY_BYTES + _OPENED.size
+    return _OUT.pack(length, 0, unique) + body + _OPENED.pack(fh, flags, 0)
 
 
 def direntplus(

@@ -1,0 +1,217 @@
+"""What makes, changes, moves and removes, where this mount may do it by itself (decision 19).
+
+As in answers.py: a whole answer, or None where somebody has to be asked; then nothing was done, and
+the request goes its ordinary way.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from superfs.client.delegation.overlay import Away
+from superfs.core.attrs import Set
+from superfs.core.limits import INLINE_BYTES_MAX
+from superfs.core.namespace.txn import Caller
+from superfs.mount.desk import protocol
+from superfs.mount.desk.protocol import (
+    CREATE_IN,
+    FOPEN_KEEP_CACHE,
+    MKDIR_IN,
+    RENAME2_IN,
+    RENAME_IN,
+    SETATTR_IN,
+    SetAttr,
+)
+from superfs.mount.encode import packed
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from superfs.mount.nodes import Node
+    from superfs.mount.services import Services
+
+T = TypeVar("T")
+CALLERS_MAX = 1024
+_MASK = {
+    SetAttr.MODE: Set.MODE,
+    SetAttr.UID: Set.UID,
+    SetAttr.GID: Set.GID,
+    SetAttr.SIZE: Set.SIZE,
+    SetAttr.ATIME: Set.ATIME,
+    SetAttr.MTIME: Set.MTIME,
+    SetAttr.ATIME_NOW: Set.ATIME_NOW,
+    SetAttr.MTIME_NOW: Set.MTIME_NOW,
+}
+_UNDERSTOOD = SetAttr.FH | SetAttr.LOCKOWNER
+for _flag in _MASK:
+    _UNDERSTOOD |= _flag
+
+
+class Changes:
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._m = services.mounted
+        self._table = services.mounted.nodes.table
+        self._callers: dict[tuple[int, int, int], Caller] = {}
+
+    def _caller(self, uid: int, gid: int, umask: int = 0) -> Caller:
+        caller = self._callers.get((uid, gid, umask))
+        if caller is None:
+            if len(self._callers) >= CALLERS_MAX:
+                self._callers.clear()
+            caller = self._callers[uid, gid, umask] = Caller(uid, gid, umask=umask)
+        return caller
+
+    def _here(self, coro: Coroutine[Any, Any, T]) -> tuple[T] | None:
+        """What comes of it, at once; None: it cannot be done here, and nothing was."""
+        try:
+            with self._m.meta.here_only() as maybe:
+                if maybe:
+                    try:
+                        coro.send(None)
+                    except StopIteration as stop:
+                        return (stop.value,)
+                    raise AssertionError("it waits for something")
+        except Away:
+            pass
+        finally:
+            coro.close()
+        return None
+
+    def _made(self, node: Node, parent: Node) -> tuple[int, int, float, float, bytes]:
+        """The answer's entry. The kernel takes it in whatever it has been told meanwhile."""
+        m = self._m
+        known, now = m.nodes.count(node), m.now()
+        attr_s = 0.0
+        if parent.contention is None:
+            attr_s = self._s.validity.attr_s(known, now)
+            known.made = now
+        entry_s = self._s.validity.entry_s(known, now)
+        return known.number, known.generation, entry_s, attr_s, packed(known)
+
+    # ---- making
+
+    def create(
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | None:
+        parent = self._table.get(number)
+        if parent is None:
+            return None
+        flags, mode, umask, _ = CREATE_IN.unpack_from(body)
+        name = bytes(body[CREATE_IN.size : -1])
+        caller = self._caller(uid, gid, umask)
+        found = self._here(self._s.create_open(parent, name, mode, flags, caller))
+        if found is None:
+            return None
+        node, handle = found[0]
+        options = FOPEN_KEEP_CACHE if self._s.files.may_keep_pages(node) else 0
+        fh = self._s.handles.add(handle)
+        return protocol.created(unique, *self._made(node, parent), fh, options)
+
+    def mkdir(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes | None:
+        parent = self._table.get(number)
+        if parent is None:
+            return None
+        mode, umask = MKDIR_IN.unpack_from(body)
+        name = bytes(body[MKDIR_IN.size : -1])
+        caller = self._caller(uid, gid, umask)
+        found = self._here(self._s.names.mkdir(parent, name, mode, caller))
+        return None if found is None else protocol.entry(unique, *self._made(found[0], parent))
+
+    def symlink(
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | None:
+        parent = self._table.get(number)
+        if parent is None:
+            return None
+        name, target = bytes(body[:-1]).split(b"\0")
+        mode, caller = stat.S_IFLNK | 0o777, self._caller(uid, gid)
+        found = self._here(self._s.names.create(parent, name, mode, caller, target=target))
+        return None if found is None else protocol.entry(unique, *self._made(found[0][0], parent))
+
+    # ---- moving and removing
+
+    def unlink(
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | None:
+        parent, name = self._table.get(number), bytes(body[:-1])
+        if parent is None:
+            return None
+        target = self._m.cache.last_known(parent, name)
+        if target is None or target.file is not None or self._m.opens.holds(target):
+            return None
+        found = self._here(self._s.names.unlink(parent, name, self._caller(uid, gid)))
+        return None if found is None else protocol.done(unique)
+
+    def rmdir(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes | None:
+        parent = self._table.get(number)
+        if parent is None:
+            return None
+        name = bytes(body[:-1])
+        found = self._here(self._s.names.rmdir(parent, name, self._caller(uid, gid)))
+        return None if found is None else protocol.done(unique)
+
+    def rename(
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | None:
+        (into,) = RENAME_IN.unpack_from(body)
+        return self._rename(unique, number, into, 0, body[RENAME_IN.size :], uid, gid)
+
+    def rename2(
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | None:
+        into, flags = RENAME2_IN.unpack_from(body)
+        return self._rename(unique, number, into, flags, body[RENAME2_IN.size :], uid, gid)
+
+    def _rename(
+        self,
+        unique: int,
+        number: int,
+        into: int,
+        flags: int,
+        names: memoryview,
+        uid: int,
+        gid: int,
+    ) -> bytes | None:
+        parent = self._table.get(number)
+        if parent is None or into != number:
+            return None
+        old, new = bytes(names[:-1]).split(b"\0")
+        caller = self._caller(uid, gid)
+        found = self._here(self._s.names.rename(parent, old, parent, new, flags, caller))
+        return None if found is None else protocol.done(unique)
+
+    # ---- attributes
+
+    def setattr(
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | None:
+        node = self._table.get(number)
+        if node is None or node.doubts or self._has_much_to_write(node):
+            return None
+        (
+            valid, _, size, atime, mtime, _, atime_ns, mtime_ns, _, mode, owner, group,
+        ) = SETATTR_IN.unpack_from(body)  # fmt: skip
+        if valid & ~_UNDERSTOOD:
+            return None
+        mask = Set(0)
+        for flag, meaning in _MASK.items():
+            if valid & flag:
+                mask |= meaning
+        found = self._here(
+            self._s.inodes.setattr(
+                node, mask, self._caller(uid, gid), mode=mode, uid=owner, gid=group, size=size,
+                atime_ns=atime * 10**9 + atime_ns, mtime_ns=mtime * 10**9 + mtime_ns,
+            )
+        )  # fmt: skip
+        if found is None:
+            return None
+        # The kernel would keep what it is told here, whatever it has been told meanwhile.
+        return protocol.attributes(unique, 0, packed(node))
+
+    @staticmethod
+    def _has_much_to_write(node: Node) -> bool:
+        """More than a message to the metadata daemon."""
+        contents = None if node.file is None else node.file.contents
+        return contents is not None and contents.is_dirty and contents.attr.size > INLINE_BYTES_MAX
