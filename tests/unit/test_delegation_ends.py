@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from superfs.client.delegation import state as limits
+from superfs.client.delegation.overlay import Away
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.txn import Ref
 from superfs.rpc.pending import Pending, run_sync
@@ -206,5 +207,28 @@ def test_a_rule_that_refuses_leaves_nothing(scene: Scene) -> None:
     with pytest.raises(FsError) as caught:
         scene.create(b"a")
     assert caught.value.code is Code.EXISTS
+    run_sync(scene.meta.sync(), timeout_s=5)
+    assert scene.names() == [b"a"]
+
+
+def test_what_cannot_be_done_at_once_is_not_done(scene: Scene) -> None:
+    scene.create(b"a")
+    inside = run_sync(scene.meta.mkdir(scene.mine, b"d", 0o755)).attr
+    assert inside is not None
+    below = Ref(inside.ino, inside.generation, inside.ino)
+    run_sync(scene.meta.create(below, b"x", FILE))
+    before = scene.server.messages
+    with scene.meta.here_only(), pytest.raises(Away):
+        run_sync(scene.meta.rename(scene.mine, b"d", scene.mine, b"e"))
+    assert scene.server.messages == before
+    run_sync(scene.meta.rename(scene.mine, b"d", scene.mine, b"e"), timeout_s=5)
+    assert scene.names() == [b"a", b"e"]
+    assert list(scene.server.store.names[below.ino]) == [b"x"]
+
+
+def test_what_was_done_in_a_directory_that_is_forgotten_is_still_shipped(scene: Scene) -> None:
+    scene.create(b"a")
+    with scene.state.lock:
+        scene.state.forget([scene.mine.ino])
     run_sync(scene.meta.sync(), timeout_s=5)
     assert scene.names() == [b"a"]

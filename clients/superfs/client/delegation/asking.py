@@ -342,7 +342,9 @@ def _names(call: Call) -> set[tuple[int, bytes]]:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """The daemon has answered, and has done nothing."""
+    """Nothing was done, and that is sure."""
+    if isinstance(error, Away):
+        return True
     return isinstance(error, FsError) and error.code not in (
         Code.UNAVAILABLE, Code.DEADLINE, Code.IO, Code.INTERNAL, Code.SESSION_EXPIRED
     )  # fmt: skip

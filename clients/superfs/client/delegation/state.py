@@ -114,8 +114,11 @@ class Delegations:
         groups[directory] = groups.pop(directory)
 
     def forget(self, directories: Iterable[int]) -> None:
-        """What is known of them is not so any more, or nobody's business. Nothing in the log is
-        about them but what is sealed."""
+        """What is known of them is not so any more, or nobody's business. What was done in them is
+        still shipped."""
+        directories = list(directories)
+        if any(directory in self.part.directories for directory in directories):
+            self.seal()
         for directory in directories:
             group = self.overlay.groups.pop(directory, None)
             if group is not None:
