@@ -17,6 +17,7 @@ class LeaseClient(TestClient):
     """Also the stream that it is told on. `acks`: whether it acknowledges at once."""
 
     __test__ = False
+    exclusive = False
 
     def __init__(self, node: MetaNode, session: int, *, acks: bool = False) -> None:
         super().__init__(node, session)
@@ -26,7 +27,7 @@ class LeaseClient(TestClient):
         self._heard = asyncio.Event()
 
     async def hello(self, *inos: int) -> meta_pb2.Welcome:
-        hello = meta_pb2.Hello(protocol=1, client="test", leases=True)
+        hello = meta_pb2.Hello(protocol=1, client="test", leases=True, exclusive=self.exclusive)
         for ino in inos:
             hello.open.add(ino=ino)
         self.closed = ""

@@ -121,9 +121,7 @@ class Answers:
             where, job = [where[index] for index in job.delegated], job.again()
             self._submit(job)
             _merge(reply, where, await self._finish(job, settles))
-        held = self._lessor.exclusives
-        if reply.exclusive:
-            reply.exclusive[:] = [e for e in reply.exclusive if held.holds(session, e)]
+        self._lessor.recheck(session, reply)
         return reply
 
     def _in_the_way(self, job: BatchJob) -> set[int]:

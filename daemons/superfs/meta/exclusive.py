@@ -69,9 +69,14 @@ class Exclusives:
     def of(self, session: int) -> Collection[int]:
         return self._by_session.get(session, ())
 
+    def may_use(self, session: int, lease: int) -> bool:
+        """It holds that, and nobody has asked for it."""
+        found = self._by_session.get(session, {}).get(lease)
+        return found is not None and not found.recalled and session not in self._settling
+
     def confirm(self, exclusive: Exclusive) -> bool:
         """False if somebody has asked for it already."""
-        if self.held.get(exclusive.lease) is not exclusive:
+        if self.held.get(exclusive.lease) is not exclusive or exclusive.recalled:
             return False
         exclusive.confirmed = True
         self._by_session.setdefault(exclusive.session, {})[exclusive.lease] = exclusive

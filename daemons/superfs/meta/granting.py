@@ -56,7 +56,11 @@ class Granting:
             self.changed(lease, session, now)
             if not client.range or telling.listener is None or self.refuses(lease, now):
                 continue
-            if self._exclusives.holds(session, lease) or lease in txn.granted:
+            mine = self._exclusives.held.get(lease)
+            if mine is not None and mine.session == session:
+                telling.exclusives.append(mine)  # said again: the client may have let go of it
+                continue
+            if lease in txn.granted:
                 continue
             holders = self._leases.holders(lease)
             if len(holders) > 1 or (holders and session not in holders):

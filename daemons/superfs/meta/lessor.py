@@ -258,6 +258,12 @@ class Lessor:
             tenant.listener.push(invalidate)
             self._metrics.invalidations.inc()
 
+    def recheck(self, session: int, reply: meta_pb2.BatchReply) -> None:
+        """Right before an answer is sent: what it grants may have been recalled since."""
+        if reply.exclusive:
+            may_use = self.exclusives.may_use
+            reply.exclusive[:] = [lease for lease in reply.exclusive if may_use(session, lease)]
+
     def _confirm(self, telling: Telling) -> None:
         """What was granted exclusively in the transaction counts from now on, unless somebody was
         told of it meanwhile."""
@@ -268,7 +274,10 @@ class Lessor:
         for exclusive in telling.exclusives:
             holders = self.leases.holders(exclusive.lease)
             alone = len(holders) == 1 and session in holders
-            if may and alone and self.exclusives.confirm(exclusive):
+            if exclusive.confirmed:
+                if self.exclusives.may_use(session, exclusive.lease):
+                    telling.confirmed.append(exclusive.lease)
+            elif may and alone and self.exclusives.confirm(exclusive):
                 telling.confirmed.append(exclusive.lease)
                 self._metrics.exclusive_grants.inc()
             else:

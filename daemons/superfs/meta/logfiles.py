@@ -86,7 +86,9 @@ class Numbers:
         return True
 
 
-def put_files(txn: LmdbTxn, directory: Directory, columns: Columns, numbers: Numbers) -> None:
+def put_files(
+    txn: LmdbTxn, directory: Directory, columns: Columns, numbers: Numbers, *, told: bool
+) -> None:
     """LOG_REFUSED where the directory is not as the client thought, BAD_REQUEST for what no client
     of ours would send."""
     parent, names = directory.attr.ino, columns.names
@@ -100,8 +102,17 @@ def put_files(txn: LmdbTxn, directory: Directory, columns: Columns, numbers: Num
     inos, counters, inodes, dentries = _inodes(txn, parent, columns, numbers)
     numbers.take(counters)
     txn.put_new_files(parent, names, inos, dentries, inodes, columns.contents())
-    stamp_entries(txn, directory, len(names))
-    directory.attr.change += len(names) - 1  # as one by one
+    stamp_names(txn, directory, len(names), told=told)
+
+
+def stamp_names(txn: LmdbTxn, directory: Directory, entries: int, *, told: bool) -> None:
+    """It got or lost so many. `told`: when that was, the log says in the end."""
+    attr = directory.attr
+    times = attr.mtime_ns, attr.ctime_ns
+    stamp_entries(txn, directory, entries)
+    attr.change += max(abs(entries), 1) - 1  # as one by one
+    if told:
+        attr.mtime_ns, attr.ctime_ns = times
     txn.put_directory(directory)
 
 

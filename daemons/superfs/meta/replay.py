@@ -17,12 +17,12 @@ from superfs.core.ids import FIRST_DATA_GENERATION, GENERATION_HALF
 from superfs.core.limits import GENERATION_RUNS_MAX, LOG_ENTRIES_MAX, MANY_ENTRIES_MAX
 from superfs.core.namespace.access import check_removal
 from superfs.core.namespace.find import find_directory, inode_of
-from superfs.core.namespace.inodes import remove_link, save, stamp_entries
+from superfs.core.namespace.inodes import remove_link, save
 from superfs.core.namespace.names import check_name
 from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.meta.columns import decode_columns, decode_names
-from superfs.meta.logfiles import CHANGE_AHEAD_MAX, Numbers, put_files
+from superfs.meta.logfiles import CHANGE_AHEAD_MAX, Numbers, put_files, stamp_names
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
@@ -127,15 +127,18 @@ class _Replay:
         self._delegation = delegation
         self._run = run
         self._dirs: dict[int, None] = {}
+        self._told: set[int] = set()
+        """Directories of which the client says what they look like in the end."""
 
     def run(self, m: meta_pb2.Log) -> Outcome:
         txn = self._txn
+        given = _unpack_all(m.attrs)
+        self._told = {attr.ino for attr in given if attr.ino == attr.place}
         for index, entry in enumerate(m.entries):
             try:
                 self._entry(entry)
             except FsError as error:
                 raise _refusal(error, f"entry {index} ({entry.WhichOneof('verb')})") from None
-        given = _unpack_all(m.attrs)
         packed = b"".join([pack_attr(self._settle(attr)) for attr in given])
         directories = [txn.get_directory(ino) for ino in self._dirs]
         return Outcome(
@@ -177,7 +180,9 @@ class _Replay:
         return directory
 
     def _files(self, m: meta_pb2.LogFiles) -> None:
-        put_files(self._txn, self._directory(m.dir), decode_columns(m), self._delegation.numbers)
+        directory = self._directory(m.dir)
+        numbers, told = self._delegation.numbers, directory.attr.ino in self._told
+        put_files(self._txn, directory, decode_columns(m), numbers, told=told)
 
     def _mkdir(self, entry: meta_pb2.LogEntry) -> None:
         txn = self._txn
@@ -214,8 +219,7 @@ class _Replay:
             check_removal(txn, caller, directory.attr, attr)
             txn.delete_dentry(ino, name)
             remove_link(txn, caller, attr, keep=False)
-            stamp_entries(txn, directory, -1)
-        txn.put_directory(directory)
+        stamp_names(txn, directory, -len(names), told=ino in self._told)
 
     # ---- what it has come to
 

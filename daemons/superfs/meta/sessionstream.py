@@ -149,7 +149,10 @@ class SessionStream:
     async def _answer(
         self, answer: asyncio.Future[meta_pb2.BatchReply], under_way: _UnderWay
     ) -> None:
-        await self._write(meta_pb2.SessionReply(batch=await answer))
+        reply = await answer
+        async with self._writing:
+            self._node.lessor.recheck(self._grant.session_id, reply)
+            await self._send(meta_pb2.SessionReply(batch=reply))
         if under_way.settling:
             self._settling -= 1
         else:
