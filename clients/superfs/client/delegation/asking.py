@@ -328,6 +328,8 @@ def _places(call: Call) -> set[int]:
     places = {call.key}
     if call.verb == "rename":
         places.add(call.body.new_dir.ino)
+    elif call.verb == "release":
+        places.update(inode.place or inode.ino for inode in call.body.inodes)
     elif call.verb == "link":
         places.update((call.body.dir.ino, call.body.inode.place, call.body.inode.ino))
     return places

@@ -66,7 +66,7 @@ class Sealed:
     """Contents that need not be kept when it is done."""
     changed: list[tuple[int, int]]
     """(place, number) of each of `log.attrs`."""
-    directories: set[int]
+    places: set[int]
     entries: int
     size: int
     since: float
@@ -82,7 +82,7 @@ class Part:
     entered: set[int] = field(default_factory=set)  # inodes that entries besides a birth are about
     names: dict[tuple[int, bytes], int] = field(default_factory=dict)  # last entry about it
     touched: dict[tuple[int, int], None] = field(default_factory=dict)
-    directories: set[int] = field(default_factory=set)
+    places: set[int] = field(default_factory=set)
     next: int = 0
 
     def _add(self, entry: Birth | Removal | Step, size: int, now: float) -> int:
@@ -103,7 +103,7 @@ class Part:
         index = self._add(Birth(directory, name, attr.ino), len(name) + attr.size, now)
         self.births[attr.ino] = index
         self.names[directory, name] = index
-        self.directories.add(directory)
+        self.places.add(directory)
 
     def grew(self, more: int) -> None:
         self.size += max(more, 0)
@@ -120,11 +120,11 @@ class Part:
         for name in names:
             self.names[name] = index
         self.entered.update(inos)
-        self.directories.update(directories)
+        self.places.update(directories)
 
     def removed(self, directory: int, name: bytes, now: float) -> None:
         self.names[directory, name] = self._add(Removal(directory, name), len(name), now)
-        self.directories.add(directory)
+        self.places.add(directory)
 
     def unborn(self, ino: int) -> bool:
         """A file that was made in this part is removed again, and nobody needs to hear of it.
@@ -134,7 +134,7 @@ class Part:
         birth = self.entries.pop(self.births.pop(ino))
         assert isinstance(birth, Birth)
         self.size -= ENTRY_BYTES
-        self.directories.add(birth.directory)
+        self.places.add(birth.directory)
         return True
 
     def buried(self, ino: int, attr: Attr, data: bytes) -> None:
@@ -194,7 +194,7 @@ class Part:
                 changed.append((place, ino))
                 packed.append(pack_attr(attr))
         log.attrs = b"".join(packed)
-        directories = self.directories | {place for place, _ in self.touched}
+        directories = self.places | {place for place, _ in self.touched}
         return Sealed(
             self.number, log, files, overlay.inline.copy(), changed, directories,
             len(self.entries), self.size, self.since,

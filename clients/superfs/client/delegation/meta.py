@@ -241,14 +241,15 @@ class DelegatedMeta(Inodes):
         )
         assert entry is not None
         if there or not part.renamed(entry.ino, dir.ino, new):
-            inos = [entry.ino]
+            inos, places = [entry.ino], [dir.ino]
             if target is not None and target.ino != entry.ino:
                 part.buried(target.ino, target, data)
                 inos.append(target.ino)
+                places.append(target.ino)  # where it lies without a name
             ref = journal.ref_of(dir)
             body = meta_pb2.Rename(
                 old_dir=ref, old_name=old, new_dir=ref, new_name=new, flags=flags, keep=keep
             )
             step = meta_pb2.LogEntry(rename=body)
-            self._step(caller, [(dir.ino, old), (dir.ino, new)], inos, [dir.ino], step)
+            self._step(caller, [(dir.ino, old), (dir.ino, new)], inos, places, step)
         return outcome

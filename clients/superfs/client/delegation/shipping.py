@@ -189,7 +189,7 @@ class Shipping:
             state.shipped = last
             directories = set(state.overlay.groups)
             for part in lost:
-                directories |= part.directories
+                directories |= part.places
             state.forget(list(state.overlay.groups))
             state.overlay.inline.clear()
             given_back, state.exclusive = state.exclusive, set()

@@ -117,7 +117,7 @@ class Delegations:
         """What is known of them is not so any more, or nobody's business. What was done in them is
         still shipped."""
         directories = list(directories)
-        if any(directory in self.part.directories for directory in directories):
+        if any(directory in self.part.places for directory in directories):
             self.seal()
         for directory in directories:
             group = self.overlay.groups.pop(directory, None)
@@ -148,9 +148,9 @@ class Delegations:
 
     def concerns(self, place: int) -> bool:
         """Whether anything of it is not shipped."""
-        if place in self.part.directories or (place, place) in self.part.touched:
+        if place in self.part.places or (place, place) in self.part.touched:
             return True
-        return any(place in part.directories for part in self.sealed)
+        return any(place in part.places for part in self.sealed)
 
     def seal(self) -> int:
         """What was done until now is on its way; the number of its last part."""
