@@ -24,7 +24,8 @@ from superfs.v1 import meta_pb2
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from superfs.core.attrs import Attr
+    from superfs.core.namespace.bits import HAS_DEFAULT_ACL
+from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
 
@@ -52,6 +53,8 @@ class DelegatedMeta(Inodes):
             await self._room()
 
             def do() -> Outcome:
+                if self._overlay.groups[dir.ino].directory.attr.flags & HAS_DEFAULT_ACL:
+                    raise Away  # what it is to inherit is not known here
                 outcome = self._overlay.run(
                     create,
                     self._caller(caller),
