@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.client.columns import SmallFiles
 from superfs.core.attrs import PACKED_ATTR_BYTES, Set, pack_attr
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 from superfs.core.namespace.outcome import FsStat, Outcome
 from superfs.core.namespace.release_orphan import release_orphan
 from superfs.core.namespace.txn import Caller, Ref
@@ -109,6 +110,8 @@ class MemMeta:
 
     def return_leases(self, leases: Sequence[int]) -> None:
         self.returned += leases
+
+    many_bytes_max = MESSAGE_DATA_BYTES_MAX
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
         """As the client of the data daemons."""

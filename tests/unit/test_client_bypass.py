@@ -95,6 +95,21 @@ def test_extents_that_contradict_themselves(bad: tuple[Extent, ...]) -> None:
         extents.parse(b"x" * 33, b"")
 
 
+def test_extents_of_many_files_stand_one_behind_the_other() -> None:
+    a, b, c = (Extent(0, 10 + n, 3, 400 * n, 10 + n, 0, b"abc%d" % n) for n in range(3))
+    behind = Extent(50, 9, 4, 0, 9, 0, b"wxyz")
+    places, crcs = extents.pack((a, b, behind, c))
+    found = extents.parse_many((1, 0, 2, extents.NOT_SAID, 1), places, crcs)
+    assert found == [(a,), (), (b, behind), (), (c,)]
+
+
+@pytest.mark.parametrize("counts", [(1,), (1, 2), (3, 0), (1, 1), (2, extents.NOT_SAID)])
+def test_extents_that_are_not_as_many_as_they_should_be(counts: tuple[int, ...]) -> None:
+    places, crcs = extents.pack((Extent(0, 10, 3, 400, 10, 0, b"abcd"),) * 3)
+    with pytest.raises(FsError):
+        extents.parse_many(counts, places, crcs)
+
+
 # ---- places --------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ from superfs.v1 import data_pb2
 if TYPE_CHECKING:
     from superfs.client.data import Where
     from superfs.client.datastream import DataStream
-    from superfs.client.local import Descriptor
+    from superfs.client.local import Descriptor, LocalLink
     from superfs.core.extents import Extent
 
 LARGE_BYTES = 128 * KIB
@@ -76,11 +76,11 @@ class Bypass:
     def __init__(self) -> None:
         self.moved = Moved()
         self._places = Places()
-        self._readers = Readers()
+        self.readers = Readers()
         self._lock = threading.Lock()  # of `moved`
 
     def close(self) -> None:
-        self._readers.close()
+        self.readers.close()
 
     def wrote(self, ino: int, data_generation: int) -> None:
         self._places.wrote((ino, data_generation))
@@ -108,7 +108,7 @@ class Bypass:
         place = self._places.get((where.ino, where.data_generation, chunk))
         if place is None or place.scattered:
             return None
-        data = _read(place, offset, length, wait=False)
+        data = read_extents(place.link, place.extents, place.starts, offset, length, wait=False)
         if data is not None:
             self._count(place, length)
         return data
@@ -129,7 +129,7 @@ class Bypass:
             return None
         job = Job(stream, where, chunk, offset, length, Pending())
         if place is not None:
-            self._readers.put(lambda: self._carry_out(job, place))
+            self.readers.put(lambda: self._carry_out(job, place))
         else:
             self._locate(job)
         return job.pending
@@ -165,7 +165,7 @@ class Bypass:
             if place is None or place.scattered:
                 self._by_grpc(job)
             else:
-                self._readers.put(lambda: self._carry_out(job, place))
+                self.readers.put(lambda: self._carry_out(job, place))
 
         item.pending.on_done(answered)
         try:
@@ -178,19 +178,23 @@ class Bypass:
         was asked for before."""
         missing = [
             e.segment
-            for e in _overlapping(place, job.offset, job.offset + job.length)
+            for e in _overlapping(place.extents, place.starts, job.offset, job.offset + job.length)
             if place.link.held(e.segment) is None
         ]
         if missing and not asked:
             wanted = place.link.want(dict.fromkeys(missing))
 
             def again() -> None:
-                self._readers.put(lambda: self._carry_out(job, place, asked=True))
+                self.readers.put(lambda: self._carry_out(job, place, asked=True))
 
             if not wanted.on_done(again):
                 again()
             return
-        data = None if missing else _read(place, job.offset, job.length, wait=True)
+        data = None
+        if not missing:
+            data = read_extents(
+                place.link, place.extents, place.starts, job.offset, job.length, wait=True
+            )
         if data is None:
             self._by_grpc(job)
             return
@@ -230,28 +234,39 @@ def read_item(where: Where, chunk: int, offset: int, length: int) -> DataItem:
     return DataItem.of(data_pb2.DataRequest(read=read), capability=where.capability)
 
 
-def _overlapping(place: Place, start: int, end: int) -> list[Extent]:
-    low = max(0, bisect_right(place.starts, start) - 1)
-    if low < len(place.extents) and place.extents[low].end <= start:
+def _overlapping(
+    places: tuple[Extent, ...], starts: tuple[int, ...], start: int, end: int
+) -> tuple[Extent, ...]:
+    low = max(0, bisect_right(starts, start) - 1)
+    if low < len(places) and places[low].end <= start:
         low += 1
     high = low
-    while high < len(place.extents) and place.extents[high].offset < end:
+    while high < len(places) and places[high].offset < end:
         high += 1
-    return list(place.extents[low:high])
+    return places[low:high]
 
 
-def _read(place: Place, offset: int, length: int, *, wait: bool) -> bytes | None:
-    """None: something does not match, or is not here, or (not `wait`) would wait for a disk."""
+def read_extents(
+    link: LocalLink,
+    places: tuple[Extent, ...],
+    starts: tuple[int, ...],
+    offset: int,
+    length: int,
+    *,
+    wait: bool,
+) -> bytes | None:
+    """Of a chunk that lies there. `starts`: the offsets of the extents. None: something does not
+    match, or is not here, or (not `wait`) would wait for a disk."""
     end = offset + length
     assert end <= CHUNK_BYTES, (offset, length)
     parts: list[bytes | memoryview] = []
     at = offset
-    for extent in _overlapping(place, offset, end):
+    for extent in _overlapping(places, starts, offset, end):
         if extent.offset > at:
             parts.append(bytes(extent.offset - at))
             at = extent.offset
         stop = min(extent.end, end)
-        descriptor = place.link.held(extent.segment)
+        descriptor = link.held(extent.segment)
         part = None
         if descriptor is not None:
             part = _read_extent(extent, descriptor, at, stop, wait=wait)
