@@ -107,26 +107,6 @@ def test_any_range_is_right(fs: FileSystem) -> None:
     assert fs.read_bytes("/f") == model
 
 
-def test_small_files_are_read_where_they_lie(fs: FileSystem) -> None:
-    """Written at once, in parts, written over, with a hole, and longer than what was written."""
-    rng = random.Random(2)
-    model = {f"/{n:03}": rng.randbytes(rng.randrange(9000, 120_000)) for n in range(200)}
-    fs.put_many(model)
-    fs.write_bytes("/warm", rng.randbytes(200_000))
-    for name in list(model)[::9]:
-        with fs.open(name, "r+b") as file:
-            file.seek(5000)
-            file.write(b"over it")
-            file.truncate(150_000)
-        whole = model[name][:5000] + b"over it" + model[name][5007:]
-        model[name] = whole.ljust(150_000, b"\0")
-    warm(fs, "/warm")
-    before = moved(fs).read_descriptor, moved(fs).read_grpc
-    assert fs.get_many(list(model)) == list(model.values())
-    assert moved(fs).read_descriptor - before[0] == sum(map(len, model.values()))
-    assert moved(fs).read_grpc == before[1]
-
-
 def test_what_another_client_has_written_is_seen_at_once(cluster: Cluster, fs: FileSystem) -> None:
     fs.write_bytes("/f", bytes(3 * MIB))
     warm(fs, "/f")
@@ -307,29 +287,6 @@ def test_a_flipped_byte_is_an_error(own_cluster: Cluster) -> None:
         own_cluster.datad.wait_for_log("damaged data")
         own_cluster.datad.forget_log()
         fs.unlink("/f")
-
-
-@pytest.mark.allow_log("damaged data")
-def test_one_of_many_small_files_is_damaged(own_cluster: Cluster) -> None:
-    segments = own_cluster.state_dir("datad-2") / "segments"
-    rng = random.Random(4)
-    model = {f"/{n}": rng.randbytes(50_000) for n in range(5)}
-    with connect(own_cluster) as fs:
-        fs.put_many(model)
-        fs.write_bytes("/warm", rng.randbytes(200_000))
-        warm(fs, "/warm")
-        (path,) = (p for p in segments.iterdir() if model["/3"] in p.read_bytes())
-        with path.open("r+b") as file:
-            file.seek(path.read_bytes().index(model["/3"]) + 20_000)
-            file.write(bytes([model["/3"][20_000] ^ 1]))
-        found = fs.get_many(list(model))
-        assert isinstance(found[3], OSError)
-        assert found[3].errno == errno.EIO
-        model.pop("/3")
-        assert [data for n, data in enumerate(found) if n != 3] == list(model.values())
-        own_cluster.datad.wait_for_log("damaged data")
-        own_cluster.datad.forget_log()
-        fs.unlink("/3")
 
 
 # ---- segments and daemons that go ----------------------------------------------------------------

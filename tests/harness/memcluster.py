@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from superfs.client.data import Where
+    from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.rpc.pending import Pending
 
@@ -191,7 +192,7 @@ class MemContents:
     def is_settled(self) -> bool:
         return not self.is_dirty and self.fail is None
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
+    def read_now(self, offset: int, length: int, *, seek: bool = False) -> Sought | bytes | None:
         """As if there were nothing in memory but what is written."""
         return None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from crc32c import crc32c
 
+from superfs.client.bypass import chunks_with
 from superfs.client.checksums import joined, matches
 from superfs.client.places import ENTRIES_MAX, Place, Places
 from superfs.client.readers import Readers
@@ -27,7 +28,7 @@ from superfs.client.sharedmem import (
 from superfs.core import extents
 from superfs.core.errors import FsError
 from superfs.core.extents import Extent
-from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, MIB
+from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, CHUNKS_MAX, MIB
 from superfs.data.records import block_crcs
 
 if TYPE_CHECKING:
@@ -169,7 +170,23 @@ def test_places_are_bounded() -> None:
 
 def test_a_small_read_is_worth_a_question_the_second_time() -> None:
     places = Places()
-    assert [places.touch(KEY), places.touch((7, 1, 1)), places.touch(KEY)] == [False, False, True]
+    assert [places.touch((7, 1)), places.touch((8, 1)), places.touch((7, 1))] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_which_chunks_are_asked_for() -> None:
+    """Always this one first: what comes behind it may not be answered."""
+    assert chunks_with(5, 4, 1) == [5, 6, 7, 8]
+    assert chunks_with(5, 4, 3) == [5, 8, 11, 14]
+    assert chunks_with(70, 64, 1) == [70, *range(64, 70), *range(71, 128)]
+    around = chunks_with(200, 64, 3)
+    assert around[0] == 200
+    assert sorted(around) == list(range(194, 194 + 3 * 64, 3))
+    assert max(chunks_with(CHUNKS_MAX - 1, 64, 1)) == CHUNKS_MAX - 1
+    assert chunks_with(CHUNKS_MAX - 1, 4, 1) == [CHUNKS_MAX - 1]
 
 
 # ---- threads -------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from superfs.client.config import ClientConfig
     from superfs.client.datastream import DataStream
+    from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.core.layout import Piece
     from superfs.rpc.pending import Pending
@@ -86,18 +87,21 @@ class DataClient:
     async def read(self, where: Where, offset: int, length: int) -> bytes:
         """Exactly `length` bytes."""
         data = self.read_now(where, offset, length)
-        if data is not None:
+        if isinstance(data, bytes):
             return data
         started = await self.start_read(where, offset, length)
         return await finish_read(started)
 
-    def read_now(self, where: Where, offset: int, length: int) -> bytes | None:
-        """Exactly `length` bytes, if they can be had from memory of this host without asking."""
+    def read_now(
+        self, where: Where, offset: int, length: int, *, seek: bool = False
+    ) -> bytes | Sought | None:
+        """Exactly `length` bytes, if they can be had from memory of this host without asking;
+        `seek`: or, of a few, from its disk."""
         chunk, start = divmod(offset, CHUNK_BYTES)
         if not 0 < length <= CHUNK_BYTES - start or not where.chains:
             return None
         stream = self._router.data_stream(chain_of(where.chains, chunk))
-        return self.bypass.read_now(stream, where, chunk, start, length)
+        return self.bypass.read_now(stream, where, chunk, start, length, seek=seek)
 
     async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
         """Returns when everything is on its way, which other transfers may delay."""
