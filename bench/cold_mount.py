@@ -4,7 +4,8 @@
 
 `compare.py` drops the caches of the kernel, not those of a mount: its read-cold finds what SuperFS
 keeps of small files by itself. Here SuperFS is mounted anew for every reading. Interleaved: each
-order of reading is done by one system after the other, in an order that rotates. Needs root.
+order of reading is done by one system after the other, in an order that rotates. Of SuperFS also
+the CPU time of mount and daemons while the files are read, in microseconds a file. Needs root.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from systems.moosefs import MooseFS
 from systems.ours import Floor, SuperFS
-from systems.system import System, wait_for
+from systems.system import System, cpu_s, wait_for
 
 ORDERS = (("in order", 1), ("shuffled", 1), ("in order", 4), ("shuffled", 4))
 MOUNT = Path(sys.executable).with_name("superfs-mount")
@@ -57,7 +58,9 @@ def part(paths: list[Path], index: int, parts: int) -> list[Path]:
     return paths[index * len(paths) // parts : (index + 1) * len(paths) // parts]
 
 
-def read_anew(system: System, size: int, *, shuffled: bool, readers: int) -> float:
+def read_anew(
+    system: System, size: int, cpu: list[float], *, shuffled: bool, readers: int
+) -> float:
     os.sync()
     DROP_CACHES.write_text("3")
     if not isinstance(system, SuperFS):
@@ -67,7 +70,12 @@ def read_anew(system: System, size: int, *, shuffled: bool, readers: int) -> flo
     process = system.spawn([MOUNT, "-o", "log_level=warning", system.work / "home", point])
     try:
         wait_for(lambda: os.path.ismount(point), "a new mount")
-        return rate(point / "cold", size, shuffled=shuffled, readers=readers)
+        files = len(os.listdir(point / "cold"))
+        pids = system.pids()
+        before = cpu_s(pids)
+        found = rate(point / "cold", size, shuffled=shuffled, readers=readers)
+        cpu.append(1e6 * (cpu_s(pids) - before) / files)
+        return found
     finally:
         subprocess.run(["umount", point], check=False)
         system.end(process)
@@ -89,6 +97,7 @@ def main() -> None:
     started: list[System] = []
     rates: dict[tuple[str, int, str], list[float]] = {}
     messages: dict[tuple[str, int], list[float]] = {}
+    cpu: dict[tuple[str, int], list[float]] = {order: [] for order in ORDERS}
     try:
         for system in chosen:
             started.append(system)
@@ -101,7 +110,11 @@ def main() -> None:
                 for system in chosen[turn % len(chosen) :] + chosen[: turn % len(chosen)]:
                     before = system.rpcs()
                     found = read_anew(
-                        system, args.size, shuffled=order == "shuffled", readers=readers
+                        system,
+                        args.size,
+                        cpu[order, readers],
+                        shuffled=order == "shuffled",
+                        readers=readers,
                     )
                     after = system.rpcs()
                     if system.name == "S" and before is not None and after is not None:
@@ -126,6 +139,8 @@ def main() -> None:
         counts = messages.get((order, readers))
         if counts:
             line += f"   messages a file, mounting included {statistics.median(counts):.3f}"
+        if cpu[order, readers]:
+            line += f"   {statistics.median(cpu[order, readers]):,.0f} us of CPU"
         print(line)
 
 

@@ -70,7 +70,9 @@ class MemData:
     def own(self, data: Bytes) -> Bytes:
         return bytes(data)
 
-    def read_now(self, _where: Where, _offset: int, _length: int) -> bytes | None:
+    def read_now(
+        self, _where: Where, _offset: int, _length: int, *, seek: bool = False
+    ) -> bytes | None:
         return None
 
     async def read(self, where: Where, offset: int, length: int) -> bytes:

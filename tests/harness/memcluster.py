@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.client.columns import SmallFiles
 from superfs.core.attrs import PACKED_ATTR_BYTES, Set, pack_attr
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 from superfs.core.namespace.outcome import FsStat, Outcome
 from superfs.core.namespace.release_orphan import release_orphan
 from superfs.core.namespace.txn import Caller, Ref
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from superfs.client.data import Where
+    from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.rpc.pending import Pending
 
@@ -110,6 +112,8 @@ class MemMeta:
     def return_leases(self, leases: Sequence[int]) -> None:
         self.returned += leases
 
+    many_bytes_max = MESSAGE_DATA_BYTES_MAX
+
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
         """As the client of the data daemons."""
         self.calls["read_many"] += 1
@@ -188,7 +192,7 @@ class MemContents:
     def is_settled(self) -> bool:
         return not self.is_dirty and self.fail is None
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
+    def read_now(self, offset: int, length: int, *, seek: bool = False) -> Sought | bytes | None:
         """As if there were nothing in memory but what is written."""
         return None
 

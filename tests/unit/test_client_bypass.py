@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from crc32c import crc32c
 
+from superfs.client.bypass import chunks_with
 from superfs.client.checksums import joined, matches
 from superfs.client.places import ENTRIES_MAX, Place, Places
 from superfs.client.readers import Readers
@@ -27,7 +28,7 @@ from superfs.client.sharedmem import (
 from superfs.core import extents
 from superfs.core.errors import FsError
 from superfs.core.extents import Extent
-from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, MIB
+from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, CHUNKS_MAX, MIB
 from superfs.data.records import block_crcs
 
 if TYPE_CHECKING:
@@ -95,6 +96,21 @@ def test_extents_that_contradict_themselves(bad: tuple[Extent, ...]) -> None:
         extents.parse(b"x" * 33, b"")
 
 
+def test_extents_of_many_files_stand_one_behind_the_other() -> None:
+    a, b, c = (Extent(0, 10 + n, 3, 400 * n, 10 + n, 0, b"abc%d" % n) for n in range(3))
+    behind = Extent(50, 9, 4, 0, 9, 0, b"wxyz")
+    places, crcs = extents.pack((a, b, behind, c))
+    found = extents.parse_many((1, 0, 2, extents.NOT_SAID, 1), places, crcs)
+    assert found == [(a,), (), (b, behind), (), (c,)]
+
+
+@pytest.mark.parametrize("counts", [(1,), (1, 2), (3, 0), (1, 1), (2, extents.NOT_SAID)])
+def test_extents_that_are_not_as_many_as_they_should_be(counts: tuple[int, ...]) -> None:
+    places, crcs = extents.pack((Extent(0, 10, 3, 400, 10, 0, b"abcd"),) * 3)
+    with pytest.raises(FsError):
+        extents.parse_many(counts, places, crcs)
+
+
 # ---- places --------------------------------------------------------------------------------------
 
 
@@ -154,7 +170,23 @@ def test_places_are_bounded() -> None:
 
 def test_a_small_read_is_worth_a_question_the_second_time() -> None:
     places = Places()
-    assert [places.touch(KEY), places.touch((7, 1, 1)), places.touch(KEY)] == [False, False, True]
+    assert [places.touch((7, 1)), places.touch((8, 1)), places.touch((7, 1))] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_which_chunks_are_asked_for() -> None:
+    """Always this one first: what comes behind it may not be answered."""
+    assert chunks_with(5, 4, 1) == [5, 6, 7, 8]
+    assert chunks_with(5, 4, 3) == [5, 8, 11, 14]
+    assert chunks_with(70, 64, 1) == [70, *range(64, 70), *range(71, 128)]
+    around = chunks_with(200, 64, 3)
+    assert around[0] == 200
+    assert sorted(around) == list(range(194, 194 + 3 * 64, 3))
+    assert max(chunks_with(CHUNKS_MAX - 1, 64, 1)) == CHUNKS_MAX - 1
+    assert chunks_with(CHUNKS_MAX - 1, 4, 1) == [CHUNKS_MAX - 1]
 
 
 # ---- threads -------------------------------------------------------------------------------------

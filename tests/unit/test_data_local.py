@@ -269,22 +269,6 @@ def test_only_host_sessions_with_a_right_to_everything(
     run(tmp_path, test)
 
 
-def test_locate_is_not_for_users(tmp_path: Path) -> None:
-    async def test(served: Served, client: Callable[[], Client]) -> None:
-        own = Grant("user", "alice", uid=1000, session_id=9, epoch=1, inode=1)
-        body = Locate(ino=1, data_generation=1, chunks=[0])
-        for right in (own, Grant("host", "m", session_id=7, epoch=1, inode=1)):
-            assert (await served.ask(own, capability=capability(right), locate=body)).code == (
-                Code.FORBIDDEN
-            )
-        for count in (0, 17):
-            body = Locate(ino=1, data_generation=1, chunks=range(count))
-            reply = await served.ask(HOST, capability=capability(HOST), locate=body)
-            assert reply.code == Code.INVALID
-
-    run(tmp_path, test)
-
-
 def test_another_user_of_this_host(tmp_path: Path) -> None:
     """Even if the modes of directories and socket would let it in."""
 

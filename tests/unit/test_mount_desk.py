@@ -172,7 +172,7 @@ async def test_a_read_that_arrives_in_another_thread(
             threading.Thread(target=done, args=(found,)).start()
             return True
 
-        monkeypatch.setattr(f.world.services.files, "read_now", lambda *_: None)
+        monkeypatch.setattr(f.world.services.files, "read_now", lambda *_, seek=False: None)
         monkeypatch.setattr(f.world.services.files, "read_soon", soon)
         expected = found or b"y" * 50_000
         assert await f.ask(Op.READ, number, read_in(fh, 0, 50_000)) == (0, expected)
@@ -186,7 +186,7 @@ async def test_a_bug_is_an_io_error_and_the_desk_goes_on(
         number = await f.world.write(b"a", b"hello")
         fh, _ = await f.open(number)
 
-        def broken(*_: object) -> None:
+        def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError
 
         monkeypatch.setattr(f.world.services.files, "read_now", broken)

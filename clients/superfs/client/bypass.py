@@ -17,33 +17,37 @@ import os
 import threading
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from superfs.client.checksums import matches
 from superfs.client.datastream import DataItem
 from superfs.client.places import Place, Places
 from superfs.client.readers import Readers
+from superfs.client.sought import SOUGHT_BYTES_MAX, Sought
 from superfs.client.wire import Reply
 from superfs.core import extents
 from superfs.core.errors import FsError
 from superfs.core.extents import CRC_BYTES
-from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, KIB, LOCATE_CHUNKS_MAX
+from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, CHUNKS_MAX, KIB, LOCATE_CHUNKS_MAX
 from superfs.rpc.pending import Pending
 from superfs.v1 import data_pb2
 
 if TYPE_CHECKING:
     from superfs.client.data import Where
     from superfs.client.datastream import DataStream
-    from superfs.client.local import Descriptor
+    from superfs.client.local import Descriptor, LocalLink
     from superfs.core.extents import Extent
 
 LARGE_BYTES = 128 * KIB
-"""Smaller reads of a chunk that is not known are answered with their bytes, the first time."""
+"""Smaller reads of a file that is not known are answered with their bytes, the first time."""
 LOCATE_AHEAD = 4
+LOCATE_AROUND = 64
+"""Chunks whose places are asked for at once: by large reads, and by small ones here and there."""
 PROBE_BYTES = 256 * KIB
 _MARK_BYTES = 8
 
-assert LOCATE_AHEAD <= LOCATE_CHUNKS_MAX
+assert LOCATE_AHEAD < LOCATE_AROUND <= LOCATE_CHUNKS_MAX
 
 
 @dataclass(slots=True)
@@ -76,11 +80,11 @@ class Bypass:
     def __init__(self) -> None:
         self.moved = Moved()
         self._places = Places()
-        self._readers = Readers()
+        self.readers = Readers()
         self._lock = threading.Lock()  # of `moved`
 
     def close(self) -> None:
-        self._readers.close()
+        self.readers.close()
 
     def wrote(self, ino: int, data_generation: int) -> None:
         self._places.wrote((ino, data_generation))
@@ -100,18 +104,44 @@ class Bypass:
                 self.moved.written_grpc += size
 
     def read_now(
-        self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
-    ) -> bytes | None:
-        """What is in the page cache, of a chunk whose places are known; None: anything else."""
+        self,
+        stream: DataStream,
+        where: Where,
+        chunk: int,
+        offset: int,
+        length: int,
+        *,
+        seek: bool = False,
+    ) -> bytes | Sought | None:
+        """What is in the page cache, of a chunk whose places are known; None: anything else.
+        `seek`: what is not there is sought, if it is small and lies together."""
         if stream.local is None:
             return None
         place = self._places.get((where.ino, where.data_generation, chunk))
         if place is None or place.scattered:
             return None
-        data = _read(place, offset, length, wait=False)
+        if seek and length <= SOUGHT_BYTES_MAX:
+            found = self._seek(place, offset, offset + length)
+            if found is not None:
+                return found
+        data = read_extents(place.link, place.extents, place.starts, offset, length, wait=False)
         if data is not None:
             self._count(place, length)
         return data
+
+    def _seek(self, place: Place, start: int, end: int) -> bytes | Sought | None:
+        extents_ = _overlapping(place.extents, place.starts, start, end)
+        if len(extents_) != 1 or start < extents_[0].offset or extents_[0].end < end:
+            return None
+        descriptor = place.link.held(extents_[0].segment)
+        if descriptor is None:
+            return None
+        sought = Sought(extents_[0], descriptor, start, end, partial(self._count, place))
+        data = sought.look()
+        if data is not None:
+            return data
+        sought.seek()
+        return sought
 
     def start(
         self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
@@ -124,23 +154,22 @@ class Bypass:
         place = self._places.get(key)
         if place is not None and place.scattered:
             return None
-        worth = length >= LARGE_BYTES or self._places.touch(key)
+        large = length >= LARGE_BYTES
+        worth = large or self._places.touch(key[:2])
         if place is None and not worth:
             return None
         job = Job(stream, where, chunk, offset, length, Pending())
         if place is not None:
-            self._readers.put(lambda: self._carry_out(job, place))
+            self.readers.put(lambda: self._carry_out(job, place))
         else:
-            self._locate(job)
+            self._locate(job, LOCATE_AHEAD if large else LOCATE_AROUND)
         return job.pending
 
     # ---- the steps of a job
 
-    def _locate(self, job: Job) -> None:
+    def _locate(self, job: Job, count: int) -> None:
         where, link = job.where, job.stream.local
-        step = len(where.chains)
-        last = min(job.chunk + LOCATE_AHEAD * step, 1 << 32)
-        chunks = list(range(job.chunk, last, step))
+        chunks = chunks_with(job.chunk, count, len(where.chains))
         body = data_pb2.Locate(ino=where.ino, data_generation=where.data_generation, chunks=chunks)
         item = DataItem.of(data_pb2.DataRequest(locate=body))
         question = self._places.ask((where.ino, where.data_generation))
@@ -165,7 +194,7 @@ class Bypass:
             if place is None or place.scattered:
                 self._by_grpc(job)
             else:
-                self._readers.put(lambda: self._carry_out(job, place))
+                self.readers.put(lambda: self._carry_out(job, place))
 
         item.pending.on_done(answered)
         try:
@@ -178,19 +207,23 @@ class Bypass:
         was asked for before."""
         missing = [
             e.segment
-            for e in _overlapping(place, job.offset, job.offset + job.length)
+            for e in _overlapping(place.extents, place.starts, job.offset, job.offset + job.length)
             if place.link.held(e.segment) is None
         ]
         if missing and not asked:
             wanted = place.link.want(dict.fromkeys(missing))
 
             def again() -> None:
-                self._readers.put(lambda: self._carry_out(job, place, asked=True))
+                self.readers.put(lambda: self._carry_out(job, place, asked=True))
 
             if not wanted.on_done(again):
                 again()
             return
-        data = None if missing else _read(place, job.offset, job.length, wait=True)
+        data = None
+        if not missing:
+            data = read_extents(
+                place.link, place.extents, place.starts, job.offset, job.length, wait=True
+            )
         if data is None:
             self._by_grpc(job)
             return
@@ -219,6 +252,15 @@ class Bypass:
         self.count_read(size, by_descriptor=True)
 
 
+def chunks_with(chunk: int, count: int, step: int) -> list[int]:
+    """This one first, and others of the same chain: what follows, or, of many, what is around."""
+    first = chunk
+    if count > LOCATE_AHEAD:
+        first = chunk // (count * step) * count * step + chunk % step
+    last = min(first + count * step, CHUNKS_MAX)
+    return [chunk, *(other for other in range(first, last, step) if other != chunk)]
+
+
 def read_item(where: Where, chunk: int, offset: int, length: int) -> DataItem:
     read = data_pb2.Read(
         ino=where.ino,
@@ -230,28 +272,39 @@ def read_item(where: Where, chunk: int, offset: int, length: int) -> DataItem:
     return DataItem.of(data_pb2.DataRequest(read=read), capability=where.capability)
 
 
-def _overlapping(place: Place, start: int, end: int) -> list[Extent]:
-    low = max(0, bisect_right(place.starts, start) - 1)
-    if low < len(place.extents) and place.extents[low].end <= start:
+def _overlapping(
+    places: tuple[Extent, ...], starts: tuple[int, ...], start: int, end: int
+) -> tuple[Extent, ...]:
+    low = max(0, bisect_right(starts, start) - 1)
+    if low < len(places) and places[low].end <= start:
         low += 1
     high = low
-    while high < len(place.extents) and place.extents[high].offset < end:
+    while high < len(places) and places[high].offset < end:
         high += 1
-    return list(place.extents[low:high])
+    return places[low:high]
 
 
-def _read(place: Place, offset: int, length: int, *, wait: bool) -> bytes | None:
-    """None: something does not match, or is not here, or (not `wait`) would wait for a disk."""
+def read_extents(
+    link: LocalLink,
+    places: tuple[Extent, ...],
+    starts: tuple[int, ...],
+    offset: int,
+    length: int,
+    *,
+    wait: bool,
+) -> bytes | None:
+    """Of a chunk that lies there. `starts`: the offsets of the extents. None: something does not
+    match, or is not here, or (not `wait`) would wait for a disk."""
     end = offset + length
     assert end <= CHUNK_BYTES, (offset, length)
     parts: list[bytes | memoryview] = []
     at = offset
-    for extent in _overlapping(place, offset, end):
+    for extent in _overlapping(places, starts, offset, end):
         if extent.offset > at:
             parts.append(bytes(extent.offset - at))
             at = extent.offset
         stop = min(extent.end, end)
-        descriptor = place.link.held(extent.segment)
+        descriptor = link.held(extent.segment)
         part = None
         if descriptor is not None:
             part = _read_extent(extent, descriptor, at, stop, wait=wait)

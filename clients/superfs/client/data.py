@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.bypass import Bypass, read_item
 from superfs.client.datastream import DataItem, new_tag
 from superfs.client.payload import Payload
 from superfs.client.sharedmem import SharedMemory, slot_of
+from superfs.client.smallreads import SmallReads
 from superfs.client.wire import Reply, Request, encode_write
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.layout import chain_of, pieces
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from superfs.client.config import ClientConfig
     from superfs.client.datastream import DataStream
+    from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.core.layout import Piece
     from superfs.rpc.pending import Pending
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 SHARED_BYTES_MIN = 128 * KIB
 """Smaller writes carry their bytes."""
-Body = TypeVar("Body", data_pb2.Read, data_pb2.Write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,13 @@ class DataClient:
         self._reading = Budget(router.config.data_in_flight_bytes)
         self.bypass = Bypass()
         self.memory = SharedMemory()
+        self._small = SmallReads(router, self._reading, self.bypass)
+
+    def greet(self, chains: Iterable[int]) -> None:
+        """Connects to the daemons of these chains, and to their local sockets, before the first
+        read or write has to. Nothing is waited for."""
+        for stream in {self._router.data_stream(chain) for chain in chains}:
+            stream.submit((DataItem.of(data_pb2.DataRequest(usage=data_pb2.Usage())),))
 
     def close(self) -> None:
         """Behind the streams."""
@@ -79,18 +87,21 @@ class DataClient:
     async def read(self, where: Where, offset: int, length: int) -> bytes:
         """Exactly `length` bytes."""
         data = self.read_now(where, offset, length)
-        if data is not None:
+        if isinstance(data, bytes):
             return data
         started = await self.start_read(where, offset, length)
         return await finish_read(started)
 
-    def read_now(self, where: Where, offset: int, length: int) -> bytes | None:
-        """Exactly `length` bytes, if they can be had from memory of this host without asking."""
+    def read_now(
+        self, where: Where, offset: int, length: int, *, seek: bool = False
+    ) -> bytes | Sought | None:
+        """Exactly `length` bytes, if they can be had from memory of this host without asking;
+        `seek`: or, of a few, from its disk."""
         chunk, start = divmod(offset, CHUNK_BYTES)
         if not 0 < length <= CHUNK_BYTES - start or not where.chains:
             return None
         stream = self._router.data_stream(chain_of(where.chains, chunk))
-        return self.bypass.read_now(stream, where, chunk, start, length)
+        return self.bypass.read_now(stream, where, chunk, start, length, seek=seek)
 
     async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
         """Returns when everything is on its way, which other transfers may delay."""
@@ -128,39 +139,12 @@ class DataClient:
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
         """The first `length` bytes of many small files: (where, length), each within a message."""
-        groups: dict[tuple[DataStream, bytes], list[tuple[int, data_pb2.Read, int]]] = {}
-        for index, (where, length) in enumerate(wanted):
-            assert length <= MESSAGE_DATA_BYTES_MAX, "small files only"
-            read = data_pb2.Read(
-                ino=where.ino, data_generation=where.data_generation, length=length
-            )
-            stream = self._router.data_stream(chain_of(where.chains, 0))
-            groups.setdefault((stream, where.capability), []).append((index, read, length))
-        results: list[bytes | FsError] = [b""] * len(wanted)
-        for (stream, capability), reads in groups.items():
-            for batch in _batches(reads):
-                await self._read_batch(stream, capability, batch, results)
-        return results
+        return await self._small.read(wanted)
 
-    async def _read_batch(
-        self,
-        stream: DataStream,
-        capability: bytes,
-        batch: list[tuple[int, data_pb2.Read, int]],
-        results: list[bytes | FsError],
-    ) -> None:
-        many = data_pb2.ReadMany(reads=[read for _, read, _ in batch])
-        item = DataItem.of(data_pb2.DataRequest(read_many=many), capability=capability)
-        size = sum(length for _, _, length in batch)
-        await self._reading.acquire(size)
-        item.pending.on_done(lambda: self._reading.release(size))
-        stream.submit((item,))
-        reply = check(await item.pending)
-        for (index, _, length), part in zip(batch, reply.reads, strict=True):
-            if part.code:
-                results[index] = FsError(known_code(part.code))
-            else:
-                results[index] = part.data.ljust(length, b"\0")
+    @property
+    def many_bytes_max(self) -> int:
+        """How much of small files is better asked for at once than in parts."""
+        return self._small.bytes_max
 
     # ---- writing
 
@@ -260,7 +244,7 @@ class DataClient:
         self, writes: Iterable[tuple[Where, int, Bytes]]
     ) -> list[Pending[Reply]]:
         """Many small writes, (where, offset, data), packed into few messages."""
-        groups: dict[tuple[DataStream, bytes], list[tuple[int, data_pb2.Write, int]]] = {}
+        groups: dict[tuple[DataStream, bytes], list[tuple[data_pb2.Write, int]]] = {}
         for where, offset, data in writes:
             for piece in pieces(offset, len(data), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
                 write = data_pb2.Write(
@@ -272,18 +256,18 @@ class DataClient:
                 )
                 stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
                 group = groups.setdefault((stream, where.capability), [])
-                group.append((0, write, piece.length))
+                group.append((write, piece.length))
         pendings: list[Pending[Reply]] = []
         for (stream, capability), group in groups.items():
             for batch in _batches(group):
-                size = sum(length for _, _, length in batch)
+                size = sum(length for _, length in batch)
                 tag = new_tag()
-                many = data_pb2.WriteMany(writes=[write for _, write, _ in batch])
+                many = data_pb2.WriteMany(writes=[write for write, _ in batch])
                 item = DataItem(
                     data_pb2.DataRequest(tag=tag, write_many=many),
                     tag,
                     kept_bytes=size,
-                    inodes=frozenset(write.ino for _, write, _ in batch),
+                    inodes=frozenset(write.ino for write, _ in batch),
                     capability=capability,
                 )
                 await self._make_room_at(stream, size)
@@ -365,14 +349,16 @@ def check(reply: Reply) -> Reply:
     return reply
 
 
-def _batches(group: list[tuple[int, Body, int]]) -> list[list[tuple[int, Body, int]]]:
-    """Splits (_, _, bytes) into lists of at most a message each."""
-    batches: list[list[tuple[int, Body, int]]] = []
+def _batches(
+    group: list[tuple[data_pb2.Write, int]],
+) -> list[list[tuple[data_pb2.Write, int]]]:
+    """Splits (_, bytes) into lists of at most a message each."""
+    batches: list[list[tuple[data_pb2.Write, int]]] = []
     size = MESSAGE_DATA_BYTES_MAX
     for entry in group:
-        if size + entry[2] > MESSAGE_DATA_BYTES_MAX or len(batches[-1]) >= MANY_ENTRIES_MAX:
+        if size + entry[1] > MESSAGE_DATA_BYTES_MAX or len(batches[-1]) >= MANY_ENTRIES_MAX:
             batches.append([])
             size = 0
         batches[-1].append(entry)
-        size += entry[2]
+        size += entry[1]
     return batches

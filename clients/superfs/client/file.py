@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superfs.client.connection import Connection
+    from superfs.client.sought import Sought
     from superfs.core.namespace.txn import Caller
 
 WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
@@ -193,8 +194,9 @@ class OpenInode(Sending):
             base = inline[offset : offset + length]
             return overlay(base.ljust(length, b"\0"), offset, extents)
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
-        """As `read`, of what is in memory; None: it has to be fetched."""
+    def read_now(self, offset: int, length: int, *, seek: bool = False) -> bytes | Sought | None:
+        """As `read`, of what is in memory; None: it has to be fetched. `seek`: a little that a disk
+        of this host has is sought there, for whoever looks for it from time to time."""
         if self._age.is_over:
             return None
         with self._state:
@@ -208,8 +210,9 @@ class OpenInode(Sending):
             return overlay(bytes(length), offset, extents)
         if not attr.is_inline:
             where = Where.of(attr, self._capability)
-            found = self._readahead.read_now(where, size, offset, length)
-            return None if found is None else overlay(found, offset, extents)
+            seek = seek and not extents
+            found = self._readahead.read_now(where, size, offset, length, seek=seek)
+            return overlay(found, offset, extents) if isinstance(found, bytes) else found
         if inline is None:
             return None
         base = inline[offset : offset + length]

@@ -52,7 +52,7 @@ class Places:
         self._weight = 0
         self._asked: dict[File, list[Question]] = {}
         self._of_file: dict[File, set[Key]] = {}
-        self._touched: OrderedDict[Key, None] = OrderedDict()
+        self._touched: OrderedDict[File, None] = OrderedDict()
 
     def get(self, key: Key) -> Place | None:
         """None: not known, or not current."""
@@ -65,8 +65,8 @@ class Places:
             return None
         return place
 
-    def touch(self, key: Key) -> bool:
-        """Whether this chunk was touched lately: then it is worth a question of its own."""
+    def touch(self, key: File) -> bool:
+        """Whether this file was touched lately: then it is worth a question of its own."""
         with self._lock:
             if key in self._touched:
                 self._touched.move_to_end(key)

@@ -16,6 +16,7 @@ from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from superfs.client.data import DataClient, StartedRead, Where
+    from superfs.client.sought import Sought
     from superfs.client.wire import Reply
     from superfs.rpc.pending import Pending
 
@@ -50,7 +51,7 @@ class Readahead:
         """[offset, offset + length) of a file of `size` bytes."""
         assert offset + length <= size, (offset, length, size)
         found = self.read_now(where, size, offset, length)
-        if found is not None:
+        if isinstance(found, bytes):
             return found
         if not self._follows(offset, length):
             return await self._data.read(where, offset, length)
@@ -64,11 +65,15 @@ class Readahead:
         whole = parts[0] if len(parts) == 1 else b"".join(parts)
         return whole[offset - start : offset - start + length]
 
-    def read_now(self, where: Where, size: int, offset: int, length: int) -> bytes | None:
-        """As `read`, of a piece that has arrived, or of what is in memory of this host."""
+    def read_now(
+        self, where: Where, size: int, offset: int, length: int, *, seek: bool = False
+    ) -> bytes | Sought | None:
+        """As `read`, of a piece that has arrived, or of what is in memory of this host. `seek`: or
+        what its disk has been told to bring; not what follows the last read."""
         first, last = offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES
         if not any(index in self._pieces for index in range(first, last + 1)):
-            found = self._data.read_now(where, offset, length)
+            seek = seek and not self._expects(offset)
+            found = self._data.read_now(where, offset, length, seek=seek)
             if found is not None:
                 self._follows(offset, length)
             return found

@@ -38,6 +38,7 @@ class Reply:
     usage: data_pb2.UsageReply = field(default_factory=data_pb2.UsageReply)
     version: int = 0
     located: data_pb2.Located | None = None
+    located_many: data_pb2.LocatedMany | None = None
 
 
 class Encoded(Protocol):
@@ -85,6 +86,8 @@ def decode_reply(raw: bytes) -> Reply:
     m = data_pb2.DataReply.FromString(raw)
     if m.HasField("located"):
         return Reply(m.tag, m.code, m.detail, m.boot_epoch, located=m.located)
+    if m.HasField("located_many"):
+        return Reply(m.tag, m.code, m.detail, m.boot_epoch, located_many=m.located_many)
     if not (m.code or m.reads or m.data) and not m.HasField("usage"):
         return Reply(m.tag, 0, "", m.boot_epoch, data, version=m.version)
     data = data or m.data

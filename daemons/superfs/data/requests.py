@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.data.keys import ChunkKey, FileKey
-from superfs.data.locate import locate
+from superfs.data.locate import locate, locate_many
 from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
 from superfs.data.segments import Blob
 from superfs.data.shared import SharedBuffers
@@ -65,6 +65,7 @@ class Requests:
             "usage": self._usage,
             "fence": self._fence,
             "locate": self._locate,
+            "locate_many": self._locate_many,
         }
 
     def begin(self, request: DataRequest, access: Access) -> Begun:
@@ -221,6 +222,10 @@ class Requests:
     def _locate(self, request: DataRequest, access: Access) -> Begun:
         located = locate(self._store, request.locate, access)
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, located=located)
+
+    def _locate_many(self, request: DataRequest, access: Access) -> Begun:
+        located = locate_many(self._store, request.locate_many, access)
+        return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, located_many=located)
 
     # ---- what ends with a sync
 

@@ -148,9 +148,15 @@ class Course:
 
     # ---- what to fetch
 
-    def pick(self, window: Window, cost: Callable[[int], int], bytes_max: int) -> list[int]:
+    def pick(
+        self,
+        window: Window,
+        cost: Callable[[int], int],
+        bytes_max: int,
+        unit_bytes: int = UNIT_BYTES,
+    ) -> list[int]:
         """The positions to fetch now: whoever calls this does so. `cost`: bytes of a file, negative
-        where there is no use in it."""
+        where there is no use in it. `unit_bytes`: a file of more counts as several."""
         run = window.run
         self._widen(run)
         picked: list[int] = []
@@ -165,7 +171,7 @@ class Course:
                 break
             picked.append(position)
             if not run.in_order:
-                self._spent += 1 + bytes_ // UNIT_BYTES
+                self._spent += 1 + bytes_ // unit_bytes
             if len(picked) == run.width:
                 break
         if run.in_order:

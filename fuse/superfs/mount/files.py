@@ -27,6 +27,7 @@ from superfs.rpc.bridge import drive
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.core.namespace.txn import Caller
     from superfs.mount.atimes import Atimes
@@ -172,14 +173,16 @@ class Files:
         and for how many it had to be filled."""
         return self._m.contents.hits - self._late_hits, self._misses
 
-    def read_now(self, handle: FileHandle, offset: int, size: int) -> bytes | None:
-        """From memory; None: it has to be fetched."""
+    def read_now(
+        self, handle: FileHandle, offset: int, size: int, *, seek: bool = False
+    ) -> bytes | Sought | None:
+        """From memory; None: it has to be fetched. `seek`: see OpenInode.read_now."""
         if handle.touches:
             self._touch(handle)
         contents = handle.file.contents
         if contents is None:
             return self._m.contents.peek(handle.node, offset, size)
-        return contents.read_now(offset, size)
+        return contents.read_now(offset, size, seek=seek)
 
     def read_soon(
         self, handle: FileHandle, offset: int, size: int, done: Callable[[bytes | None], None]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from superfs.client.meta import MetaClient
+    from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
@@ -63,8 +64,9 @@ class Contents(Protocol):
 
     losses: int
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
-        """As `read`, of what is in memory; None: it has to be fetched."""
+    def read_now(self, offset: int, length: int, *, seek: bool = False) -> bytes | Sought | None:
+        """As `read`, of what is in memory; None: it has to be fetched. `seek`: a little of it is
+        sought on a disk of this host."""
 
     def read_soon(self, offset: int, length: int, done: Callable[[bytes | None], None]) -> bool:
         """`done` is told in whatever thread has it; None, or False now: ask with `read`."""

@@ -19,7 +19,7 @@ from superfs.client.data import Where
 from superfs.core.attrs import Flag
 from superfs.core.errors import FsError
 from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
-from superfs.mount.ahead import Course, Habit
+from superfs.mount.ahead import UNIT_BYTES, Course, Habit
 from superfs.mount.contents import ENTRY_BYTES
 from superfs.rpc.bridge import drive
 
@@ -40,6 +40,8 @@ FLIGHTS_MAX = 4
 """Windows on their way at once."""
 DATA_BYTES_MAX = 128 * 1024
 """Files on data daemons up to this size are small."""
+NEAR_UNIT_BYTES = 32 * 1024
+"""In place of ahead.UNIT_BYTES, where data daemons are on this host: their bytes cost less."""
 GROWTH = 16
 """A directory is put in order anew when its known names have grown by one in so many."""
 IDLE_S = 2.0
@@ -50,6 +52,10 @@ log = logging.getLogger("superfs.mount.prefetch")
 
 class BulkReader(Protocol):
     """The data daemons (superfs.client.data.DataClient)."""
+
+    @property
+    def many_bytes_max(self) -> int:
+        """What is better asked for at once than in parts."""
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]: ...
 
@@ -203,12 +209,20 @@ class Prefetch:
         self._make_room()
         nodes, flying = followed.nodes, self._flying
 
-        def cost(position: int) -> int:
-            node = nodes[position]
-            return -1 if node in flying else self._cost(node)
+        room = min(self._window_bytes, self._contents.room)
+        inline = min(MESSAGE_DATA_BYTES_MAX, room)  # of metad: one message
 
-        room = min(MESSAGE_DATA_BYTES_MAX, self._contents.room)
-        positions = followed.course.pick(window, cost, room)
+        def cost(position: int) -> int:
+            nonlocal inline
+            node = nodes[position]
+            bytes_ = -1 if node in flying else self._cost(node)
+            if bytes_ > 0 and node.attr is not None and node.attr.is_inline:
+                inline -= bytes_
+            return bytes_ if inline >= 0 else room + 1
+
+        near = self._window_bytes > MESSAGE_DATA_BYTES_MAX
+        unit = NEAR_UNIT_BYTES if near else UNIT_BYTES
+        positions = followed.course.pick(window, cost, room, unit)
         if not positions:
             return None
         landed = trio.Event()
@@ -216,6 +230,10 @@ class Prefetch:
         self._flights += 1
         self.asked += len(positions)
         return Flight(followed, window.run, positions, landed)
+
+    @property
+    def _window_bytes(self) -> int:
+        return MESSAGE_DATA_BYTES_MAX if self._data is None else self._data.many_bytes_max
 
     async def _land(self, flight: Flight) -> None:
         try:
@@ -295,7 +313,7 @@ class Prefetch:
 
     def _make_room(self) -> None:
         limit = self._m.now() - IDLE_S
-        while self._contents.room < MESSAGE_DATA_BYTES_MAX:
+        while self._contents.room < self._window_bytes:
             oldest = self._contents.oldest_unread()
             if oldest is None or oldest.run is None or oldest.run.course.read_at > limit:
                 break

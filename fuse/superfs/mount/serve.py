@@ -26,6 +26,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from superfs.client.file import OpenInode
+from superfs.core.errors import FsError
 from superfs.mount import figures, kernel
 from superfs.mount.desk.desk import Desk
 from superfs.mount.desk.device import Device, Notices
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from superfs.mount.recalls import Recalls
 
 FINISH_TIMEOUT_S = 60.0
+GREETED_MAX = 8
+"""Chains whose daemons a new mount connects to before anybody reads."""
 
 log = logging.getLogger("superfs.mount")
 
@@ -79,6 +82,8 @@ def serve(
     desk = Desk(device, relay, services, meter, connection.data.slot)
     seen = figures.Figures(meter, str(mountpoint.path), connection.config)
     window = Window(services.mounted, device, seen)
+    with contextlib.suppress(FsError):  # who reads or writes will be told
+        connection.data.greet(connection.map.chain_ids[:GREETED_MAX])
     try:
         pyfuse3.init(operations, f"/dev/fd/{relay.fd}", {"default_permissions"})
         try:

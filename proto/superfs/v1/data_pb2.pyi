@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataRequest(_message.Message):
-    __slots__ = ("tag", "capability", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence", "locate")
+    __slots__ = ("tag", "capability", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence", "locate", "locate_many")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class DataRequest(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     LOCATE_FIELD_NUMBER: _ClassVar[int]
+    LOCATE_MANY_FIELD_NUMBER: _ClassVar[int]
     tag: int
     capability: bytes
     write: Write
@@ -33,10 +34,11 @@ class DataRequest(_message.Message):
     usage: Usage
     fence: Fence
     locate: Locate
-    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., locate: _Optional[_Union[Locate, _Mapping]] = ...) -> None: ...
+    locate_many: LocateMany
+    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., locate: _Optional[_Union[Locate, _Mapping]] = ..., locate_many: _Optional[_Union[LocateMany, _Mapping]] = ...) -> None: ...
 
 class DataReply(_message.Message):
-    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version", "located")
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version", "located", "located_many")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +48,7 @@ class DataReply(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LOCATED_FIELD_NUMBER: _ClassVar[int]
+    LOCATED_MANY_FIELD_NUMBER: _ClassVar[int]
     tag: int
     code: int
     detail: str
@@ -55,7 +58,8 @@ class DataReply(_message.Message):
     usage: UsageReply
     version: int
     located: Located
-    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ...) -> None: ...
+    located_many: LocatedMany
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., located_many: _Optional[_Union[LocatedMany, _Mapping]] = ...) -> None: ...
 
 class Write(_message.Message):
     __slots__ = ("ino", "data_generation", "chunk", "offset", "data", "shared")
@@ -146,6 +150,24 @@ class LocatedChunk(_message.Message):
     crcs: bytes
     scattered: bool
     def __init__(self, extents: _Optional[bytes] = ..., crcs: _Optional[bytes] = ..., scattered: _Optional[bool] = ...) -> None: ...
+
+class LocateMany(_message.Message):
+    __slots__ = ("inos", "generations")
+    INOS_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    inos: bytes
+    generations: bytes
+    def __init__(self, inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ...) -> None: ...
+
+class LocatedMany(_message.Message):
+    __slots__ = ("counts", "extents", "crcs")
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    EXTENTS_FIELD_NUMBER: _ClassVar[int]
+    CRCS_FIELD_NUMBER: _ClassVar[int]
+    counts: bytes
+    extents: bytes
+    crcs: bytes
+    def __init__(self, counts: _Optional[bytes] = ..., extents: _Optional[bytes] = ..., crcs: _Optional[bytes] = ...) -> None: ...
 
 class Commit(_message.Message):
     __slots__ = ()

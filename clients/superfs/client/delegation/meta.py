@@ -13,6 +13,7 @@ from superfs.client import ops
 from superfs.client.delegation import journal
 from superfs.client.delegation.inodes import Inodes
 from superfs.client.delegation.overlay import Away, Group
+from superfs.core.namespace.bits import HAS_DEFAULT_ACL
 from superfs.core.namespace.create import create
 from superfs.core.namespace.mkdir import mkdir
 from superfs.core.namespace.rename import NOREPLACE, rename
@@ -24,8 +25,7 @@ from superfs.v1 import meta_pb2
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from superfs.core.namespace.bits import HAS_DEFAULT_ACL
-from superfs.core.attrs import Attr
+    from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 BURST = 64
 """Requests in a row before other tasks of the loop get their turn."""
+TURN_NS = 3_000_000
+"""They get it after so long, too, when the desk waits for a disk."""
 LINGER_NS = 50_000
 """How long the desk looks for the next request before it goes to sleep: waking up takes longer than
 most programs do between two requests."""
@@ -76,6 +78,7 @@ class Desk:
         answers = Answers(services)
         changes = Changes(services)
         transfers = Transfers(services, self._start, device.give, self._renew)
+        self._arrivals = transfers.arrivals
         handlers: dict[Op, Handler] = {
             Op.LOOKUP: answers.lookup,
             Op.FORGET: answers.forget,
@@ -126,16 +129,22 @@ class Desk:
     _has_ended = False
 
     def _serve_burst(self) -> bool:
-        """False when nothing more came."""
-        fd, readv = self._fd, os.readv
+        """False when nothing more came, and nothing is to come from a disk."""
+        fd, readv, arrivals = self._fd, os.readv, self._arrivals
         clock, linger = time.perf_counter_ns, 0
+        turn = clock() + TURN_NS
         for _ in range(BURST):
             while True:
                 try:
                     length = readv(fd, [self._buffer])
                     break
                 except BlockingIOError:
-                    if not linger:
+                    if arrivals.expected:
+                        arrivals.look()
+                        linger = 0
+                        if clock() > turn:
+                            return True
+                    elif not linger:
                         linger = clock() + LINGER_NS
                     elif clock() > linger:
                         return False
@@ -147,6 +156,8 @@ class Desk:
                         raise
             linger = 0
             self._serve(self._buffer[:length])
+            if arrivals.expected:
+                arrivals.look()
         return True
 
     def _renew(self) -> None:

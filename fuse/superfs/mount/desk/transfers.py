@@ -15,9 +15,12 @@ import trio
 
 from superfs.client.data import SHARED_BYTES_MIN
 from superfs.client.sharedmem import slot_of
+from superfs.client.sought import SOUGHT_BYTES_MAX
+from superfs.core.errors import FsError
 from superfs.core.namespace.txn import Caller
 from superfs.mount.desk import protocol
 from superfs.mount.desk.answers import NO_ANSWER
+from superfs.mount.desk.arrivals import Arrivals
 from superfs.mount.desk.protocol import (
     FOPEN_KEEP_CACHE,
     FOPEN_NOFLUSH,
@@ -57,6 +60,7 @@ class Transfers:
         caller's."""
         self._renew = renew
         self._give = give
+        self.arrivals = Arrivals(give)
         self._loop: trio.lowlevel.TrioToken | None = None
         self._table = services.mounted.nodes.table
         self._files = services.files
@@ -90,16 +94,29 @@ class Transfers:
         handle = self._handles.get(fh)
         if self._loop is None:
             self._loop = trio.lowlevel.current_trio_token()
-        found = self._files.read_now(handle, offset, length)
-        if found is not None and len(found) < LARGE_BYTES:
-            return protocol.data(unique, found)
-        if found is not None:
+        seek = length <= SOUGHT_BYTES_MAX and self.arrivals.has_room()
+        found = self._files.read_now(handle, offset, length, seek=seek)
+        if isinstance(found, bytes):
+            if len(found) < LARGE_BYTES:
+                return protocol.data(unique, found)
             self._give(protocol.data_header(unique, len(found)), found)
-            return NO_ANSWER
+        elif found is not None:
+            late = partial(self._read_late, unique, handle, offset, length)
+            self.arrivals.expect(found, unique, late)
+        else:
+            self._read_soon(unique, handle, offset, length)
+        return NO_ANSWER
+
+    def _read_soon(self, unique: int, handle: FileHandle, offset: int, length: int) -> None:
         arrived = partial(self._arrived, unique, handle, offset, length)
         if not self._files.read_soon(handle, offset, length, arrived):
             self._later(unique, self._read(unique, handle, offset, length))
-        return NO_ANSWER
+
+    def _read_late(self, unique: int, handle: FileHandle, offset: int, length: int) -> None:
+        try:
+            self._read_soon(unique, handle, offset, length)
+        except FsError:  # whoever is told what is wrong is whoever asked
+            self._later(unique, self._read(unique, handle, offset, length))
 
     def _arrived(
         self, unique: int, handle: FileHandle, offset: int, length: int, data: bytes | None
