@@ -61,7 +61,13 @@ class Race:
         self.mkdir(0, 0, 0)
         self.mkdir(0, 1, 0)
 
-    def both(self, verb: str, ours: Coroutine[Any, Any, Outcome], *args: Any, **more: Any) -> Any:  # noqa: ANN401
+    def both(
+        self,
+        verb: str,
+        ours: Coroutine[Any, Any, Outcome],
+        *args: Any,  # noqa: ANN401
+        **more: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         mine = do(ours)
         try:
             theirs: Outcome | Code = self.model.do(verb, WHO, *args, **more)
@@ -210,9 +216,7 @@ class Race:
 
     def sync(self, _d: int = 0, _n: int = 0, _x: int = 0) -> None:
         run_sync(self.client.meta.sync(), timeout_s=5)
-        assert tree(self.server.store, self.server.store, ROOT) == tree(
-            self.model, self.model, ROOT
-        )
+        assert tree(self.server.store, ROOT) == tree(self.model, ROOT)
         assert self.server.store.findings() == []
 
     def recall(self, d: int, _n: int, x: int) -> None:
@@ -224,7 +228,7 @@ class Race:
         message.recalls.add(lease=ours.ino, exclusive=True)
         self.client.shipping.recalled(message, confirmed.set)
         assert confirmed.is_set()
-        assert tree(self.server.store, self.server.store, ours.ino)
+        assert tree(self.server.store, ours.ino)
         if x % 2:
             self.server.grant(ours.ino)
 
@@ -233,14 +237,14 @@ def _seen(a: Attr) -> tuple[object, ...]:
     return a.mode, a.nlink, a.uid, a.gid, a.size, a.flags, bool(a.data_generation)
 
 
-def tree(store: MemStore, _also: MemStore, directory: int) -> dict[bytes, object]:
+def tree(store: MemStore, directory: int) -> dict[bytes, object]:
     found: dict[bytes, object] = {}
     record = store.get_directory(directory)
     assert record is not None
     found[b"."] = _seen(record.attr)
     for name, entry in store.list_dentries(directory, b"", 1000):
         if stat.S_ISDIR(entry.mode):
-            found[name] = tree(store, store, entry.ino)
+            found[name] = tree(store, entry.ino)
         else:
             attr = store.get_inode(directory, entry.ino)
             assert attr is not None

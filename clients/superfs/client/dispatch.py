@@ -8,6 +8,7 @@ answered and did nothing. Lost connections are the stream's business (rpc/stream
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from superfs.client.codec import decode_result
@@ -18,6 +19,7 @@ from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from superfs.client.ops import Call
     from superfs.client.session import MetaStream
@@ -48,6 +50,21 @@ class Dispatch:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._callers: dict[Caller, meta_pb2.Caller] = {}
+
+    # ---- what is done here and told later: nothing, unless a client holds directories exclusively
+
+    async def sync(self) -> None:
+        """Everything that was done so far survives the loss of power. Here it does anyway."""
+
+    @property
+    def is_synced(self) -> bool:
+        """Nothing would be waited for."""
+        return True
+
+    def here_only(self) -> AbstractContextManager[bool]:
+        """Inside, a verb that is not done at once, without asking anybody, raises `Away` and has
+        done nothing. False: it would in any case."""
+        return nullcontext(False)
 
     # ---- sending
 

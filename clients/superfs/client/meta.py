@@ -8,7 +8,6 @@ write the data again before asking again; every other verb asks again by itself 
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from superfs.client import ops
@@ -22,7 +21,6 @@ from superfs.rpc.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from contextlib import AbstractContextManager
 
     from superfs.client.columns import SmallFiles
     from superfs.client.session import MetaStream
@@ -37,19 +35,6 @@ class MetaClient(Dispatch):
         self._open: dict[int, tuple[Ref, int]] = {}
         self._leaving: dict[int, Pending[None]] = {}  # whose last release is on its way
         self._opens = threading.Lock()  # of both
-
-    async def sync(self) -> None:
-        """Everything that was done so far survives the loss of power. Here it does anyway."""
-
-    @property
-    def is_synced(self) -> bool:
-        """Nothing would be waited for."""
-        return True
-
-    def here_only(self) -> AbstractContextManager[bool]:
-        """Inside, a verb that is not done at once, without asking anybody, raises `Away` and has
-        done nothing. False: it would in any case."""
-        return nullcontext(False)
 
     # ---- reading
 
