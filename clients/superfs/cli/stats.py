@@ -200,6 +200,7 @@ def describe_mount(before: dict[str, Any], after: dict[str, Any]) -> dict[str, A
         "figures": now,
         "recalls_per_s": (now["recalls"] - then["recalls"]) / seconds,
         "leases_returned_per_s": (now["leases_returned"] - then["leases_returned"]) / seconds,
+        "local_changes_per_s": (now["local_changes"] - then["local_changes"]) / seconds,
         "evicted_per_s": (now["evicted"] - then["evicted"]) / seconds,
     }
 

@@ -31,9 +31,12 @@ def _mount(mount: dict[str, Any]) -> Group:
     head = Text.assemble(
         (mount["mountpoint"], "bold"),
         f"  pid {mount['pid']}  memory {size(memory)} of {size(limit)}"
-        f"  inodes {figures['inodes']}  names {figures['names']}  leases {figures['leases']}",
+        f"  inodes {figures['inodes']}  names {figures['names']}  leases {figures['leases']}"
+        f" ({figures['exclusive']} exclusive)",
     )
     moves = Text(
+        f"changes made here {number(mount['local_changes_per_s'])}/s,"
+        f" {figures['log_entries']} to ship, the oldest {figures['log_age_seconds']:.1f} s old;\n"
         f"recalls {number(mount['recalls_per_s'])}/s"
         f"  leases returned {number(mount['leases_returned_per_s'])}/s"
         f"  inodes evicted {number(mount['evicted_per_s'])}/s"

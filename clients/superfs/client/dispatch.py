@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from superfs.client.codec import decode_result
 from superfs.client.session import MUTATIONS, READS, OpItem
@@ -52,6 +52,18 @@ class Dispatch:
         self._callers: dict[Caller, meta_pb2.Caller] = {}
 
     # ---- what is done here and told later: nothing, unless a client holds directories exclusively
+
+    figures: ClassVar[dict[str, tuple[str, Callable[[], float]]]] = {
+        "exclusive": ("Directories held exclusively", lambda: 0),
+        "log_entries": ("Changes made here and not shipped yet", lambda: 0),
+        "log_bytes": ("What they take", lambda: 0),
+        "log_age_seconds": ("Age of the oldest", lambda: 0),
+        "log_shipped": ("Parts of the log that were shipped", lambda: 0),
+        "local_changes": ("Changes made here", lambda: 0),
+        "exclusive_recalls": ("Exclusive leases that others wanted", lambda: 0),
+        "lost_files": ("Files whose making could not be shipped", lambda: 0),
+    }
+    """For people: what each is, and its value now."""
 
     async def sync(self) -> None:
         """Everything that was done so far survives the loss of power. Here it does anyway."""

@@ -39,6 +39,7 @@ def watch(meter: Meter, services: Services, recalls: Recalls, connection: Connec
         "written_bytes_grpc": ("Written through gRPC", lambda: moved.written_grpc),
     }
     meter.figures |= services.prefetch.figures
+    meter.figures |= connection.meta.figures
     meter.durations["message"] = ("Questions to daemons, until answered", mounted.messages)
     meter.caches |= {
         "names": lambda: _rest(meter.served("lookup"), services.names.asked),

@@ -64,7 +64,7 @@ class Hits:
 class Meter(Collector):
     def __init__(self) -> None:
         self.gauges: dict[str, Gauge] = {}
-        self.figures: dict[str, tuple[str, Callable[[], int]]] = {}
+        self.figures: dict[str, tuple[str, Callable[[], float]]] = {}
         """Name -> (what it is, how many now)."""
         self.caches: dict[str, Callable[[], tuple[int, int]]] = {}
         """Name -> (hits, misses); a `Hits` is one."""

@@ -53,6 +53,19 @@ class Asking(MetaClient):
         self._state = state
         self._overlay = state.overlay
         self.shipping: Shipping | None = None  # set by the connection
+        reads: dict[str, Callable[[], float]] = {
+            "exclusive": lambda: len(state.exclusive),
+            "log_entries": lambda: state.entries,
+            "log_bytes": lambda: state.bytes,
+            "log_age_seconds": lambda: state.age_s,
+            "log_shipped": lambda: state.shipped,
+            "local_changes": lambda: state.local_operations,
+            "exclusive_recalls": lambda: state.recalls,
+            "lost_files": lambda: state.lost_files,
+        }
+        self.figures = {  # type: ignore[misc]
+            name: (MetaClient.figures[name][0], read) for name, read in reads.items()
+        }
 
     async def sync(self) -> None:
         """What was done so far survives the loss of power."""

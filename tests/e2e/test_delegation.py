@@ -1,0 +1,211 @@
+"""What a mount does by itself and tells later: cheap, seen by others at once, never half of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.cluster import Cluster
+from harness.hammers import LEASE_TIMEOUT_S, QUICK, SHORT, sdk_of
+from harness.mount import Mount, fsck
+from harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+MEASURED: dict[str, dict[str, Any]] = {**QUICK, "mount": {"metrics": "127.0.0.1:0"}}
+DATA = b"d" * 4096
+
+
+@pytest.fixture
+def mounts() -> Iterator[tuple[Mount, Mount]]:
+    with (
+        Cluster(settings=SHORT) as cluster,
+        Mount(cluster, "m0", settings=MEASURED) as first,
+        Mount(cluster, "m1", settings=QUICK) as second,
+    ):
+        yield first, second
+        fsck(cluster)
+        cluster.trouble([".*"])
+
+
+def figure(mount: Mount, name: str) -> float:
+    line = mount.daemon.wait_for_log("metrics at")
+    url = line[line.index("http://") :].split('"')[0].split()[0]
+    with urllib.request.urlopen(url) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(
+        float(line.split()[-1]) for line in lines if line.startswith(f"superfs_mount_{name}")
+    )
+
+
+def messages(mount: Mount) -> float:
+    return figure(mount, 'messages_total{daemon="metad-1",direction="sent"}')
+
+
+def make(directory: Path, count: int, start: int = 0) -> None:
+    for number in range(start, start + count):
+        (directory / f"f{number:05d}").write_bytes(DATA + b"%d" % number)
+
+
+def sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def check(directory: Path, *, cut: bool = False) -> int:
+    """How many files there are: the first so many that were made, each whole. `cut`: the last one
+    may have been made and not written."""
+    names = sorted(os.listdir(directory))
+    assert names == [f"f{number:05d}" for number in range(len(names))]
+    for number, name in enumerate(names):
+        found = (directory / name).read_bytes()
+        last = cut and number == len(names) - 1
+        assert found == DATA + b"%d" % number or (last and not found)
+    return len(names)
+
+
+def test_files_of_an_own_directory_cost_few_messages(mounts: tuple[Mount, Mount]) -> None:
+    first, _ = mounts
+    (first.point / "own").mkdir()
+    make(first.point / "own", 8)
+    before = messages(first)
+    make(first.point / "own", 1024, 8)
+    sync(first.point / "own")
+    beside = 12  # keep-alives, and late news of what is open
+    assert messages(first) - before <= 1024 / 128 + beside
+    assert check(first.point / "own") == 1032
+
+
+def test_another_mount_sees_at_once_what_was_done(mounts: tuple[Mount, Mount]) -> None:
+    first, second = mounts
+    (first.point / "own").mkdir()
+    for number in range(0, 60, 20):
+        make(first.point / "own", 20, number)
+        assert check(second.point / "own") == number + 20
+    (second.point / "own" / "f00000").unlink()
+    assert not (first.point / "own" / "f00000").exists()
+
+
+def test_a_tree_that_one_mount_makes_is_whole_for_another(mounts: tuple[Mount, Mount]) -> None:
+    first, second = mounts
+    top = first.point / "tree"
+    for path in ("a/b/c", "a/d", "e"):
+        (top / path).mkdir(parents=True)
+        make(top / path, 5)
+        os.symlink("f00001", top / path / "link")
+    (top / "a" / "d" / "f00004").rename(top / "a" / "d" / "moved")
+    there = second.point / "tree"
+    listing = ["find", ".", "-printf", "%P %y %s %m %l\n"]
+    ours, theirs = (
+        sorted(subprocess.run(listing, cwd=p, check=True, capture_output=True).stdout.splitlines())
+        for p in (top, there)
+    )
+    assert ours == theirs
+    subprocess.run(["rm", "-r", there], check=True)
+    assert not top.exists()
+
+
+def test_a_killed_mount_leaves_a_prefix(mounts: tuple[Mount, Mount]) -> None:
+    first, second = mounts
+    own = first.point / "own"
+    own.mkdir()
+    make(own, 50)
+    sync(own / "f00049")
+    maker = subprocess.Popen([sys.executable, "-c", MAKER, own, "50"])
+    try:
+        wait_until(lambda: (own / "f00400").exists(), lambda: "some are made")
+        first.daemon.kill()
+    finally:
+        maker.kill()
+        maker.wait()
+    assert check(second.point / "own", cut=True) >= 50, "what was synced is there"
+    first.close()
+    first.start()
+    assert check(own, cut=True) >= 50
+
+
+MAKER = """
+import sys
+number = int(sys.argv[2])
+while True:
+    with open(f"{sys.argv[1]}/f{number:05d}", "wb") as f:
+        f.write(b"d" * 4096 + b"%d" % number)
+    number += 1
+"""
+
+
+def test_metad_is_killed_again_and_again(mounts: tuple[Mount, Mount]) -> None:
+    first, second = mounts
+    own = first.point / "own"
+    own.mkdir()
+    made = 0
+
+    def go_on() -> None:
+        nonlocal made
+        for _ in range(600):
+            make(own, 1, made)
+            made += 1
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    for limit in (100, 250, 400):
+        wait_until(lambda limit=limit: made > limit, lambda: f"{made} are made")  # type: ignore[misc]
+        first.cluster.metad.kill()
+        first.cluster.start(["metad-1"])
+    thread.join()
+    assert made == 600
+    assert check(second.point / "own") == 600
+
+
+def test_a_mount_that_was_frozen_too_long_does_no_harm_and_says_so(
+    mounts: tuple[Mount, Mount],
+) -> None:
+    first, second = mounts
+    own = first.point / "own"
+    own.mkdir()
+    make(own, 3)
+    sync(own)
+    make(own, 3, 3)
+    os.kill(first.daemon.pid, signal.SIGSTOP)
+    try:
+        there = second.point / "own"
+        started = time.monotonic()
+        assert sorted(os.listdir(there))[:3] == ["f00000", "f00001", "f00002"]
+        assert time.monotonic() - started < 4 * LEASE_TIMEOUT_S
+        (there / "f00003").write_bytes(b"somebody else's")
+        (there / "f00000").unlink()
+    finally:
+        os.kill(first.daemon.pid, signal.SIGCONT)
+    wait_until(
+        lambda: (own / "f00003").read_bytes() == b"somebody else's",
+        lambda: "the one that was frozen sees what is so",
+    )
+    assert sorted(os.listdir(own)) == sorted(os.listdir(second.point / "own"))
+    assert not (own / "f00000").exists()
+
+
+def test_space_for_what_is_made_here_is_used_as_ever(mounts: tuple[Mount, Mount]) -> None:
+    """Larger files go to data daemons, removed ones leave nothing there."""
+    first, second = mounts
+    own = first.point / "own"
+    own.mkdir()
+    for number in range(20):
+        (own / f"big{number}").write_bytes(b"%d" % number * 40_000)
+        if number % 2:
+            (own / f"big{number}").unlink()
+    for number in range(0, 20, 2):
+        assert (second.point / "own" / f"big{number}").read_bytes() == b"%d" % number * 40_000
+    with sdk_of(first.cluster) as sdk:
+        assert len(list(sdk.listdir("/own"))) == 10
