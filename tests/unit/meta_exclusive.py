@@ -19,10 +19,11 @@ from superfs.core.namespace.bits import INLINE
 from superfs.meta.columns import NOT_SENT, pack_names
 from superfs.v1 import common_pb2, meta_pb2
 from unit.meta_leases import LeaseClient
-from unit.meta_node import ROOT
+from unit.meta_node import ROOT, FakeDataDaemons, make, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from superfs.meta.node import MetaNode
 
@@ -152,3 +153,20 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0)
+
+
+def with_directory(
+    tmp_path: Path,
+    body: Callable[[MetaNode, ExclusiveClient, common_pb2.Attr], Any],
+    datads: FakeDataDaemons | None = None,
+) -> None:
+    """Of a client with an exclusive directory of its own and reserved generations."""
+
+    async def run() -> None:
+        async with running(make(tmp_path), datads) as node:
+            client = ExclusiveClient(node, 1)
+            await client.hello()
+            await client.reserve()
+            await body(node, client, await client.directory(b"d"))
+
+    asyncio.run(run())

@@ -1,7 +1,7 @@
 """Every verb of `Op` (meta.proto) that is a rule, by its name there.
 
-Not here: release, which is about a session, and statfs, which is about a store. `READS` change
-nothing and may run on a read transaction.
+Not here: release, which is about a session, statfs, which is about a store, and log, which is
+several of these. `READS` change nothing and may run on a read transaction.
 """
 
 from __future__ import annotations
