@@ -161,7 +161,11 @@ def test_metad_is_killed_again_and_again(mounts: tuple[Mount, Mount]) -> None:
     thread = threading.Thread(target=go_on)
     thread.start()
     for limit in (100, 250, 400):
-        wait_until(lambda limit=limit: made > limit, lambda: f"{made} are made")  # type: ignore[misc]
+
+        def is_there(limit: int = limit) -> bool:
+            return made > limit
+
+        wait_until(is_there, lambda: f"{made} are made")
         first.cluster.metad.kill()
         first.cluster.start(["metad-1"])
     thread.join()

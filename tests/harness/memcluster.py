@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from superfs.client.columns import SmallFiles
@@ -20,6 +21,7 @@ from superfs.meta.memstore import MemStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from superfs.client.data import Where
     from superfs.client.sought import Sought
@@ -56,6 +58,14 @@ class MemMeta:
         """Leases that were given back."""
         self.grants = False
         """Whether everything is told under its lease."""
+
+    is_synced = True
+
+    async def sync(self) -> None:
+        """Everything is done at once."""
+
+    def here_only(self) -> AbstractContextManager[bool]:
+        return nullcontext(False)
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         if verb not in VERBS:

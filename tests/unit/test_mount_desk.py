@@ -69,7 +69,7 @@ async def test_a_name_that_is_not_known_goes_on_and_its_answer_comes_back() -> N
 
 async def test_what_only_pyfuse3_does_goes_on_as_it_came() -> None:
     async with front() as f:
-        for op in (9, 12, 38, 26):  # MKDIR, RENAME, DESTROY, INIT
+        for op in (8, 13, 38, 26):  # MKNOD, LINK, DESTROY, INIT
             unique = await f.send(op, TOP, b"whatever\0")
             assert await f.handed_on() == (op, unique)
 
