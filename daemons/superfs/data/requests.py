@@ -115,10 +115,11 @@ class Requests:
         data: bytes | memoryview = write.data
         if write.HasField("shared"):
             assert access.grant is not None
-            data = self.shared.read(access.grant.session_id, write.shared)
+            data = self.shared.view(access.grant.session_id, write.shared)
         if len(data) > MESSAGE_DATA_BYTES_MAX:
             raise FsError(Code.TOO_LARGE, f"a write has at most {MESSAGE_DATA_BYTES_MAX} bytes")
-        return Blob(write.ino, write.data_generation, write.chunk, write.offset, data)
+        shared = write.HasField("shared")
+        return Blob(write.ino, write.data_generation, write.chunk, write.offset, data, shared)
 
     def _write(self, request: DataRequest, access: Access) -> Begun:
         blob = self._blob(request.write, access)
