@@ -21,7 +21,7 @@ from superfs.core.namespace.txn import Caller, Ref
 from superfs.rpc.pending import Pending, completed, run_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from superfs.client.data import Bytes, Where
     from superfs.core.attrs import Attr
@@ -63,6 +63,8 @@ class MemData:
         self.lose: list[FsError] = []
         self.lose_reads = False
         self.is_busy = False
+        self.gathers = False
+        self.together: list[int] = []  # how many were sent at once
 
     def has_room_to_read(self, _length: int) -> bool:
         return True
@@ -105,8 +107,13 @@ class MemData:
         held[offset : offset + len(data)] = data
         return [completed(Reply())]
 
-    def start_write_now(self, where: Where, offset: int, data: Bytes) -> Pending[Reply] | None:
-        return None if self.is_busy else run_sync(self.start_write(where, offset, data))[0]
+    def start_writes_now(
+        self, where: Where, extents: Sequence[tuple[int, Bytes]]
+    ) -> list[Pending[Reply]] | None:
+        if self.is_busy:
+            return None
+        self.together.append(len(extents))
+        return [p for o, d in extents for p in run_sync(self.start_write(where, o, d))]
 
     async def start_write_many(
         self, writes: Iterable[tuple[Where, int, Bytes]]
@@ -123,8 +130,14 @@ class _Background:
 
 
 class _Writeback:
+    def __init__(self) -> None:
+        self.hastened = 0
+
     def note(self, _file: object) -> None:
         """Nothing ages: tests flush."""
+
+    def hasten(self, _file: object) -> None:
+        self.hastened += 1
 
 
 class MemConnection:

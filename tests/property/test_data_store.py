@@ -60,10 +60,13 @@ class StoreMachine(RuleBasedStateMachine):
         ino=inos,
         generation=generations,
         where=st.lists(st.tuples(places, lengths), min_size=1, max_size=3),
+        shared=st.booleans(),
     )
-    def write(self, ino: int, generation: int, where: list[tuple[int, int]]) -> None:
+    def write(self, ino: int, generation: int, where: list[tuple[int, int]], shared: bool) -> None:
         file = (ino, generation)
         blobs = [self._blob(file, place, length) for place, length in where]
+        if len(blobs) == 1:
+            blobs = [blobs[0]._replace(shared=shared)]
         if file in self.reaped:
             with pytest.raises(FsError) as caught:
                 self.store.write(blobs)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from superfs.client.config import ClientConfig
-from superfs.client.data import DataClient, Where
-from superfs.client.datastream import DataStream
+from superfs.client.data import SHARED_BYTES_MIN, DataClient, Where
+from superfs.client.datastream import UNKNOWN_MAX, DataStream
 from superfs.client.retry import delays
 from superfs.client.session import Session
 from superfs.client.wire import decode_reply, encode_request
 from superfs.core.errors import Code, FsError
-from superfs.rpc.pending import run_sync
+from superfs.core.layout import Piece
+from superfs.rpc.pending import run_sync, settle
 from superfs.rpc.stream import StreamTimes
 from superfs.v1 import data_pb2
 from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, UsageReply
@@ -22,6 +23,7 @@ from superfs.v1.data_pb2 import Boot, DataReply, DataRequest, UsageReply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from superfs.client.local import LocalLink
     from superfs.client.wire import Request
 
 FILE = Where(7, 1, (1,))
@@ -36,22 +38,43 @@ class Datad:
         self.refuse = Code.OK
         self.commits = 0
         self.broken = False
+        self.requests_max = 0
+        self.messages: list[int] = []  # how many requests each held
+        self.dies_behind = 0  # so many requests
 
     def start_anew(self, survived: int) -> None:
         del self.appends[survived:]
         self.boots.append(Boot(epoch=self.boots[-1].epoch + 1, survived=survived))
         self.broken = True
 
+    def answer_all(self, request: DataRequest) -> DataReply:
+        """None is answered when it dies at one of them."""
+        requests = [request, *request.more]
+        if not request.HasField("usage"):
+            self.messages.append(len(requests))
+        replies = []
+        for one in requests:
+            replies.append(self.answer(one))
+            self.dies_behind -= 1
+            if not self.dies_behind:
+                self.start_anew(survived=len(self.appends))
+                raise FsError(Code.UNAVAILABLE, "killed")
+        replies[0].more.extend(replies[1:])
+        return replies[0]
+
     def answer(self, request: DataRequest) -> DataReply:
         reply = DataReply(tag=request.tag, boot_epoch=self.boots[-1].epoch)
         if request.HasField("usage"):
-            reply.usage.CopyFrom(UsageReply(boots=self.boots))
+            usage = UsageReply(boots=self.boots, requests_max=self.requests_max)
+            reply.usage.CopyFrom(usage)
         elif request.HasField("commit"):
             self.commits += 1
         elif self.refuse is not Code.OK:
             reply.code = self.refuse
         else:
-            self.appends.append(request.write.data)
+            data = request.write.data
+            by_place = not 0 < len(data) < SHARED_BYTES_MIN  # or would have been
+            self.appends.append(b"%d" % request.write.offset if by_place else data)
             reply.version = len(self.appends)
         return reply
 
@@ -68,7 +91,7 @@ class Call:
         for request in self._requests:
             if self._datad.broken:
                 raise FsError(Code.UNAVAILABLE, "killed")
-            answer = self._datad.answer(DataRequest.FromString(encode_request(request)))
+            answer = self._datad.answer_all(DataRequest.FromString(encode_request(request)))
             yield decode_reply(answer.SerializeToString())
 
     def cancel(self) -> None:
@@ -179,6 +202,73 @@ def test_bytes_of_a_removed_file_are_not_missed(client: Client) -> None:
     datad.refuse = Code.STALE_DATA
     client.commit()
     assert datad.appends == []
+    assert client.stream.kept_bytes == 0
+
+
+class Link:
+    """Stands for the local socket of a daemon that has all our memory."""
+
+    ready, ended, error = True, False, None
+
+    def buffer_of(self, _arena: object) -> int:
+        return 1
+
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def by_place(client: Client, count: int) -> None:
+    """So many writes at once, of bytes in shared memory."""
+    client.stream.local = cast("LocalLink", Link())
+    extents = []
+    for number in range(count):
+        part = client.data.memory.copy(bytes(SHARED_BYTES_MIN))
+        assert part is not None
+        extents.append((number, part))
+    answers = client.data.start_writes_now(FILE, extents)
+    assert answers is not None
+    run_sync(settle(answers), 10)
+
+
+@pytest.mark.parametrize("requests_max", [0, 1, 3, 100])
+def test_writes_by_place_share_messages(client: Client, requests_max: int) -> None:
+    datad = client.datad
+    datad.requests_max = requests_max
+    client.write(b"a")
+    by_place(client, 7)
+    assert datad.appends == [b"a", *[b"%d" % number for number in range(7)]]
+    expected = {0: [1] * 7, 1: [1] * 7, 3: [3, 3, 1], 100: [7]}
+    assert datad.messages == [1, *expected[requests_max]]
+    assert client.stream.kept_bytes == 1 + 7 * SHARED_BYTES_MIN
+    client.commit()
+    assert client.stream.kept_bytes == 0
+
+
+def test_what_carries_its_bytes_goes_alone(client: Client) -> None:
+    client.datad.requests_max = 100
+    client.write(b"a")
+    by_place(client, 1)
+    client.stream._unknown = UNKNOWN_MAX  # the daemon does not know memory any more
+    items = [
+        client.data._write_item(FILE, Piece(0, at, SHARED_BYTES_MIN, 0), part)
+        for at in range(3)
+        if (part := client.data.memory.copy(bytes(SHARED_BYTES_MIN))) is not None
+    ]
+    client.stream.submit(items)
+    run_sync(settle([item.pending for item in items]), 10)
+    assert client.datad.messages == [1, 1, 1, 1, 1]
+
+
+def test_a_kill_in_the_middle_of_a_message(client: Client) -> None:
+    """Nothing of it was answered: all of it is sent again, in its order."""
+    datad = client.datad
+    datad.requests_max = 4
+    client.write(b"a")
+    datad.dies_behind = 6
+    by_place(client, 7)
+    names = [b"%d" % number for number in range(7)]
+    assert datad.appends == [b"a", *names[:6], *names[4:]]
+    client.commit()
     assert client.stream.kept_bytes == 0
 
 

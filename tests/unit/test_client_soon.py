@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from harness.memclient import MemConnection
+from harness.memclient import ROOT_REF, MemConnection
 from superfs.client.file import OpenInode
+from superfs.client.sending import HELD_BYTES_MAX, UNPUBLISHED_BYTES_MAX
 from superfs.client.sharedmem import SharedMemory
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
@@ -69,6 +70,86 @@ def test_pieces_that_have_arrived_are_had_at_once(world: MemConnection) -> None:
     assert reader.read_now(11 * MIB, 10) is None
 
 
+def streaming(world: MemConnection) -> tuple[OpenInode, SharedMemory]:
+    """A file on data daemons, written in pieces out of shared memory."""
+    file = opened(world)
+    run_sync(file.write(0, bytes(MIB)))
+    run_sync(file.flush())
+    world.data.gathers = True
+    return file, SharedMemory()
+
+
+def piece(memory: SharedMemory, number: int) -> memoryview:
+    part = memory.copy(bytes([number]) * MIB)
+    assert part is not None
+    return part
+
+
+def test_a_stream_of_large_writes_goes_a_chunk_at_a_time(world: MemConnection) -> None:
+    file, memory = streaming(world)
+    for number in range(12):
+        assert file.write_now(number * MIB, piece(memory, number))
+        assert len(file._dirty) == (0 if number == 0 else number % 4)
+        assert run_sync(file.read(number * MIB, 3)) == bytes([number]) * 3
+    assert world.data.together == [1, 4, 4]
+    run_sync(file.flush())
+    contents = run_sync(again(world, file).read(0, 12 * MIB))
+    assert contents == b"".join(bytes([number]) * MIB for number in range(12))
+
+
+def test_what_cannot_be_sent_is_held_up_to_a_limit(world: MemConnection) -> None:
+    """Nothing is sent while there is no room, or while somebody publishes."""
+    for busy in (True, False):
+        file, memory = streaming(world)
+        world.data.is_busy = busy
+        assert busy or file._turn.acquire_nowait()
+        held = 0
+        while file.write_now(held * MIB, piece(memory, held)):
+            held += 1
+        assert held * MIB == HELD_BYTES_MAX
+        assert len(file._dirty) == held
+        world.data.is_busy = False
+        if not busy:
+            writing = file.write(held * MIB, bytes(MIB))
+            assert not writing.send(None).done, "whoever may wait does so now"
+            writing.close()
+            file._turn.release()
+        run_sync(file.flush())
+        assert run_sync(again(world, file).read((held - 1) * MIB, 1)) == bytes([held - 1])
+        run_sync(world.meta.unlink(ROOT_REF, b"file"))
+
+
+def test_publishing_is_left_to_the_background(world: MemConnection) -> None:
+    file, memory = streaming(world)
+    number = 0
+    while not world.writeback.hastened:
+        assert file.write_now(number * MIB, piece(memory, number))
+        number += 1
+    assert number * MIB > UNPUBLISHED_BYTES_MAX
+    assert run_sync(world.now(file.attr)).size == MIB
+    for more in range(8):  # it has not come to it yet: what follows is held
+        assert file.write_now((number + more) * MIB, piece(memory, more))
+    assert file._unpublished_bytes <= UNPUBLISHED_BYTES_MAX + 3 * MIB
+    run_sync(file.flush_aged())
+    assert run_sync(world.now(file.attr)).size == (number + 8) * MIB
+
+
+def test_a_writer_who_waits_publishes_beside_too(world: MemConnection) -> None:
+    """And waits for it when twice as much is unpublished."""
+    file = opened(world)
+    run_sync(file.write(0, bytes(MIB)))
+    run_sync(file.flush())
+    for number in range(UNPUBLISHED_BYTES_MAX // MIB):
+        assert not world.writeback.hastened
+        run_sync(file.write(number * MIB, bytes(MIB)))
+    assert world.writeback.hastened == 1
+    while file._unpublished_bytes:
+        number += 1
+        run_sync(file.write(number * MIB, bytes(MIB)))
+    assert number * MIB == 2 * UNPUBLISHED_BYTES_MAX
+    assert run_sync(world.now(file.attr)).size == (number + 1) * MIB
+
+
 @pytest.mark.allow_log("written bytes are lost")
 def test_a_large_write_in_shared_memory_is_sent_as_it_is(world: MemConnection) -> None:
     file, memory = opened(world), SharedMemory()
@@ -95,11 +176,10 @@ def test_a_large_write_in_shared_memory_is_sent_as_it_is(world: MemConnection) -
     assert run_sync(file.read(0, len(model))) == model
     assert file.write_now(3, b"small")
     model[3:8] = b"small"
-    assert not file.write_now(0, shared(4)), "what was written before goes first"
+    assert file.write_now(0, shared(4)), "what was written before goes with it"
+    put(4, 0)
+    assert not len(file._dirty)
     run_sync(file.flush())
-    world.data.is_busy = True
-    assert not file.write_now(0, shared(4))
-    world.data.is_busy = False
     assert run_sync(again(world, file).read(0, len(model))) == model
     assert not file.is_dirty
     world.data.lose.append(FsError(Code.STALE_DATA))

@@ -20,7 +20,12 @@ from harness.datastore import (
     session,
 )
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import CHUNK_BYTES, MESSAGE_DATA_BYTES_MAX, MIB
+from superfs.core.limits import (
+    CHUNK_BYTES,
+    MESSAGE_DATA_BYTES_MAX,
+    MIB,
+    REQUESTS_PER_MESSAGE_MAX,
+)
 from superfs.core.tokens import Authority, Grant, Purpose
 from superfs.v1.data_pb2 import (
     Commit,
@@ -85,6 +90,51 @@ def test_stream_runs_in_order(tmp_path: Path) -> None:
         assert (replies[2].data, replies[5].data) == (b"one", b"two")
         assert [part.data for part in replies[7].reads] == [b"x", b"yy", b"", b""]
         assert replies[0].usage.bytes_total > replies[0].usage.bytes_free > 0
+
+    run(tmp_path, test)
+
+
+def test_many_requests_in_one_message(tmp_path: Path) -> None:
+    """They take effect in order, and those that wait for nothing are answered together."""
+
+    async def test(served: Served) -> None:
+        show = DataRequest(tag=1, capability=HOST_CAPABILITY, write=w(b"a"))
+        show.more.extend(DataRequest(tag=tag, write=w(b"%d" % tag)) for tag in range(2, 9))
+        show.more.append(DataRequest(tag=9, read=Read(ino=1, data_generation=1, length=9)))
+        mixed = DataRequest(tag=10, write=w(b"b"))
+        mixed.more.append(DataRequest(tag=11, commit=Commit()))
+        mixed.more.append(DataRequest(tag=12, read=Read(ino=1, data_generation=1, length=9)))
+        mixed.more.append(DataRequest(tag=13, read=Read(ino=1, data_generation=1, length=1 << 30)))
+        last = DataRequest(tag=14, usage=Usage())
+        stream = Stream(HOST, [show, mixed, last])
+        await served.daemon.service.Session(None, stream)
+        together = [[reply.tag for reply in (r, *r.more)] for r in stream.replies]
+        assert together == [list(range(1, 10)), [10], [11], [12], [13], [14]]
+        replies = [reply for r in stream.replies for reply in (r, *r.more)]
+        assert [r.version for r in replies[:8]] == list(range(1, 9))
+        assert (replies[8].data, replies[11].data) == (b"8", b"b")
+        assert [r.code for r in replies] == [0] * 12 + [Code.TOO_LARGE, 0]
+        assert len({r.boot_epoch for r in replies}) == 1
+        assert replies[-1].usage.requests_max == REQUESTS_PER_MESSAGE_MAX
+
+    run(tmp_path, test)
+
+
+def test_messages_that_hold_too_much(tmp_path: Path) -> None:
+    async def test(served: Served) -> None:
+        one = DataRequest(tag=2, write=w())
+        many = DataRequest(capability=HOST_CAPABILITY, write=w())
+        many.more.extend([one] * REQUESTS_PER_MESSAGE_MAX)
+        nested = DataRequest(capability=HOST_CAPABILITY, write=w())
+        nested.more.append(DataRequest(write=w(), more=[one]))
+        for request in (many, nested):
+            with pytest.raises(FsError) as caught:
+                await served.daemon.service.Session(None, Stream(HOST, [request]))
+            assert caught.value.code is Code.BAD_REQUEST
+            with pytest.raises(FsError) as caught:
+                await served.daemon.service.Execute(request, Stub(HOST))
+            assert caught.value.code is Code.BAD_REQUEST
+        assert served.daemon.store.position.version == 0
 
     run(tmp_path, test)
 

@@ -14,9 +14,10 @@ import pytest
 from harness import datastore
 from harness.datalocal import Client, run
 from harness.datastore import HOST, Served, capability
-from superfs.core.errors import Code
-from superfs.core.limits import BUFFER_BYTES_MAX, MESSAGE_DATA_BYTES_MAX, MIB
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import BUFFER_BYTES_MAX, KIB, MESSAGE_DATA_BYTES_MAX, MIB
 from superfs.core.tokens import Grant
+from superfs.data.segments import Blob
 from superfs.v1.data_pb2 import (
     Closed,
     DataReply,
@@ -229,3 +230,45 @@ def test_memory_that_changes_while_it_is_read(tmp_path: Path) -> None:
         os.close(fd)
 
     run(tmp_path, test)
+
+
+def test_memory_that_cannot_be_read(tmp_path: Path) -> None:
+    """Nothing of it counts, and nothing that came before or comes behind it suffers."""
+    store = datastore.opened(tmp_path / "store")
+    datastore.write(store, 1, 0, b"before")
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(MIB)
+        mapped = mmap.mmap(file.fileno(), MIB)
+        file.truncate(64 * KIB)  # as no sealed memory can: the rest is not there any more
+        for length in (32 * KIB, 128 * KIB):
+            blob = Blob(1, 1, 0, 0, memoryview(mapped)[64 * KIB - 16 * KIB :][:length], True)
+            with pytest.raises(FsError) as caught:
+                store.write([blob])
+            assert caught.value.code is Code.INVALID
+            assert datastore.read(store, 1, 0, 6) == b"before"
+    assert store.position.version == 1
+    datastore.write(store, 1, 0, b"behind")
+    datastore.kill(store)
+    store = datastore.reopen(tmp_path / "store")
+    assert datastore.read(store, 1, 0, 6) == b"behind"
+    assert store.position.version == 2
+    datastore.kill(store)
+
+
+def test_killed_before_the_head_of_a_shared_write(tmp_path: Path) -> None:
+    """It was not answered, and has not happened."""
+    world = datastore.new_world("datad.append.head=error*2")
+    store = datastore.opened(tmp_path / "store", world=world)
+    data = os.urandom(128 * KIB)
+    store.write([Blob(1, 1, 0, 0, memoryview(data), True)])
+    with pytest.raises(OSError, match="failpoint"):
+        store.write([Blob(1, 1, 0, 0, memoryview(bytes(128 * KIB)), True)])
+    datastore.kill(store)
+    store = datastore.reopen(tmp_path / "store")
+    assert datastore.read(store, 1, 0, len(data)) == data
+    assert store.position.version == 1
+    store.write([Blob(1, 1, 0, 0, memoryview(b"x" * 300), True)])
+    datastore.kill(store)
+    store = datastore.reopen(tmp_path / "store")
+    assert datastore.read(store, 1, 0, 301) == b"x" * 300 + data[300:301]
+    datastore.kill(store)

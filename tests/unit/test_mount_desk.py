@@ -18,7 +18,7 @@ from harness.memmount import TOP, ctx
 from superfs.client.data import SHARED_BYTES_MIN
 from superfs.client.sharedmem import SharedMemory, slot_of
 from superfs.core.attrs import Attr
-from superfs.mount.desk import protocol
+from superfs.mount.desk import desk, protocol
 from superfs.mount.desk.device import Notices
 from superfs.mount.desk.protocol import Op
 
@@ -158,6 +158,20 @@ async def test_a_large_write_stays_where_it_was_put(monkeypatch: pytest.MonkeyPa
             await f.ask(Op.WRITE, number, write_in(fh, 0, sent))
         assert [bytes(data[:5]) for data in kept] == [bytes([turn]) * 5 for turn in range(4)]
         assert [slot_of(data) is not None for data in kept] == [False, True, True, False]
+
+
+async def test_the_desk_does_not_stay_awake_behind_a_large_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with front() as f:
+        number = await f.world.write(b"a", b"")
+        fh, _ = await f.open(number, os.O_RDWR)
+        monkeypatch.setattr(f.world.services.files, "write_now", lambda *_: True)
+        await f.ask(Op.WRITE, number, write_in(fh, 0, bytes(SHARED_BYTES_MIN)))
+        monkeypatch.setattr(desk, "LINGER_NS", int(ANSWER_S * 1e9))  # nobody else has a turn
+        started = trio.current_time()
+        await f.ask(Op.WRITE, number, write_in(fh, 0, bytes(SHARED_BYTES_MIN)))
+        assert trio.current_time() - started < ANSWER_S
 
 
 @pytest.mark.parametrize("found", [b"x" * 50_000, None])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.memmount import TOP, ctx, leased
 from harness.waiting import wait_until
 from superfs.client.leases import lease_clock
 from superfs.core.attrs import Attr
@@ -19,6 +20,7 @@ from superfs.mount.files import OpenFile
 from superfs.mount.guard import FORGET_NAMES, GUARDED_S, SLOTS, Guard, Unguarded
 from superfs.mount.leases import Lease
 from superfs.mount.nodes import Node
+from superfs.mount.watched import NEW_PER_SWEEP, WATCHED_MAX, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,23 +148,85 @@ def test_more_open_files_than_slots() -> None:
 
 
 class On(Unguarded):
+    """With as many slots as it is given."""
+
     is_on = True
+
+    def __init__(self, slots: int = SLOTS) -> None:
+        self.free = list(range(slots))
+        self.numbers: dict[int, int] = {}
+
+    def opened(self, number: int) -> int:
+        slot = self.free.pop() if self.free else -1
+        if slot >= 0:
+            self.numbers[slot] = number
+        return slot
+
+    def closed(self, slot: int) -> None:
+        if slot >= 0:
+            del self.numbers[slot]
+            self.free.append(slot)
+
+
+def validity(guard: Unguarded) -> Validity:
+    return Validity(guard, Watched(guard, lambda _: True))
 
 
 @pytest.mark.parametrize("mode", [FILE, DIRECTORY])
 def test_how_long_the_kernel_believes(mode: int) -> None:
     node = Node(7, 7, 1, 7, attr=Attr(7, 1, 7, mode, 1, 0, 0))
     node.lease = node.named = Lease(7, until=120.0)
-    bounded, guarded = Validity(Unguarded()), Validity(On())
+    bounded, guarded = validity(Unguarded()), validity(On())
     assert 0 < bounded.attr_s(node, 100.0) < 20
     assert 0 < bounded.entry_s(node, 100.0) < 20
     assert guarded.entry_s(node, 100.0) == GUARDED_S
-    assert (guarded.attr_s(node, 100.0) == GUARDED_S) is (mode == FILE)
-    for validity in (bounded, guarded):
-        assert validity.attr_s(node, 120.0) == validity.entry_s(node, 120.0) == 0
-    node.file = OpenFile(node)  # that the guard does not know of
-    assert guarded.attr_s(node, 100.0) < 20
-    node.file = None
+    assert guarded.attr_s(node, 100.0) == GUARDED_S
+    for either in (bounded, guarded):
+        assert either.attr_s(node, 120.0) == either.entry_s(node, 120.0) == 0
+    if mode == FILE:
+        node.file = OpenFile(node)  # that the guard does not know of
+        assert guarded.attr_s(node, 100.0) < 20
+        node.file = None
     node.lease = node.named = Lease(until=120.0)  # for a time, under no lease
     assert guarded.attr_s(node, 100.0) < 20
     assert guarded.entry_s(node, 100.0) < 20
+
+
+def test_the_guard_knows_directories_until_the_kernel_forgets_them() -> None:
+    guard = On()
+    alive = {1, 2}
+    watched = Watched(guard, alive.__contains__)
+    assert watched.watch(1)
+    assert watched.watch(2)
+    assert watched.watch(1)
+    assert sorted(guard.numbers.values()) == sorted(watched) == [1, 2]
+    watched.forget(1)
+    watched.forget(99)
+    assert list(guard.numbers.values()) == [2]
+    for number in range(100, 100 + NEW_PER_SWEEP):  # answers that did not find room
+        alive.discard(number - 1)
+        alive.add(number)
+        assert watched.watch(number)
+    assert len(guard.numbers) < 10
+
+
+def test_directories_that_the_guard_has_no_place_for() -> None:
+    node = Node(7, 7, 1, 7, attr=Attr(7, 1, 7, DIRECTORY, 1, 0, 0))
+    node.lease = node.named = Lease(7, until=120.0)
+    assert validity(On(slots=0)).attr_s(node, 100.0) < 20
+    guard = On()
+    watched = Watched(guard, lambda _: True)
+    assert all(watched.watch(number) for number in range(WATCHED_MAX))
+    assert not watched.watch(WATCHED_MAX)
+    assert guard.free, "for open files"
+
+
+async def test_no_answer_about_a_directory_outlives_a_change_in_it() -> None:
+    """One that is older and comes later: the kernel counts what it is told to drop."""
+    async with leased() as (w, _):
+        mounted = w.services.mounted
+        mounted.watched = Watched(On(), mounted.nodes.is_alive)
+        assert mounted.watched.watch(TOP)
+        w.kernel.attrs.clear()
+        await w.ops.mkdir(TOP, b"d", 0o755, ctx())
+        assert TOP in w.kernel.attrs

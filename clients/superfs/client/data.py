@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 SHARED_BYTES_MIN = 128 * KIB
 """Smaller writes carry their bytes."""
+SMALL_MAX = 4
+FREE_MIN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,26 +167,41 @@ class DataClient:
         self.bypass.wrote(where.ino, where.data_generation)
         return [pending for _, pending in parts]
 
-    def start_write_now(self, where: Where, offset: int, data: memoryview) -> Pending[Reply] | None:
-        """As `start_write`, of bytes that a data daemon on this host can read where they are; None:
-        other transfers are ahead of it, or it is more than one message."""
-        found = list(pieces(offset, len(data), piece_bytes_max=MESSAGE_DATA_BYTES_MAX))
-        if len(found) != 1:
+    def start_writes_now(
+        self, where: Where, extents: Sequence[tuple[int, Bytes]]
+    ) -> list[Pending[Reply]] | None:
+        """As `start_write` of each, to data daemons on this host; None: other transfers are ahead
+        of them, or they are not worth a message each."""
+        if sum(len(data) < SHARED_BYTES_MIN for _, data in extents) > SMALL_MAX:
             return None
-        (piece,) = found
-        stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
+        ready: dict[DataStream, list[tuple[Piece, memoryview]]] = {}
+        for offset, data in extents:
+            view = memoryview(data)
+            for piece in pieces(offset, len(view), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
+                stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
+                body = view[piece.position : piece.position + piece.length]
+                ready.setdefault(stream, []).append((piece, body))
         limit = self._router.config.data_uncommitted_bytes
-        if not stream.shares_memory or stream.kept_bytes + piece.length > limit:
+        for stream, parts in ready.items():
+            size = sum(piece.length for piece, _ in parts)
+            if not stream.shares_memory or stream.kept_bytes + size > limit:
+                return None
+        if not self._writing.acquire_nowait(sum(len(data) for _, data in extents)):
             return None
-        if not self._writing.acquire_nowait(piece.length):
-            return None
-        if stream.kept_bytes > limit // 2 and not stream.committing:
-            stream.commit()
-        parts: list[tuple[int, Pending[Reply]]] = []
-        item = self._write_item(where, piece, data)
-        self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
+        answers: list[Pending[Reply]] = []
+        for stream, parts in ready.items():
+            self._begin_commit(stream)
+            items = [self._write_item(where, piece, body) for piece, body in parts]
+            for item in items:
+                item.pending.on_done(partial(self._writing.release, item.kept_bytes))
+            answers += [item.pending for item in items]
+            try:
+                stream.submit(items)
+            except BaseException as error:
+                for item in items:
+                    item.pending.fail(error)
         self.bypass.wrote(where.ino, where.data_generation)
-        return parts[0][1]
+        return answers
 
     def _write_item(self, where: Where, piece: Piece, data: memoryview) -> DataItem:
         tag = new_tag()
@@ -214,6 +231,12 @@ class DataClient:
         them, then a message's payload. None: no data daemon would read it there, or all are in
         use."""
         return self.memory.take() if self.shares_memory else None
+
+    @property
+    def gathers(self) -> bool:
+        """Whether large writes had better come many at once: they lie in shared memory, and there
+        is enough of it for those that come meanwhile."""
+        return self.shares_memory and self.memory.free >= FREE_MIN
 
     @property
     def shares_memory(self) -> bool:
@@ -322,13 +345,17 @@ class DataClient:
 
     async def _make_room_at(self, stream: DataStream, size: int) -> None:
         """Bounds what is on its way and what is kept for the case that the daemon's machine dies:
-        from half of the limit on a commit is asked for, at the limit it is waited for."""
-        limit = self._router.config.data_uncommitted_bytes
-        if stream.kept_bytes + size > limit:
+        from a quarter of the limit on one commit follows another, at the limit it is waited for."""
+        if stream.kept_bytes + size > self._router.config.data_uncommitted_bytes:
             check(await stream.commit().pending)
-        elif stream.kept_bytes > limit // 2 and not stream.committing:
-            stream.commit()
+        else:
+            self._begin_commit(stream)
         await self._writing.acquire(size)
+
+    def _begin_commit(self, stream: DataStream) -> None:
+        limit = self._router.config.data_uncommitted_bytes
+        if stream.kept_bytes > limit // 4 and not stream.committing:
+            stream.commit()
 
 
 StartedRead = list[tuple[int, "Pending[Reply]"]]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from superfs.client.local import LocalLink
 from superfs.client.payload import Payload
 from superfs.client.sharedmem import offset_of, slot_of
-from superfs.client.wire import Reply, Request, encode_request
+from superfs.client.wire import Reply, Request, behind, encode_request
 from superfs.core.errors import Code, FsError, known_code
 from superfs.rpc.stream import Item, Stream, StreamTimes
 from superfs.v1 import data_pb2
@@ -138,6 +138,7 @@ class DataStream(Stream[DataItem, Request, Reply]):
         self._local_retries: Iterator[float] = iter(())
         self._local_due_s = 0.0
         self._local_said = False
+        self._requests_max = 1  # in one message, as the daemon says
         self._unknown = 0  # how often the daemon did not know memory that was shared
 
     # ---- for the data client
@@ -241,6 +242,7 @@ class DataStream(Stream[DataItem, Request, Reply]):
             self._kept.clear()
             self.kept_bytes = 0
         self.boot_epoch = reply.boot_epoch
+        self._requests_max = reply.usage.requests_max
         self._local_path = reply.usage.local_socket if self._host.config.bypass else ""
         if self._local_path:
             self._local_retries = iter(LOCAL_RETRIES_S)
@@ -259,18 +261,42 @@ class DataStream(Stream[DataItem, Request, Reply]):
         if not lane:
             return None
         item = lane.popleft()
-        item.sends += 1
-        item.order = next(self._order)
-        self._sent[item.tag] = [item]
+        self._note_sent(item)
         capability = item.capability or self._host.capability
         if capability == self._shown:
-            return item.request
+            return self._with_more(item.request)
         self._shown = capability
         # Messages one behind the other are one message: the request, with the capability added.
         shown = data_pb2.DataRequest(capability=capability).SerializeToString()
         return shown + encode_request(item.request)
 
+    def _note_sent(self, item: DataItem) -> None:
+        item.sends += 1
+        item.order = next(self._order)
+        self._sent[item.tag] = [item]
+
+    def _with_more(self, first: Request) -> Request:
+        """Writes that name the place of their bytes go many in a message: what each costs at both
+        ends is the message, not the naming."""
+        lane, room = self._lanes[0], self._requests_max - 1
+        if room < 1 or not lane or not _names_place(first):
+            return first
+        message = encode_request(first)
+        while room and lane and _names_place(lane[0].request):
+            if (lane[0].capability or self._host.capability) != self._shown:
+                break
+            item = lane.popleft()
+            self._note_sent(item)
+            message += behind(encode_request(item.request))
+            room -= 1
+        return message
+
     def _answer(self, reply: Reply) -> None:
+        self._answer_one(reply)
+        for part in reply.more:
+            self._answer_one(part)
+
+    def _answer_one(self, reply: Reply) -> None:
         if not reply.tag:
             return
         if reply.boot_epoch != self.boot_epoch:
@@ -321,6 +347,10 @@ class DataStream(Stream[DataItem, Request, Reply]):
         while self._kept and self._kept[0].order < order:
             self.kept_bytes -= self._kept.popleft().kept_bytes
         self._kept_since = time.monotonic()
+
+
+def _names_place(request: Request) -> bool:
+    return isinstance(request, Payload) and request.has_place
 
 
 def _survived(hello: Reply, epoch: int) -> int:

@@ -6,7 +6,7 @@ truncated to nothing. Nobody above this module sees the difference.
 
 What is written goes through three stages, and each is laid over the one before it in a read:
 
-    dirty        only here; joined where it touches, sent when it is 1 MiB or 1 s old
+    dirty        only here; joined where it touches, sent when it is 1 MiB (sending.py) or 1 s old
     flying       on its way: inline writes to metad, or a spill that is not published yet
     unpublished  at the data daemons, but the size and times there do not say so yet
 

@@ -35,6 +35,11 @@ class Payload:
         self.data = data
         self.by_place = False  # when it was sent last
 
+    @property
+    def has_place(self) -> bool:
+        """Whether it would name the place now."""
+        return self._shares.shared_place(self.data) is not None
+
     def encode(self) -> bytes:
         """A whole DataRequest."""
         where, place = self._where, self._shares.shared_place(self.data)

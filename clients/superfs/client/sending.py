@@ -1,16 +1,26 @@
-"""Writes that go straight to their data daemon: for whoever must not wait, and has no need to.
+"""When written bytes are sent: gathered, at once by whoever must not wait, or beside the writer.
 
-The ordinary way of a large write is into the dirty bytes and out of them again a moment later
-(writing.py). Where the daemon reads it out of shared memory and nothing is ahead of it, it can be
-sent as it is, at once; from then on it is unpublished like any other.
+The first mebibyte goes as soon as it is there. While more follows, and lies in memory that a data
+daemon on this host reads, a chunk's worth goes together: what a message costs is then paid once for
+all of it. Publishing is left to the background; until it is done, and while there is no room to
+send, what comes is held as dirty bytes. Only when too much is held the writer waits.
 """
 
 from __future__ import annotations
 
 from superfs.client.data import Where
 from superfs.client.sharedmem import slot_of
-from superfs.client.writing import UNPUBLISHED_BYTES_MAX, Writing
-from superfs.core.limits import FILE_DATA_BYTES_MAX
+from superfs.client.writing import Writing
+from superfs.core.limits import CHUNK_BYTES, FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+
+DIRTY_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
+GATHERED_BYTES_MAX = CHUNK_BYTES
+HELD_BYTES_MAX = 16 * MESSAGE_DATA_BYTES_MAX
+DIRTY_EXTENTS_MAX = 512
+UNPUBLISHED_BYTES_MAX = 32 * MESSAGE_DATA_BYTES_MAX
+"""From then on it is published beside the writer, who waits at twice as much."""
+
+assert DIRTY_BYTES_MAX <= GATHERED_BYTES_MAX < HELD_BYTES_MAX
 
 
 class Sending(Writing):
@@ -20,33 +30,71 @@ class Sending(Writing):
             return False
         with self._state:
             if not self._is_full(len(data)):
-                self._dirty.write(offset, data)
-                self._readahead.drop(offset, offset + len(data))
-                self._note_write(False, None)
+                self._take_in(offset, data)
                 return True
-        if slot_of(data) is None or not self._turn.acquire_nowait():
+        if slot_of(data) is None:
             return False
+        if not self._turn.acquire_nowait():
+            return self._hold(offset, data)
         try:
-            assert isinstance(data, memoryview)
             return self._send_now(offset, data)
         finally:
             self._turn.release()
 
-    def _send_now(self, offset: int, data: memoryview) -> bool:
-        """With `_turn` held: nobody else sends or publishes."""
+    def _is_full(self, more: int = 0) -> bool:
+        """With so many bytes more, in one piece. Called with `_state` held."""
+        size = self._dirty.bytes + more
+        many = len(self._dirty) + bool(more) >= DIRTY_EXTENTS_MAX
+        if size < DIRTY_BYTES_MAX or many or size >= GATHERED_BYTES_MAX:
+            return many or size >= GATHERED_BYTES_MAX
+        return not (self._unpublished_bytes and self._data.gathers)
+
+    def _take_in(self, offset: int, data: bytes | memoryview) -> None:
+        self._dirty.write(offset, data)
+        self._readahead.drop(offset, offset + len(data))
+        self._note_write(False, None)
+
+    def _hold(self, offset: int, data: bytes | memoryview) -> bool:
+        """For the next write that can send, or whoever flushes."""
         with self._state:
-            attr = self._attr
-            ahead = bool(self._dirty or self._flying)
-            if attr.is_inline or ahead or self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX:
+            if self._dirty.bytes + len(data) > HELD_BYTES_MAX:
                 return False
-        answer = self._data.start_write_now(Where.of(attr, self._capability), offset, data)
-        if answer is None:
+            self._take_in(offset, data)
+            return True
+
+    def _send_now(self, offset: int, data: bytes | memoryview) -> bool:
+        """With `_turn` held: nobody else sends or publishes."""
+        if self._attr.is_inline or not self._hold(offset, data):
             return False
+        if self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX:
+            self._connection.writeback.hasten(self)
+            return True
         with self._state:
-            self._note_write(False, None)
-            self._readahead.drop(offset, offset + len(data))
-            self._answers.append(answer)
-            self._written_end = max(self._written_end, offset + len(data))
-            self._unpublished_bytes += len(data)
-            self._unpublished.append((offset, data))
+            where = Where.of(self._attr, self._capability)
+            self._flying = extents = self._dirty.take()
+        answers = self._data.start_writes_now(where, extents)
+        with self._state:
+            self._flying = []
+            if answers is None:
+                self._dirty.put_under(extents)
+            else:
+                self._answers += answers
+                self._are_sent(extents)
         return True
+
+    async def _push(self) -> None:
+        """The dirty buffer is full: send it, without waiting for the answers unless too much is
+        unpublished."""
+        if self._turn.held and self._dirty.bytes < HELD_BYTES_MAX:
+            return  # it is being published; whoever writes next sends this
+        async with self._turn:
+            with self._state:
+                if not self._is_full():
+                    return  # somebody else has
+                inline = self._attr.is_inline
+            if inline or self._unpublished_bytes >= 2 * UNPUBLISHED_BYTES_MAX:
+                await self._flush()
+                return
+            await self._guarded(self._start_writes)
+            if self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX:
+                self._connection.writeback.hasten(self)

@@ -110,6 +110,13 @@ class SharedMemory:
             self._arenas.append(arena)
         return _slot_in(arena)
 
+    @property
+    def free(self) -> int:
+        """How many slots could be taken."""
+        arenas = self._arenas
+        made = sum(len(arena.free) for arena in arenas)
+        return made + SLOTS_PER_ARENA * (ARENAS_MAX - len(arenas))
+
     def copy(self, data: bytes | bytearray | memoryview) -> memoryview | None:
         """These bytes, in a slot."""
         slot = self.take()

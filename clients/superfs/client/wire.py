@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LARGE_BYTES = 16 * 1024
 """Smaller messages go through their classes: the copies cost less than Python's arithmetic."""
 
+_MORE_KEY = data_pb2.DataRequest.MORE_FIELD_NUMBER << 3 | 2
 _WRITE_KEY = data_pb2.DataRequest.WRITE_FIELD_NUMBER << 3 | 2
 _DATA_KEY = data_pb2.Write.DATA_FIELD_NUMBER << 3 | 2
 _REPLY_DATA_KEY = data_pb2.DataReply.DATA_FIELD_NUMBER << 3 | 2
@@ -39,6 +40,7 @@ class Reply:
     version: int = 0
     located: data_pb2.Located | None = None
     located_many: data_pb2.LocatedMany | None = None
+    more: Sequence[Reply] = ()
 
 
 class Encoded(Protocol):
@@ -55,6 +57,11 @@ def encode_request(request: Request) -> bytes:
     if isinstance(request, data_pb2.DataRequest):
         return request.SerializeToString()
     return request.encode()
+
+
+def behind(request: bytes) -> bytes:
+    """What is appended to a whole DataRequest for this one to come behind it."""
+    return bytes((_MORE_KEY,)) + varint(len(request)) + request
 
 
 def encode_write(
@@ -83,7 +90,14 @@ def decode_reply(raw: bytes) -> Reply:
             start, first, end = found
             data = raw[first:end]
             raw = raw[:start] + raw[end:]
-    m = data_pb2.DataReply.FromString(raw)
+    message = data_pb2.DataReply.FromString(raw)
+    reply = _reply(message, data)
+    if message.more:
+        reply.more = [_reply(part) for part in message.more]
+    return reply
+
+
+def _reply(m: data_pb2.DataReply, data: bytes = b"") -> Reply:
     if m.HasField("located"):
         return Reply(m.tag, m.code, m.detail, m.boot_epoch, located=m.located)
     if m.HasField("located_many"):

@@ -1,4 +1,5 @@
-"""Sees to it that nothing stays dirty for long: flushes what has aged, in the background."""
+"""Sees to it that nothing stays dirty for long: flushes what has aged, in the background, and what
+a writer has too much of."""
 
 from __future__ import annotations
 
@@ -37,6 +38,18 @@ class Writeback:
             self._armed = True
             self._background.call_later(LOOK_S, self._look)
 
+    def hasten(self, file: Aging) -> None:
+        """Flushes `file` beside whoever writes to it, unless that is being done."""
+        if id(file) not in self._flushing:
+            with contextlib.suppress(FsError):  # closed meanwhile
+                self._flush(id(file), file)
+
+    def _flush(self, key: int, file: Aging) -> None:
+        self._flushing.add(key)
+        done = self._background.spawn(file.flush_aged())
+        if not done.on_done(lambda: self._flushing.discard(key)):
+            self._flushing.discard(key)
+
     def _look(self) -> None:
         """In the background thread."""
         self._armed = False
@@ -48,9 +61,7 @@ class Writeback:
                 if file.is_dirty:
                     self._dirty[key] = file
             elif file.aged(now_s) and key not in self._flushing:
-                self._flushing.add(key)
-                done = self._background.spawn(file.flush_aged())
-                done.on_done(lambda key=key: self._flushing.discard(key))  # type: ignore[misc]
+                self._flush(key, file)
         if self._dirty and not self._armed:
             self._armed = True
             with contextlib.suppress(FsError):  # closed meanwhile

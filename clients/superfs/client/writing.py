@@ -16,7 +16,7 @@ from superfs.client.data import Where, check
 from superfs.client.dirty import LARGE_BYTES, DirtyExtents, merge
 from superfs.client.readahead import Readahead
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import INLINE_BYTES_MAX
 from superfs.core.namespace.txn import Ref
 from superfs.rpc.pending import Lock
 
@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("superfs.client")
 
-DIRTY_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
-DIRTY_EXTENTS_MAX = 512
 DIRTY_AGE_S = 1.0
-UNPUBLISHED_BYTES_MAX = 32 * MESSAGE_DATA_BYTES_MAX
 
 LOST_RACE = frozenset({Code.STALE_DATA, Code.NOT_INLINE, Code.INLINE_FULL, Code.BUSY})
 """Write again: under the attributes that the file has by now."""
@@ -122,11 +119,6 @@ class Writing:
         self._mtime_ns = time.time_ns()
         self._kill_priv |= kill_priv
         self._caller = caller or self._caller
-
-    def _is_full(self, more: int = 0) -> bool:
-        """With so many bytes more, in one piece."""
-        extents = len(self._dirty) + bool(more)
-        return self._dirty.bytes + more >= DIRTY_BYTES_MAX or extents >= DIRTY_EXTENTS_MAX
 
     def _overlapping(self, offset: int, length: int) -> list[Extent]:
         """Oldest first. What is unpublished can be read back from the data daemons."""
@@ -215,21 +207,6 @@ class Writing:
         return take_back
 
     # ---- sending
-
-    async def _push(self) -> None:
-        """The dirty buffer is full: send it, without waiting for the answers unless too much is
-        unpublished."""
-        async with self._turn:
-            with self._state:
-                if not self._is_full():
-                    return  # somebody else has
-                inline = self._attr.is_inline
-            if inline:
-                await self._flush()
-                return
-            await self._guarded(self._start_writes)
-            if self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX:
-                await self._flush()
 
     async def _flush(self) -> None:
         """Until nothing is dirty or unpublished. Lost races start again with fresh attributes."""
@@ -368,11 +345,14 @@ class Writing:
                 self._answers += await self._data.start_write(where, offset, data)
         with self._state:
             self._flying = []
-            for offset, data in extents:
-                self._readahead.drop(offset, offset + len(data))
-                self._written_end = max(self._written_end, offset + len(data))
-                self._unpublished_bytes += len(data)
-            self._unpublished += extents
+            self._are_sent(extents)
+
+    def _are_sent(self, extents: list[Extent]) -> None:
+        for offset, data in extents:
+            self._readahead.drop(offset, offset + len(data))
+            self._written_end = max(self._written_end, offset + len(data))
+            self._unpublished_bytes += len(data)
+        self._unpublished += extents
 
     async def _publish(self) -> None:
         answers, self._answers = self._answers, []

@@ -270,6 +270,11 @@ def pack_column(kind: str, values: list[int]) -> bytes:
     return struct.pack(f"<{len(values)}{kind}", *values)
 
 
+def append_header_bytes(length: int) -> int:
+    """Of an append of so many bytes."""
+    return APPEND_FIXED_BYTES + CRC_BYTES * block_count(length)
+
+
 def aligned(length: int) -> int:
     return (length + ALIGN_BYTES - 1) & -ALIGN_BYTES
 

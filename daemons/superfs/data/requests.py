@@ -12,7 +12,11 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import (
+    MANY_ENTRIES_MAX,
+    MESSAGE_DATA_BYTES_MAX,
+    REQUESTS_PER_MESSAGE_MAX,
+)
 from superfs.data.keys import ChunkKey, FileKey
 from superfs.data.locate import locate, locate_many
 from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
@@ -115,10 +119,11 @@ class Requests:
         data: bytes | memoryview = write.data
         if write.HasField("shared"):
             assert access.grant is not None
-            data = self.shared.read(access.grant.session_id, write.shared)
+            data = self.shared.view(access.grant.session_id, write.shared)
         if len(data) > MESSAGE_DATA_BYTES_MAX:
             raise FsError(Code.TOO_LARGE, f"a write has at most {MESSAGE_DATA_BYTES_MAX} bytes")
-        return Blob(write.ino, write.data_generation, write.chunk, write.offset, data)
+        shared = write.HasField("shared")
+        return Blob(write.ino, write.data_generation, write.chunk, write.offset, data, shared)
 
     def _write(self, request: DataRequest, access: Access) -> Begun:
         blob = self._blob(request.write, access)
@@ -281,5 +286,6 @@ class Requests:
             extents=found.extents,
             boots=[Boot(epoch=b.epoch, survived=b.survived) for b in self._store.boots],
             local_socket=self.local_socket,
+            requests_max=REQUESTS_PER_MESSAGE_MAX,
         )
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, usage=usage)

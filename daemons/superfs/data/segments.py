@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 from superfs.data import records
-from superfs.data.extentmap import CRC_BYTES, Piece, Pieces, block_count
+from superfs.data.extentmap import Piece, Pieces
 from superfs.data.records import HEADER_BYTES, Append, Identity, SegmentHeader, SegmentRecord
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Blob(NamedTuple):
     chunk: int
     offset: int
     data: bytes | memoryview
+    shared: bool = False  # memory of a client, who may change it at any time
 
 
 class OpenFile:
@@ -115,6 +117,7 @@ class Segments:
         self._rng = rng
         self._failpoints = failpoints
         self._open: OrderedDict[int, OpenFile] = OrderedDict()
+        self._scratch = memoryview(bytearray(MESSAGE_DATA_BYTES_MAX))
         self._spare_retry_at = 0.0
 
     # ---- what there is
@@ -202,11 +205,14 @@ class Segments:
         It is in the page cache when it returns: a kill of the daemon does not lose it. One call
         never spreads over two segments. NO_SPACE: nothing was written. Any other error of the
         disk is an OSError, and fatal."""
+        if len(blobs) == 1 and blobs[0].shared:
+            return [self._append_shared(blobs[0], version)]
         pieces: list[Piece] = []
         buffers: list[bytes | memoryview] = []
         segment = self._with_room(sum(_append_bytes(len(blob.data)) for blob in blobs))
         start = at = segment.length
         for blob in blobs:
+            assert not blob.shared, "shared memory is for single writes"
             crcs = records.block_crcs(blob.data)
             length = len(blob.data)
             entry = Append(
@@ -227,6 +233,27 @@ class Segments:
                 start, buffers = at, []
         self._write(segment, start, buffers, at)
         return pieces
+
+    def _append_shared(self, blob: Blob, version: int) -> Piece:
+        """The kernel copies the bytes, once; the checksum is of what can be read back, whatever
+        became of the memory meanwhile. The head, without which they count for nothing, comes last.
+        INVALID: the memory cannot be read."""
+        length = len(blob.data)
+        segment = self._with_room(_append_bytes(length))
+        at = segment.length
+        place = at + records.append_header_bytes(length)
+        assert segment.file is not None, "only the active segment is written"
+        self.unsynced.add(segment.number)
+        _copy(blob.data, segment.file.fd, place)
+        self._failpoints.hit("datad.append.head")
+        stored = self._scratch[:length]
+        if os.preadv(segment.file.fd, [stored], place) != length:
+            raise OSError(errno.EIO, "what was just written cannot be read")
+        crcs = records.block_crcs(stored)
+        entry = Append(blob.ino, blob.generation, blob.chunk, blob.offset, length, version, crcs)
+        self._write(segment, at, [records.pack_append(entry, segment.nonce, at)], place)
+        segment.length = records.aligned(place + length)
+        return Piece(blob.offset, length, segment.number, place, length, 0, version, crcs)
 
     def _with_room(self, total: int) -> Segment:
         assert HEADER_BYTES + total <= self.segment_bytes, "more than a segment can hold"
@@ -327,8 +354,18 @@ class Segments:
 
 
 def _append_bytes(length: int) -> int:
-    crcs = CRC_BYTES * block_count(length)
-    return records.aligned(records.APPEND_FIXED_BYTES + crcs + length)
+    return records.aligned(records.append_header_bytes(length) + length)
+
+
+def _copy(data: bytes | memoryview, fd: int, place: int) -> None:
+    written = 0
+    while written < len(data):
+        try:
+            written += os.pwrite(fd, data[written:], place + written)
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+            raise FsError(Code.INVALID, "shared memory that cannot be read") from None
 
 
 def free_bytes(path: Path) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from superfs.core.errors import Code, FsError
+from superfs.core.limits import REQUESTS_PER_MESSAGE_MAX
 from superfs.data.access import Access, Capabilities
 from superfs.rpc.server import grant_of
 from superfs.v1 import data_pb2, data_pb2_grpc
@@ -52,6 +53,8 @@ class DataService(data_pb2_grpc.DataServicer):
 
     async def Execute(self, request: DataRequest, context: Any) -> DataReply:  # noqa: ANN401
         """An error is in the reply, and there alone, as on a stream."""
+        if request.more:
+            raise FsError(Code.BAD_REQUEST, "several requests in one message are for streams")
         begun = self._requests.begin(request, self._access(grant_of(context)))
         return begun if isinstance(begun, DataReply) else await begun
 
@@ -64,10 +67,12 @@ class DataService(data_pb2_grpc.DataServicer):
         self._newest[grant.session_id] = answers
         try:
             while (request := await context.read()) is not grpc.aio.EOF:
-                if grant.session_id and self._newest.get(grant.session_id) is not answers:
-                    raise FsError(Code.UNAVAILABLE, "a newer stream of this session is here")
-                begun = self._requests.begin(request, access)
-                await answers.put(begun, request)
+                parts = _parts(request)
+                for part in parts:
+                    if grant.session_id and self._newest.get(grant.session_id) is not answers:
+                        raise FsError(Code.UNAVAILABLE, "a newer stream of this session is here")
+                    begun = self._requests.begin(part, access)
+                    await answers.put(begun, part, more=part is not parts[-1])
             await answers.drain()
         finally:
             answers.close()
@@ -97,8 +102,18 @@ class DataService(data_pb2_grpc.DataServicer):
             raise FsError(Code.FORBIDDEN, "not for user sessions")
 
 
+def _parts(request: DataRequest) -> list[DataRequest]:
+    parts = [request, *request.more]
+    if len(parts) > REQUESTS_PER_MESSAGE_MAX or any(part.more for part in parts[1:]):
+        raise FsError(
+            Code.BAD_REQUEST, f"at most {REQUESTS_PER_MESSAGE_MAX} requests in one message"
+        )
+    return parts
+
+
 class _Answers:
-    """Answers of one stream, in order. Most are ready at once and go out at once."""
+    """Answers of one stream, in order. Most are ready at once and go out at once, with those to
+    the requests of the same message."""
 
     def __init__(self, context: Any, config: StreamConfig) -> None:  # noqa: ANN401
         self._context = context
@@ -107,14 +122,22 @@ class _Answers:
         self._queue: deque[tuple[DataReply | asyncio.Task[DataReply], int]] = deque()
         self._bytes = 0
         self._sender: asyncio.Task[None] | None = None
+        self._gathered: list[DataReply] = []  # of the present message
         self._sent = asyncio.Event()
 
-    async def put(self, begun: Begun, request: DataRequest) -> None:
+    async def put(self, begun: Begun, request: DataRequest, *, more: bool = False) -> None:
+        """`more`: of the same message."""
         self._check()
-        if isinstance(begun, DataReply):
-            if self._sender is None:
-                await self._context.write(begun)
+        if self._sender is None:
+            if isinstance(begun, DataReply):
+                self._gathered.append(begun)
+                if more:
+                    await asyncio.sleep(0)  # others may have their turn
+                    return
+            await self._send_gathered()
+            if isinstance(begun, DataReply):
                 return
+        if isinstance(begun, DataReply):
             entry: DataReply | asyncio.Task[DataReply] = begun
             size = begun.ByteSize()
         else:
@@ -126,6 +149,12 @@ class _Answers:
             self._sender = asyncio.create_task(self._send())
         while self._bytes > self._bytes_max or len(self._queue) > self._requests_max:
             await self._one_sent()
+
+    async def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            gathered[0].more.extend(gathered[1:])
+            await self._context.write(gathered[0])
 
     async def drain(self) -> None:
         while self._sender is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from superfs.core.namespace.outcome import FsStat
     from superfs.mount.guard import Unguarded
     from superfs.mount.nodes import Node
+    from superfs.mount.watched import Watched
 
 STATFS_BLOCK_BYTES = 4096
 NAME_MAX = 255
@@ -51,11 +52,11 @@ def is_new_in_contention(parent: Node, lookups: int) -> bool:
 
 class Validity:
     """How long the kernel may repeat what it is told: what is left of the lease, or, where somebody
-    sees to its end (guard.py), much longer. Times of directories are never guarded: their names
-    may have been passed for good, by an open directory or a working directory."""
+    sees to its end (guard.py), much longer."""
 
-    def __init__(self, guard: Unguarded) -> None:
+    def __init__(self, guard: Unguarded, watched: Watched) -> None:
         self._guard = guard
+        self._watched = watched
 
     def attr_s(self, node: Node, now: float) -> float:
         """In doubt, every use is to come here, whatever name it was found by; and while it is being
@@ -68,8 +69,10 @@ class Validity:
         left = lease.until - now - REUSE_S
         if left <= 0:
             return 0
-        if not (self._guard.is_on and lease.id) or node.attr is None or node.attr.is_dir:
+        if not (self._guard.is_on and lease.id) or node.attr is None:
             return left
+        if node.attr.is_dir:
+            return GUARDED_S if self._watched.watch(node.number) else left
         return GUARDED_S if node.file is None or node.file.slot >= 0 else left
 
     def entry_s(self, node: Node, now: float) -> float:

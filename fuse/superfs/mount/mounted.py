@@ -22,6 +22,7 @@ from superfs.mount.guard import GUARDED_S, Unguarded
 from superfs.mount.leases import Grant, Leases
 from superfs.mount.meter import Gauge
 from superfs.mount.notify import Notify
+from superfs.mount.watched import Watched
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
@@ -129,8 +130,10 @@ class Mounted:
     messages: Gauge = field(default_factory=Gauge)  # how long daemons took to answer
     crowded: trio.Event | None = None  # while too much is remembered; until when
     contents: SmallContents = field(init=False)
+    watched: Watched = field(init=False)
 
     def __post_init__(self) -> None:
+        self.watched = Watched(self.guard, self.nodes.is_alive)
         self.contents = SmallContents(self.options.contents_max_mib * MIB, self.now)
 
     async def room(self) -> None:
@@ -259,6 +262,9 @@ class Mounted:
         grant = self.grant(asked, outcome.leases)
         for attr in outcome.dirs:
             self._absorb(attr, grant)
+            number = self.nodes.number_of(attr.ino)
+            if number in self.watched:
+                self.notify.drop_attr(number)  # no answer from before is believed after this one
         if outcome.attr is not None:
             self._absorb(outcome.attr, grant)
         if outcome.other is not None:

@@ -26,7 +26,7 @@ WALK_STEPS = 4
 WALK_WIDTH_MIN, WALK_WIDTH_MAX = 32, 1024
 MISSES_MAX = 3
 """After so many names of one directory that had to be asked, the directory is asked for whole, if
-it is not too big to be kept,"""
+it is not too big to be remembered,"""
 PAGE_ENTRIES, MISSES_PER_PAGE = 1024, 16
 """a page after every so many further ones: about what they cost;"""
 MISSES_FORGIVEN = 61
@@ -85,6 +85,8 @@ class Names:
         changes = parent.changes
         outcome, grant = await self._m.consult(self._m.meta.find_name(parent.ref, name), parent)
         if outcome.attr is None:
+            if not self._may_be_kept(parent):
+                parent.misses -= 1  # to know all names there would spare no such question
             self._m.cache.learn(parent, name, None, grant.names(parent.ino), changes)
             raise FsError(Code.NOT_FOUND)
         walk = parent.walk
@@ -95,11 +97,16 @@ class Names:
             walk.steps += 1
         return self._found(parent, name, outcome.attr, grant, changes)
 
+    def _may_be_kept(self, parent: Node) -> bool:
+        """Whole: then it is also known what is not in it."""
+        return parent.attr is None or parent.attr.size <= self._m.options.kept_entries_max
+
     async def _learn_page(self, parent: Node) -> bool:
-        """The next page of a directory that is being learned whole. True: it goes on."""
+        """The next page of a directory that is being learned whole. True: it goes on. Of one that
+        is too big to be kept so, the names are learned one by one, as by look-ups."""
         m, changes = self._m, parent.changes
         census, parent.census = parent.census, None  # nobody else fetches the same page
-        if parent.attr is not None and parent.attr.size > m.options.listing_entries_max:
+        if parent.attr is not None and parent.attr.size > m.options.learned_entries_max:
             return False
         after = b"" if census is None else census.after
         try:
@@ -115,11 +122,15 @@ class Names:
             node = self._found(parent, entry.name, entry.attr, grant, changes)
             census.entries[entry.name] = node
             census.after = entry.name
+        if not self._may_be_kept(parent):
+            census.entries.clear()
+            parent.census = census if outcome.more and lease.until else None
+            return parent.census is not None
         if lease is not census.lease or parent.changes != census.changes:
             return False  # one page may know what another does not
         if outcome.more:
             parent.census = census
-            return len(census.entries) <= m.options.listing_entries_max
+            return True
         above = parent.number
         if parent is not m.nodes.root:
             above = m.nodes.number_of(outcome.number)

@@ -165,6 +165,9 @@ class Nodes:
         """Whether or not the kernel knows it."""
         return self._alive.get(self.number_of(ino))
 
+    def is_alive(self, number: int) -> bool:
+        return number in self._alive
+
     @property
     def alive_count(self) -> int:
         return len(self._alive)

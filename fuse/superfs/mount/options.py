@@ -32,6 +32,8 @@ MEMORY_MIN_MIB, MEMORY_MAX_MIB = 96, 1024 * 1024
 """An empty mount takes some 60 MiB."""
 ENTRIES_A_MIB = 50
 """Of the memory of a mount, as many as take a sixteenth of it."""
+LEARNED_A_MIB = 200
+"""As many as take a fourth of it."""
 CONTENTS_PART = 8
 """Of it, for contents of small files."""
 CONFIG_OF_HOME = Path("config/mount.toml")
@@ -93,6 +95,11 @@ class MountOptions:
     def kept_entries_max(self) -> int:
         """What `listing_entries_max` says, as far as there is memory for several such."""
         return min(self.listing_entries_max, self.memory_max * ENTRIES_A_MIB)
+
+    @property
+    def learned_entries_max(self) -> int:
+        """Of a directory whose names are learned before they are asked for."""
+        return self.memory_max * LEARNED_A_MIB if self.listing_entries_max else 0
 
     @property
     def contents_max_mib(self) -> int:

@@ -232,7 +232,7 @@ class Recalls:
             self._over = until
             m.notify.drop_all_names()
             for node in m.nodes:
-                if node.file is not None:
+                if node.file is not None or node.number in m.watched:
                     m.notify.drop_attr(node.number)
 
     def _lapse(self, lapse: Lapse) -> None:

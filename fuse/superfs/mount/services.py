@@ -101,7 +101,7 @@ class Services:
             atimes,
             prefetch,
             Memory(mounted, options.memory_max * MIB, forgotten=prefetch.unfollow),
-            Validity(mounted.guard),
+            Validity(mounted.guard, mounted.watched),
         )
 
     async def create_open(
@@ -127,6 +127,7 @@ class Services:
             self.mounted.opens.forgotten(node)
             self.inodes.forget(node)
             self.prefetch.forget(node)
+            self.mounted.watched.forget(node.number)
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -8,9 +8,10 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataRequest(_message.Message):
-    __slots__ = ("tag", "capability", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence", "locate", "locate_many")
+    __slots__ = ("tag", "capability", "more", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence", "locate", "locate_many")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CAPABILITY_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     WRITE_MANY_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +25,7 @@ class DataRequest(_message.Message):
     LOCATE_MANY_FIELD_NUMBER: _ClassVar[int]
     tag: int
     capability: bytes
+    more: _containers.RepeatedCompositeFieldContainer[DataRequest]
     write: Write
     write_many: WriteMany
     read: Read
@@ -35,10 +37,10 @@ class DataRequest(_message.Message):
     fence: Fence
     locate: Locate
     locate_many: LocateMany
-    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., locate: _Optional[_Union[Locate, _Mapping]] = ..., locate_many: _Optional[_Union[LocateMany, _Mapping]] = ...) -> None: ...
+    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., more: _Optional[_Iterable[_Union[DataRequest, _Mapping]]] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., locate: _Optional[_Union[Locate, _Mapping]] = ..., locate_many: _Optional[_Union[LocateMany, _Mapping]] = ...) -> None: ...
 
 class DataReply(_message.Message):
-    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version", "located", "located_many")
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version", "located", "located_many", "more")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +51,7 @@ class DataReply(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LOCATED_FIELD_NUMBER: _ClassVar[int]
     LOCATED_MANY_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     tag: int
     code: int
     detail: str
@@ -59,7 +62,8 @@ class DataReply(_message.Message):
     version: int
     located: Located
     located_many: LocatedMany
-    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., located_many: _Optional[_Union[LocatedMany, _Mapping]] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[DataReply]
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., located_many: _Optional[_Union[LocatedMany, _Mapping]] = ..., more: _Optional[_Iterable[_Union[DataReply, _Mapping]]] = ...) -> None: ...
 
 class Write(_message.Message):
     __slots__ = ("ino", "data_generation", "chunk", "offset", "data", "shared")
@@ -202,7 +206,7 @@ class Usage(_message.Message):
     def __init__(self) -> None: ...
 
 class UsageReply(_message.Message):
-    __slots__ = ("bytes_total", "bytes_free", "bytes_live", "segments", "extents", "boots", "local_socket")
+    __slots__ = ("bytes_total", "bytes_free", "bytes_live", "segments", "extents", "boots", "local_socket", "requests_max")
     BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     BYTES_FREE_FIELD_NUMBER: _ClassVar[int]
     BYTES_LIVE_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +214,7 @@ class UsageReply(_message.Message):
     EXTENTS_FIELD_NUMBER: _ClassVar[int]
     BOOTS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_MAX_FIELD_NUMBER: _ClassVar[int]
     bytes_total: int
     bytes_free: int
     bytes_live: int
@@ -217,7 +222,8 @@ class UsageReply(_message.Message):
     extents: int
     boots: _containers.RepeatedCompositeFieldContainer[Boot]
     local_socket: str
-    def __init__(self, bytes_total: _Optional[int] = ..., bytes_free: _Optional[int] = ..., bytes_live: _Optional[int] = ..., segments: _Optional[int] = ..., extents: _Optional[int] = ..., boots: _Optional[_Iterable[_Union[Boot, _Mapping]]] = ..., local_socket: _Optional[str] = ...) -> None: ...
+    requests_max: int
+    def __init__(self, bytes_total: _Optional[int] = ..., bytes_free: _Optional[int] = ..., bytes_live: _Optional[int] = ..., segments: _Optional[int] = ..., extents: _Optional[int] = ..., boots: _Optional[_Iterable[_Union[Boot, _Mapping]]] = ..., local_socket: _Optional[str] = ..., requests_max: _Optional[int] = ...) -> None: ...
 
 class Boot(_message.Message):
     __slots__ = ("epoch", "survived")

@@ -22,12 +22,13 @@ STAMP_BYTES = 8
 
 
 def seq_write(part: Part) -> int:
-    piece = random.Random(part.job.seed).randbytes(PIECE_BYTES)
+    # Stamped in place: making each piece anew would cost more than handing it to the kernel.
+    piece = bytearray(random.Random(part.job.seed).randbytes(PIECE_BYTES))
     fd = os.open(part.big_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         for number in range(pieces(part)):
-            stamped = number.to_bytes(STAMP_BYTES, "little") + piece[STAMP_BYTES:]
-            if os.write(fd, stamped) != PIECE_BYTES:
+            piece[:STAMP_BYTES] = number.to_bytes(STAMP_BYTES, "little")
+            if os.write(fd, piece) != PIECE_BYTES:
                 raise WrongBytes(f"{part.big_file}: a short write")
         os.fsync(fd)
     finally:

@@ -50,6 +50,8 @@ TURN_NS = 3_000_000
 LINGER_NS = 50_000
 """How long the desk looks for the next request before it goes to sleep: waking up takes longer than
 most programs do between two requests."""
+LARGE_BYTES = 128 * 1024
+"""Behind so large a request the next one takes longer to come than waking up."""
 SKIPPED = (errno.ENOENT, errno.EINTR)
 """A request whose process was killed before it was read."""
 
@@ -131,7 +133,7 @@ class Desk:
     def _serve_burst(self) -> bool:
         """False when nothing more came, and nothing is to come from a disk."""
         fd, readv, arrivals = self._fd, os.readv, self._arrivals
-        clock, linger = time.perf_counter_ns, 0
+        clock, linger, length = time.perf_counter_ns, 0, 0
         turn = clock() + TURN_NS
         for _ in range(BURST):
             while True:
@@ -144,6 +146,8 @@ class Desk:
                         linger = 0
                         if clock() > turn:
                             return True
+                    elif length > LARGE_BYTES:
+                        return False
                     elif not linger:
                         linger = clock() + LINGER_NS
                     elif clock() > linger:
