@@ -10,8 +10,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from superfs.core.errors import FsError
-from superfs.core.ids import ID_MAX
+from superfs.core.errors import Code, FsError
+from superfs.core.ids import (
+    ID_MAX,
+    RANGE_BIT,
+    RANGE_COUNTER_BITS,
+    RANGE_FILES_MAX,
+    RANGES_MAX,
+    SLOT_SHIFT,
+    SLOTS,
+)
 from superfs.core.limits import CHUNK_BYTES, LISTING_ENTRIES_MAX
 from superfs.data import extentmap, records
 from superfs.data.keys import ChunkKey, FileKey
@@ -61,9 +69,30 @@ class Checker:
             for finding in self._accounting(live):
                 yield finding
 
-    async def chunks(self) -> AsyncIterator[ChunkKey]:
+    async def list_range(self, range_: int, used: int) -> AsyncIterator[StoredList]:
+        """What is kept under numbers of this range whose counter is above `used`."""
+        if range_ > RANGES_MAX or used > RANGE_FILES_MAX:
+            raise FsError(Code.BAD_REQUEST, f"range {range_} above {used}")
+        await self._syncer.ask()
+        files: set[FileKey] = set()
+        for slot in range(SLOTS):
+            first, last = (
+                slot << SLOT_SHIFT | RANGE_BIT | range_ << RANGE_COUNTER_BITS | counter
+                for counter in (used + 1, RANGE_FILES_MAX)
+            )
+            async for key in self.chunks(ChunkKey(first, 0, 0)):
+                if key.ino > last:
+                    break
+                if not self._store.cuts.is_reaped(key.file):
+                    files.add(key.file)
+            if not slot % STEP_CHUNKS:
+                await asyncio.sleep(0)
+        found = sorted(files)
+        for start in range(0, len(found), LISTING_ENTRIES_MAX):
+            yield _stored([(file, 0) for file in found[start : start + LISTING_ENTRIES_MAX]])
+
+    async def chunks(self, start: ChunkKey | None = FIRST) -> AsyncIterator[ChunkKey]:
         """Every chunk of the index, in order, in steps that leave room for requests."""
-        start: ChunkKey | None = FIRST
         while start is not None:
             found = self._store.index.chunks_from(start, STEP_CHUNKS)
             for key in found:

@@ -94,7 +94,10 @@ class DataService(data_pb2_grpc.DataServicer):
         context: Any,  # noqa: ANN401
     ) -> AsyncIterator[Any]:
         self._only_trusted(context)
-        async for page in self._checker.list_data():
+        pages = self._checker.list_data()
+        if request.number_range:
+            pages = self._checker.list_range(request.number_range, request.used)
+        async for page in pages:
             yield page
 
     def _only_trusted(self, context: Any) -> None:  # noqa: ANN401

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from superfs.daemon.world import World
     from superfs.meta.chains import Layout
     from superfs.meta.config import MetadConfig
+    from superfs.meta.sweeper import Swept
 
 
 FENCE_RETRY_S = 5.0
+LIST_DEADLINE_S = 60.0
+REAPS_MAX = 512
 
 
 class DataDaemons:
@@ -41,6 +45,9 @@ class DataDaemons:
         self._usage: dict[int, data_pb2.UsageReply] = {}
         self._fences: dict[int, dict[int, int]] = {}  # node -> session -> epoch, to be told
         self._fence_news = asyncio.Event()
+
+    def nodes(self) -> list[int]:
+        return list(self._layout().addresses)
 
     def nodes_of(self, chains: Iterable[int]) -> set[int]:
         """The data daemons that hold these chains. A chain that no map has named yet is the
@@ -88,6 +95,26 @@ class DataDaemons:
             if sessions[session] == epoch:
                 del sessions[session]
 
+    async def drop_range(self, node: int, swept: Swept) -> int:
+        """What an ended session has written under numbers that will never be files, after it can
+        write no more. How many there were."""
+        fence = data_pb2.Fence(session_id=swept.session, epoch=swept.epoch)
+        await self._call(node, data_pb2.DataRequest(fence=fence))
+        request = data_pb2.DataListRequest(number_range=swept.range, used=swept.used)
+        found: list[tuple[int, int]] = []
+        try:
+            async for page in data_pb2_grpc.DataStub(self._channel(node)).ListData(
+                request, metadata=self._token(), timeout=LIST_DEADLINE_S
+            ):
+                inos = struct.unpack(f"<{len(page.inos) // 8}Q", page.inos)
+                generations = struct.unpack(f"<{len(page.generations) // 4}I", page.generations)
+                found += zip(inos, generations, strict=True)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
+        for start in range(0, len(found), REAPS_MAX):
+            await self.reap(node, found[start : start + REAPS_MAX])
+        return len(found)
+
     # ---- usage
 
     async def watch_usage(self) -> None:
@@ -112,19 +139,21 @@ class DataDaemons:
     # ---- calls
 
     async def _call(self, node: int, request: data_pb2.DataRequest) -> data_pb2.DataReply:
-        now_ns = self._world.clock.now_ns()
         grant = Grant("daemon", self._name)
         request.capability = self._world.authority.issue(Purpose.CAPABILITY, grant)
-        token = daemon_token(self._world.authority, now_ns, self._name)
         try:
             reply: data_pb2.DataReply = await data_pb2_grpc.DataStub(self._channel(node)).Execute(
-                request, metadata=token_metadata(token), timeout=self._config.meta.data_deadline_s
+                request, metadata=self._token(), timeout=self._config.meta.data_deadline_s
             )
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
         if reply.code:
             raise FsError(known_code(reply.code), reply.detail)
         return reply
+
+    def _token(self) -> Any:  # noqa: ANN401
+        now_ns = self._world.clock.now_ns()
+        return token_metadata(daemon_token(self._world.authority, now_ns, self._name))
 
     def _channel(self, node: int) -> grpc.aio.Channel:
         addresses = self._layout().addresses.get(node)

@@ -27,6 +27,7 @@ from superfs.meta.metrics import MetaMetrics
 from superfs.meta.opens import Opens
 from superfs.meta.reaper import Reaper
 from superfs.meta.sessions import Sessions, check_session
+from superfs.meta.sweeper import Sweeper, Swept
 from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 
@@ -92,6 +93,7 @@ class MetaNode:
             self.environment, self, room, self._world, self.metrics, self.lessor, self._owe
         )
         self.reaper = Reaper(self.datads, self.committer, self._world)
+        self.sweeper = Sweeper(self.datads, self.committer, self._world)
         self.answers = Answers(self, self._parts, self._world)
 
     def start(self, group: asyncio.TaskGroup) -> None:
@@ -106,6 +108,8 @@ class MetaNode:
         self.background.start(self._forget_sessions(), "ended sessions")
         self.background.start(self.datads.watch_usage(), "usage")
         self.background.start(self.datads.send_fences(), "fences")
+        self.sweeper.ended(self.sessions.unswept)
+        self.background.start(self.sweeper.run(), "sweeping")
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
@@ -228,12 +232,20 @@ class MetaNode:
     async def _end_session(self, session: int, silent_since: float | None) -> None:
         """`silent_since`: only if it has not been heard of after that moment."""
 
+        left: list[Swept] = []
+
         def end(txn: LmdbTxn) -> int:
+            left.clear()
             client = self.sessions.get(session)
             if client is not None and silent_since is not None and client.heard >= silent_since:
                 return 0
             epoch = client.epoch if client is not None else 1
-            return epoch + 1 if self.sessions.end(txn, session) else 0
+            if not self.sessions.end(txn, session):
+                return 0
+            found = txn.get_session(session)
+            if found is not None and found.range:
+                left.append(Swept(session, found.epoch, found.range, found.used))
+            return epoch + 1
 
         epoch = await self.committer.run(end, weight=64)
         if self.sessions.get(session) is None:
@@ -245,6 +257,7 @@ class MetaNode:
                 "session ended", session=f"{session:#x}", expired=silent_since is not None
             )
             self.datads.fence(session, epoch)
+            self.sweeper.ended(left)
 
     async def _expire_sessions(self) -> None:
         """Silence counts while this daemon was there to listen: after a pause of its own (it was

@@ -21,6 +21,7 @@ from superfs.core.namespace.release_orphan import release_orphan
 from superfs.meta import keys, records
 from superfs.meta.keys import Table
 from superfs.meta.records import Session
+from superfs.meta.sweeper import Swept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,6 +62,8 @@ class Sessions:
         """Who had leases when this daemon started,"""
         self.exclusive: set[int] = set()
         """and may have had exclusive ones."""
+        self.unswept: list[Swept] = []
+        """Who had ended by then, and may have left something at the data daemons."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -70,8 +73,10 @@ class Sessions:
         now = self._monotonic()
         for key, record in rows.scan(Table.SESSION, b""):
             found = records.unpack_session(record)
+            session = keys.parse_id(key)
+            if found.ended_ns and found.range:
+                self.unswept.append(Swept(session, found.epoch, found.range, found.used))
             if not found.ended_ns:
-                session = keys.parse_id(key)
                 client = Client(session, found.epoch, now, found.acked_below, range=found.range)
                 self._clients[session] = client
                 client.may_hold = found.exclusive
@@ -263,7 +268,8 @@ class Sessions:
             if seen == FORGET_PART:
                 after = key
                 break
-            if 0 < records.unpack_session(record).ended_ns < limit:
+            found = records.unpack_session(record)
+            if 0 < found.ended_ns < limit and not found.range:
                 old.append(key)
         for key in old:
             txn.rows.delete(Table.SESSION, key)

@@ -248,8 +248,12 @@ class DataCheckRequest(_message.Message):
     def __init__(self, verify_data: _Optional[bool] = ...) -> None: ...
 
 class DataListRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("number_range", "used")
+    NUMBER_RANGE_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    number_range: int
+    used: int
+    def __init__(self, number_range: _Optional[int] = ..., used: _Optional[int] = ...) -> None: ...
 
 class StoredList(_message.Message):
     __slots__ = ("inos", "generations", "sizes")
