@@ -335,7 +335,7 @@ class Committer:
         if txn.debts:
             self._owe(txn.debts)
         commit = txn.commit if not txn.untouched else txn.commit - 1
-        self._lessor.announce(commit, jobs, touched)
+        self._lessor.announce(commit, jobs, touched, txn.removed)
         for job in jobs:
             job.committed(commit)
 

@@ -94,6 +94,12 @@ class Exclusives:
         if exclusive.over is not None and not exclusive.over.done():
             exclusive.over.set_result(None)
 
+    def removed(self, lease: int) -> None:
+        """The directory is no more. (A grant that nobody was told of yet is of a later one.)"""
+        found = self.held.get(lease)
+        if found is not None and found.confirmed:
+            self.drop(found)
+
     def give_up(self, session: int, lease: int) -> None:
         found = self._by_session.get(session, {}).get(lease)
         if found is not None:

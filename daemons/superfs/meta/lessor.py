@@ -21,7 +21,7 @@ from superfs.meta.leases import Leases
 from superfs.meta.recalls import THINGS_MAX, Recalls, Thing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from superfs.daemon.world import World
     from superfs.meta.commit import Job
@@ -299,10 +299,18 @@ class Lessor:
 
     # ---- commits
 
-    def announce(self, commit: int, jobs: Sequence[Job], touched: Sequence[Touched]) -> None:
-        """A transaction has become durable. `touched`: by each job."""
+    def announce(
+        self,
+        commit: int,
+        jobs: Sequence[Job],
+        touched: Sequence[Touched],
+        removed: Collection[int] = (),
+    ) -> None:
+        """A transaction has become durable. `touched`: by each job; `removed`: directories."""
         assert commit >= self.announced, (commit, self.announced)
         self.announced = commit
+        for lease in removed:
+            self.exclusives.removed(lease)
         for job in jobs:
             if job.telling is not None and job.telling.listener is not None:
                 self.grant(job.telling)

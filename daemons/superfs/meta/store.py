@@ -72,6 +72,8 @@ class LmdbTxn(Numbered):
         """On whose behalf; None: the daemon's own, which nothing is closed to."""
         self.granted: dict[int, Exclusive] = {}
         """Exclusively by this transaction: closed to those who come later in it."""
+        self.removed: set[int] = set()
+        """Directories that are no more."""
         self.delegated: set[int] = set()
         """What was closed to the operation. One that reads goes on to find all of it, and is told
         in the end (`check_open`); one that writes is told at once."""
@@ -147,14 +149,14 @@ class LmdbTxn(Numbered):
         """What is done inside is undone if it ends with an exception."""
         directories, dirty = self._directories.copy(), self._dirty.copy()
         counters = {slot: replace(c) for slot, c in self._counters.items()}
-        debts, granted = self.debts.copy(), self.granted.copy()
+        debts, granted, removed = self.debts.copy(), self.granted.copy(), self.removed.copy()
         touched, acts = len(self.touched), len(self.after_commit)
         try:
             with self.rows.all_or_nothing():
                 yield
         except BaseException:
             self._directories, self._dirty, self._counters = directories, dirty, counters
-            self.debts, self.granted = debts, granted
+            self.debts, self.granted, self.removed = debts, granted, removed
             del self.touched[touched:]
             del self.after_commit[acts:]
             raise
@@ -272,6 +274,7 @@ class LmdbTxn(Numbered):
         self._own(ino)
         self._directories[ino] = directory.copy()
         self._dirty.add(ino)
+        self.removed.discard(ino)
         self.rows.changes += 1
         self.touched.append((ino, ino))
 
@@ -279,6 +282,7 @@ class LmdbTxn(Numbered):
         assert self._writable
         assert self.get_directory(ino) is not None, ino
         self.granted.pop(ino, None)
+        self.removed.add(ino)
         self._directories[ino] = None
         self._dirty.add(ino)
         self.rows.changes += 1
