@@ -20,7 +20,6 @@ from harness.datastore import (
     session,
 )
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import RANGE_FILES_MAX, delegated_file_id
 from superfs.core.limits import (
     CHUNK_BYTES,
     MESSAGE_DATA_BYTES_MAX,
@@ -245,34 +244,6 @@ def test_check_and_list(tmp_path: Path) -> None:
         with pytest.raises(FsError) as caught:
             _ = [f async for f in service.Check(request, Stub(USER))]
         assert caught.value.code is Code.FORBIDDEN
-
-    run(tmp_path, test)
-
-
-def test_list_of_a_range(tmp_path: Path) -> None:
-    """What a client has written under numbers of its own, above the last that became a file."""
-
-    async def test(served: Served) -> None:
-        service = served.daemon.service
-        mine = [delegated_file_id(slot, 5, counter) for slot, counter in
-                ((0, 4), (0, 5), (7, 9), (4095, RANGE_FILES_MAX))]  # fmt: skip
-        others = [1, delegated_file_id(7, 4, 9), delegated_file_id(7, 6, 9)]
-        for ino in (*mine, *others):
-            await served.ask(write=w(b"x", ino=ino))
-            await served.ask(write=w(b"x", ino=ino, chunk=3))
-        for used, found in ((0, mine), (4, mine[1:]), (9, mine[3:])):
-            request = DataListRequest(number_range=5, used=used)
-            pages = [page async for page in service.ListData(request, Stub(HOST))]
-            inos = b"".join(page.inos for page in pages)
-            assert inos == b"".join(ino.to_bytes(8, "little") for ino in found)
-        await served.ask(reap=Reap(items=[ReapItem(ino=mine[2], data_generation=1)]))
-        request = DataListRequest(number_range=5, used=5)
-        pages = [page async for page in service.ListData(request, Stub(HOST))]
-        assert [page.inos for page in pages] == [mine[3].to_bytes(8, "little")]
-        request = DataListRequest(number_range=1 << 31)
-        with pytest.raises(FsError) as caught:
-            _ = [page async for page in service.ListData(request, Stub(HOST))]
-        assert caught.value.code is Code.BAD_REQUEST
 
     run(tmp_path, test)
 

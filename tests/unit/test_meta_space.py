@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from superfs.core.attrs import Set
 from superfs.core.errors import Code
 from superfs.meta import environment as environments
+from unit.meta_exclusive import ExclusiveClient, files, log, unlinks
 from unit.meta_node import KIB, ROOT, TestClient, make, ref, running, world
 
 if TYPE_CHECKING:
@@ -149,5 +150,33 @@ def test_an_error_at_commit_is_the_end(tmp_path: Path) -> None:
                 client.op(lookup={"dir": ROOT, "name": b"lost"}),
             )
             assert [r.code for r in found] == [0, Code.NOT_FOUND]
+
+    asyncio.run(run())
+
+
+def test_a_log_without_room_is_not_done_and_may_come_again(tmp_path: Path) -> None:
+    """With the numbers that it had: nothing of it was refused for good."""
+    small = make(tmp_path, **SMALL, map_max_bytes=3072 * KIB)
+
+    async def run() -> None:
+        async with running(small) as node:
+            client = ExclusiveClient(node, 1)
+            await client.hello()
+            made = await client.directory(b"d")
+            count, code = 0, 0
+            while not code:
+                group = [
+                    (b"%d-%d" % (count, i), client.file(made.ino, 3000), b"x" * 3000)
+                    for i in range(20)
+                ]
+                client.acked_below = client.seq + 1
+                code = (await client.do(log=log(files(made.ino, group)))).code
+                count += not code
+                assert count < 1000, "it never gets full"
+            assert code == Code.NO_SPACE
+            assert (await client.good(getattr={"inode": ref(made)})).attr.size == 20 * count
+            gone = [b"%d-%d" % (n, i) for n in range(count) for i in range(20)]
+            assert not (await client.do(log=log(unlinks(made.ino, *gone)))).code
+            assert not (await client.do(log=log(files(made.ino, group)))).code
 
     asyncio.run(run())
