@@ -157,7 +157,9 @@ def _inodes(
             raise FsError(Code.LOG_REFUSED, f"number {ino:#x} is not this session's, or was used")
         kind = mode & ~0o7777
         if flags == INLINE:
-            good = not data_generation and length <= size <= FILE_DATA_BYTES_MAX
+            # One that was about to be spilled: something may lie at the data daemons already.
+            prepared = data_generation == FIRST_DATA_GENERATION and chains != _NO_CHAINS
+            good = (not data_generation or prepared) and length <= size <= FILE_DATA_BYTES_MAX
         else:
             good = (
                 not flags and data_generation == FIRST_DATA_GENERATION and chains != _NO_CHAINS

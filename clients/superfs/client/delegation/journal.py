@@ -236,9 +236,6 @@ class Part:
                 attr = inodes[birth.ino]
                 data = overlay.inline.get(birth.ino, b"")
             if attr.flags & INLINE:
-                if attr.data_generation:  # prepared for a spill that is not published yet
-                    attr = attr.copy()
-                    attr.data_generation, attr.chains = 0, ()
                 lengths.append(len(data))
                 inline.append(data)
             else:
