@@ -64,9 +64,8 @@ class Answers:
         check_session(grant)
         job = BatchJob(self._parts, grant, batch, fresh, listener)
         closed = self._closed(grant, batch)
-        if not closed:
-            self._submit(job)
-        return asyncio.ensure_future(self._change(job, closed, once))
+        waits = bool(closed) or self._submit(job)
+        return asyncio.ensure_future(self._change(job, closed, once, waits=waits))
 
     def _register(self, grant: Grant, batch: meta_pb2.Batch) -> set[int]:
         """What the batch opens, before it is read; what of it was not open already. A session
@@ -87,16 +86,16 @@ class Answers:
 
     # ---- through the writer
 
-    def _submit(self, job: BatchJob) -> None:
-        """Now, or after the grace. What the grace is waiting for does not wait for it."""
+    def _submit(self, job: BatchJob) -> bool:
+        """Now, or after the grace: then it waits. What the grace is waiting for does not."""
         grace = self._node.grace
         session = job.telling.session
-        if job.is_log and grace.may_log(session):
-            self._node.committer.submit(job)
-        elif grace.active and (job.changes or not grace.may_read(session)):
+        logs = job.is_log and grace.may_log(session)
+        if grace.active and not logs and (job.changes or not grace.may_read(session)):
             grace.hold(job)
-        else:
-            self._node.committer.submit(job)
+            return True
+        self._node.committer.submit(job)
+        return False
 
     def _closed(self, grant: Grant, batch: meta_pb2.Batch) -> set[int]:
         """To the session, as far as the operations say what they are about."""
@@ -105,10 +104,13 @@ class Answers:
             return set()
         return {lease for lease in leases_of(batch) if exclusives.closed(lease, session)}
 
-    async def _change(self, job: BatchJob, closed: set[int], settles: _Once) -> meta_pb2.BatchReply:
+    async def _change(
+        self, job: BatchJob, closed: set[int], settles: _Once, *, waits: bool
+    ) -> meta_pb2.BatchReply:
         session = job.telling.session
+        if waits:
+            settles()  # what is waited for may come behind it
         if closed:
-            settles()
             await self._lessor.opened(closed, session)
             self._submit(job)
         reply = await self._finish(job, settles)
