@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import lmdb
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import MIB
+from superfs.core.limits import LOG_ROOM_BYTES, MIB
 from superfs.meta.environment import PAGE_BYTES
 from superfs.meta.store import LmdbTxn
 
@@ -304,6 +304,17 @@ class Committer:
         """What rules may still write, by half: B-tree pages are far from full on average."""
         self.free_bytes = self._environment.map_bytes - rows.pages() * PAGE_BYTES
         return (self.free_bytes - self._room.reserve_bytes) // 2
+
+    def can_promise(self, clients: int) -> bool:
+        """Whether there is room for the logs of so many, in the map or on the disk."""
+        needed = self._room.reserve_bytes + clients * LOG_ROOM_BYTES
+        if self.free_bytes >= needed:
+            return True
+        if self._world.clock.monotonic() < self._grow_not_before:
+            return False
+        map_bytes = self._environment.map_bytes
+        growth = min(self._environment.disk_free_bytes(), self._room.map_bytes_max - map_bytes)
+        return self.free_bytes + growth - self._room.grow_step_bytes >= needed
 
     def _grow(self) -> bool:
         if self._world.clock.monotonic() < self._grow_not_before:

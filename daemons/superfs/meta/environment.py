@@ -171,6 +171,10 @@ class Environment:
         parent = cast("lmdb.Transaction", outer)
         return cast("LmdbTransaction", self._lmdb.begin(write=True, parent=parent, buffers=False))
 
+    def disk_free_bytes(self) -> int:
+        found = os.statvfs(self._data_file)
+        return found.f_bavail * found.f_frsize
+
     def grow(self, step_bytes: int) -> bool:
         """By one step, if the disk has it. Between transactions of the writer only."""
         wanted = self.map_bytes + step_bytes

@@ -54,6 +54,11 @@ class Exclusives:
         found = self.held.get(lease)
         return found is not None and found.session == session
 
+    @property
+    def sessions(self) -> int:
+        """That hold any."""
+        return len(self._by_session)
+
     def has_room(self, session: int) -> bool:
         return len(self._by_session.get(session, ())) < EXCLUSIVE_PER_SESSION_MAX
 

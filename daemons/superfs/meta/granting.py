@@ -44,6 +44,8 @@ class Granting:
         self._leases = leases
         self._exclusives = exclusives
         self._monotonic = monotonic
+        self.room: Callable[[int], bool] = lambda _: True
+        """Whether the store has room for what so many clients may have done and not shipped."""
         self._recalled: dict[int, _Recalled] = {}
         self._changed: dict[int, tuple[int, float]] = {}
         self._contested: dict[int, float] = {}
@@ -65,11 +67,17 @@ class Granting:
             holders = self._leases.holders(lease)
             if len(holders) > 1 or (holders and session not in holders):
                 telling.sought.add(lease)
-            elif self._exclusives.has_room(session):
+            elif self._may_hold(session):
                 exclusive = Exclusive(lease, session)
                 txn.granted[lease] = exclusive
                 telling.exclusives.append(exclusive)
         return bool(telling.exclusives)
+
+    def _may_hold(self, session: int) -> bool:
+        """One more. What it does by itself cannot be refused any more for want of room."""
+        held = self._exclusives
+        clients = held.sessions + (not held.has_any(session))
+        return held.has_room(session) and self.room(clients)
 
     def changed(self, lease: int, session: int, now: float) -> None:
         """Names in it."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from superfs.meta.told import Listener
 
 FORGET_EVERY_S = 3600.0
+ROOM_EVERY_S = 0.5
 FORGET_EXCLUSIVE_S = 10.0
 INODE_BYTES = 1024
 """About what an inode with its name takes: how statfs counts free inodes."""
@@ -89,6 +90,7 @@ class MetaNode:
         room = Room(
             meta.grow_below_bytes, meta.map_step_bytes, meta.reserve_bytes, meta.map_max_bytes
         )
+        self.lessor.granting.room = lambda clients: self.committer.can_promise(clients)
         self.committer = Committer(
             self.environment, self, room, self._world, self.metrics, self.lessor, self._owe
         )
@@ -108,6 +110,7 @@ class MetaNode:
         self.background.start(self._forget_sessions(), "ended sessions")
         self.background.start(self.datads.watch_usage(), "usage")
         self.background.start(self.datads.send_fences(), "fences")
+        self.background.start(self._watch_room(), "room for logs")
         self.sweeper.ended(self.sessions.unswept)
         self.background.start(self.sweeper.run(), "sweeping")
         watch = self.metrics.watch
@@ -279,6 +282,20 @@ class MetaNode:
             for session in self.sessions.silent_since(now - timeout_s):
                 with full_store_is_no_end():
                     await self._end_session(session, now - timeout_s)
+
+    async def _watch_room(self) -> None:
+        """Others fill the store, too: before there is no room for what clients have not shipped,
+        they are asked for it, and do nothing by themselves any more."""
+        exclusives = self.lessor.exclusives
+        while True:
+            await asyncio.sleep(ROOM_EVERY_S)
+            if exclusives and not self.committer.can_promise(exclusives.sessions):
+                self._world.log.warning(
+                    "the metadata store has no room for what clients do by themselves",
+                    clients=exclusives.sessions,
+                    free_bytes=self.committer.free_bytes,
+                )
+                await self.lessor.opened(list(exclusives.held), 0)
 
     async def _forget_exclusive(self) -> None:
         """On record: who has held nothing exclusively for a while now need not be waited for."""

@@ -50,6 +50,13 @@ LOCATE_FILES_MAX = 1024
 DESCRIPTORS_PER_MESSAGE_MAX = 16
 BUFFER_BYTES_MAX = 64 * MIB
 
+# logs of clients
+LOG_BYTES_MAX = 64 * MIB
+LOG_CHANGES_MAX = 4096
+"""Of what a client has done by itself and not shipped: then its programs wait."""
+LOG_ROOM_BYTES = 2 * (LOG_BYTES_MAX + LOG_CHANGES_MAX * KIB)
+"""What that may take in the store of a metadata daemon; it is kept free for each such client."""
+
 # sessions
 REPLY_WINDOW_OPS = 4096
 OPEN_PER_SESSION_MAX = 1 << 17

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from superfs.client.delegation.journal import Part
 from superfs.client.delegation.overlay import Group, Overlay
 from superfs.client.leases import lease_clock
+from superfs.core.limits import LOG_BYTES_MAX, LOG_CHANGES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 LEASE_MARGIN_S = 0.5
 """Nothing is done any more so long before a lease ends."""
 LOG_AGE_S = 1.0
-LOG_ENTRIES = 4096
-LOG_BYTES = 64 * 1024 * 1024
+LOG_ENTRIES = LOG_CHANGES_MAX
+LOG_BYTES = LOG_BYTES_MAX
 """Where whoever wants to change more waits until something is shipped."""
 ENTRIES_MAX = 200_000
 """In all directories that are held; those used longest ago are let go."""
