@@ -209,6 +209,24 @@ def test_data_of_files_that_will_never_be_goes(tmp_path: Path) -> None:
     with_directory(tmp_path, body, datads)
 
 
+def test_data_of_a_log_that_its_client_has_given_up_goes(tmp_path: Path) -> None:
+    datads = FakeDataDaemons()
+
+    async def body(node: MetaNode, client: ExclusiveClient, made: common_pb2.Attr) -> None:
+        lost = client.on_daemons(made.ino, 100_000)
+        later = client.file(made.ino)
+        given_up = log(files(made.ino, [(b"f", lost, b"")]))
+        given_up.lost = True
+        before = _records(node)
+        await client.good(log=given_up)
+        assert _records(node) == before
+        await until(lambda: len(datads.reaped) == 2)  # at all of them
+        assert {(ino, generation) for _, ino, generation in datads.reaped} == {(lost.ino, 1)}
+        assert not (await client.do(log=log(files(made.ino, [(b"f", later, b"")])))).code
+
+    with_directory(tmp_path, body, datads)
+
+
 # ---- once
 
 

@@ -84,6 +84,9 @@ def replay(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log, run: Run) -> Outcome:
     if len(m.attrs) % PACKED_ATTR_BYTES:
         raise FsError(Code.BAD_REQUEST, "attributes that are cut off")
     delegation = Delegation(txn, caller)
+    if m.lost:
+        _bury(txn, caller, m)
+        return Outcome(number=txn.commit)
     try:
         with txn.all_or_nothing():
             replayed = _Replay(txn, caller, delegation, run)
@@ -97,8 +100,9 @@ def replay(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log, run: Run) -> Outcome:
 
 
 def _bury(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log) -> None:
-    """Files of a log that was refused will never be: their numbers are used up, and what lies at
-    the data daemons for them goes. It is no change of the file system, as a debt is none."""
+    """Files of a log that was refused, or given up, will never be: their numbers are used up, and
+    what lies at the data daemons for them goes. It is no change of the file system, as a debt is
+    none."""
     delegation = Delegation(txn, caller)
     chains = txn.all_chains()
     for entry in m.entries:

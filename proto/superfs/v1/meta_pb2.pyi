@@ -578,12 +578,14 @@ class Touch(_message.Message):
     def __init__(self, place: _Optional[int] = ..., inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ..., atimes: _Optional[bytes] = ...) -> None: ...
 
 class Log(_message.Message):
-    __slots__ = ("entries", "attrs")
+    __slots__ = ("entries", "attrs", "lost")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     ATTRS_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[LogEntry]
     attrs: bytes
-    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., attrs: _Optional[bytes] = ...) -> None: ...
+    lost: bool
+    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., attrs: _Optional[bytes] = ..., lost: _Optional[bool] = ...) -> None: ...
 
 class LogEntry(_message.Message):
     __slots__ = ("caller", "now_ns", "ino", "generation", "files", "unlinks", "mkdir", "rmdir", "rename", "setattr", "publish", "setxattr", "removexattr")
