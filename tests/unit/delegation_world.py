@@ -44,6 +44,8 @@ class Server:
         self.logs = 0
         self.held: list[OpItem] | None = None
         self.refuses: Code | None = None
+        self.buried = 0
+        """Entries of logs that a client has given up."""
         self._generations = GENERATION_HALF
         self.exclusive: set[int] = set()
         self.client: Client | None = None
@@ -65,6 +67,10 @@ class Server:
         try:
             if name == "log":
                 self.logs += 1
+                if op.log.lost:
+                    self.buried += len(op.log.entries)
+                    item.pending.complete((meta_pb2.Result(), frozenset()))
+                    return
                 if self.refuses is not None:
                     raise FsError(self.refuses, "because")
                 result = self.replay(op.log)

@@ -156,6 +156,7 @@ def test_a_refused_log_is_lost_with_all_that_comes_after_it(
     run_sync(scene.meta.sync(), timeout_s=5)
     scene.server.refuses = None
     assert scene.state.lost_files == 2
+    assert scene.server.buried == (1 if code is Code.LOG_REFUSED else 2)
     assert caplog.text.count("lost: file") == 2
     assert scene.names() == []
     assert not scene.state.exclusive

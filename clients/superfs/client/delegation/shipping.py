@@ -129,13 +129,24 @@ class Shipping:
             except FsError as error:
                 if self._connection.is_closed:
                     return
-                self._lose(f"{error}")
+                # What was refused is dealt with there; what was to come after it is not known.
+                known = 1 if error.code is Code.LOG_REFUSED else 0
+                for lost in self._lose(f"{error}")[known:]:
+                    await self._bury(lost)
                 continue
             with state.lock:
                 self._done(part, result)
                 going = state.crowded_out()
             if going:
                 self._connection.meta_stream(ROOT).give_back(going)
+
+    async def _bury(self, part: Sealed) -> None:
+        """The numbers of its files are used up, and their data is nobody's."""
+        part.log.lost = True
+        try:
+            await self._send(part)
+        except FsError as error:
+            log.warning("data of lost files may be left on data daemons: %s", error)
 
     async def _send(self, part: Sealed) -> meta_pb2.Result:
         call = Call("log", part.log, ROOT, mutates=True)
@@ -180,7 +191,7 @@ class Shipping:
                 del overlay.inline[ino]
         self._tell_waiters()
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str) -> list[Sealed]:
         state = self._state
         with state.lock:
             state.seal()
@@ -206,6 +217,7 @@ class Shipping:
             message.recalls.add(lease=directory, whole=True)
         self._holder.recalled(message, _nothing)
         self._connection.meta_stream(ROOT).give_back(sorted(given_back | directories))
+        return lost
 
     # ---- in the reader's thread of the stream
 
