@@ -53,9 +53,9 @@ def test_any_layout_loads_into_any_other(
 ) -> None:
     where = str(tmp_path / "c")
     ranks.run("save_as", world, where, layout)
-    for number, (other, other_world) in enumerate(LAYOUTS):
-        share = "always" if number % 2 else "never"
-        ranks.run("load_as", other_world, where, other, share=share)
+    grids = ["ddp", "fsdp", "hsdp", "tp", "fsdp-tp"]
+    ranks.run("load_all_as", 4, where, grids, share="always" if world % 2 else "never")
+    ranks.run("load_all_as", 3, where, ["fsdp", "tp", "plain"], share="always")
     ranks.run("load_as", 1, where, "plain")
 
 
@@ -66,8 +66,8 @@ def test_read_together_each_byte_leaves_storage_once_a_host(ranks: Ranks, tmp_pa
         size
         for _, size in json.loads((tmp_path / "c" / "manifest.json").read_text())["body"]["files"]
     )
-    for layout in ("ddp", "fsdp", "tp"):
-        counted = ranks.run("load_as", 4, where, layout, share="always")
+    layouts = ["ddp", "fsdp", "tp"]
+    for counted in zip(*ranks.run("load_all_as", 4, where, layouts, share="always"), strict=True):
         assert sum(one["bytes_read"] for one in counted) <= 1.05 * stored
     alone = ranks.run("load_as", 4, where, "ddp", share="never")
     assert sum(one["bytes_read"] for one in alone) > 3.9 * stored

@@ -128,6 +128,10 @@ def load_as(path: str, layout: str, **options: Any) -> dict[str, int]:  # noqa: 
     return reader.statistics
 
 
+def load_all_as(path: str, layouts: list[str], share: str) -> list[dict[str, int]]:
+    return [load_as(path, layout, share=share) for layout in layouts]
+
+
 def load_part(path: str, names: list[str]) -> dict[str, int]:
     state = {name: torch.zeros_like(full_state()[name]) for name in names}
     reader = SuperFSReader(path)

@@ -2,8 +2,8 @@
 
     ranks.run("save", 2, path)        # jobs.save(path) on two ranks, in a world of their own
 
-The functions live in `harness.ckptjobs`. What one raises comes back as RankFailed, with what the
-other ranks said.
+The functions live in `harness.ckptjobs` and `harness.ckptstock`. What one raises comes back as
+RankFailed, with what the other ranks said.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     """A rank: does each job in a fork of itself until its input ends."""
     import torch.distributed  # noqa: F401
 
-    from harness import ckptjobs  # noqa: F401
+    from harness import ckptjobs, ckptstock  # noqa: F401
 
     warnings.simplefilter("ignore")
     out = os.fdopen(os.dup(1), "wb")
@@ -129,12 +129,13 @@ def _do(
 ) -> tuple[bool, Any]:
     import torch.distributed as dist
 
-    from harness import ckptjobs
+    from harness import ckptjobs, ckptstock
     from superfs.checkpoint import session, steps
 
+    function = getattr(ckptjobs, job, None) or getattr(ckptstock, job)
     try:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-        answer: tuple[bool, Any] = (False, getattr(ckptjobs, job)(*args, **kwargs))
+        answer: tuple[bool, Any] = (False, function(*args, **kwargs))
     except BaseException as error:
         answer = (True, (str(error), traceback.format_exc()))
     steps.hook = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from superfs.checkpoint.planner import BalancedSavePlanner
     from superfs.checkpoint.reader import SuperFSReader
     from superfs.checkpoint.writer import SuperFSWriter
 
-__all__ = ["SuperFSReader", "SuperFSWriter"]
+__all__ = ["BalancedSavePlanner", "SuperFSReader", "SuperFSWriter"]
 
 
 def __getattr__(name: str) -> object:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> object:
         from superfs.checkpoint.reader import SuperFSReader
 
         return SuperFSReader
+    if name == "BalancedSavePlanner":
+        from superfs.checkpoint.planner import BalancedSavePlanner
+
+        return BalancedSavePlanner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
