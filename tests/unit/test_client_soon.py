@@ -97,6 +97,16 @@ def test_a_stream_of_large_writes_goes_a_chunk_at_a_time(world: MemConnection) -
     assert contents == b"".join(bytes([number]) * MIB for number in range(12))
 
 
+def test_small_writes_are_not_gathered_for_longer(world: MemConnection) -> None:
+    file, memory = streaming(world)
+    assert file.write_now(0, piece(memory, 1))
+    for number in range(1, 256):
+        assert file.write_now(number * 2 * 4096, bytes(4096))
+    assert not file.write_now(256 * 2 * 4096, bytes(4096)), "it is time to send"
+    run_sync(file.write(256 * 2 * 4096, bytes(4096)))
+    assert not len(file._dirty)
+
+
 def test_what_cannot_be_sent_is_held_up_to_a_limit(world: MemConnection) -> None:
     """Nothing is sent while there is no room, or while somebody publishes."""
     for busy in (True, False):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from superfs.cli import files, fsck, mounting, profile, stats, status, token, trees, up
+from superfs.cli import ckpt, files, fsck, mounting, profile, stats, status, token, trees, up
 from superfs.cli.bench import command as benchmark
 from superfs.cli.output import EXIT_FAILED, CliError, printable, report
 
@@ -48,6 +48,7 @@ app.command("profile", rich_help_panel=LOOK)(profile.profile)
 app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)
 app.command("bench", rich_help_panel=LOOK)(benchmark.bench)
+app.add_typer(ckpt.app, name="ckpt", rich_help_panel=USE)
 
 
 def _version(wanted: bool) -> None:

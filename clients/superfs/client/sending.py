@@ -9,6 +9,7 @@ send, what comes is held as dirty bytes. Only when too much is held the writer w
 from __future__ import annotations
 
 from superfs.client.data import Where
+from superfs.client.dirty import LARGE_BYTES
 from superfs.client.sharedmem import slot_of
 from superfs.client.writing import Writing
 from superfs.core.limits import CHUNK_BYTES, FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
@@ -47,7 +48,8 @@ class Sending(Writing):
         many = len(self._dirty) + bool(more) >= DIRTY_EXTENTS_MAX
         if size < DIRTY_BYTES_MAX or many or size >= GATHERED_BYTES_MAX:
             return many or size >= GATHERED_BYTES_MAX
-        return not (self._unpublished_bytes and self._data.gathers)
+        large = self._dirty.bytes >= len(self._dirty) * LARGE_BYTES  # small ones share anyway
+        return not (large and self._unpublished_bytes and self._data.gathers)
 
     def _take_in(self, offset: int, data: bytes | memoryview) -> None:
         self._dirty.write(offset, data)

@@ -1,0 +1,74 @@
+"""Tensors as bytes: views of their memory, hashes of it, where in it a box lies."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from typing import TYPE_CHECKING
+
+import torch
+import xxhash
+
+from superfs.checkpoint.limits import BLOCK_BYTES, SAMPLE_BYTES, SAMPLES_PER_TENSOR
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"this PyTorch has no dtype {name}")
+    return found
+
+
+def memory(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor in host memory, not copied; keeps the tensor alive."""
+    assert tensor.is_contiguous()
+    assert tensor.device.type == "cpu"
+    size = tensor.numel() * tensor.element_size()
+    if not size:
+        return memoryview(b"")
+    array = (ctypes.c_char * size).from_address(tensor.data_ptr())
+    array.tensor = tensor
+    return memoryview(array).cast("B")
+
+
+def part(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """Bytes [start, stop) of a tensor's elements in row-major order: one-dimensional, in host
+    memory, a view where that is possible."""
+    item = tensor.element_size()
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return plain.reshape(-1)[start // item : stop // item].cpu().view(torch.uint8)
+
+
+def blocks(size: int) -> Sequence[tuple[int, int]]:
+    """(start, stop) of the blocks that are hashed, of so many bytes."""
+    return [(at, min(at + BLOCK_BYTES, size)) for at in range(0, size, BLOCK_BYTES)]
+
+
+def whole_hash(tensor: torch.Tensor) -> int:
+    raw = memory(part(tensor, 0, tensor.numel() * tensor.element_size()))
+    found = xxhash.xxh3_64()
+    for start, stop in blocks(len(raw)):
+        found.update(raw[start:stop])
+    return found.intdigest()
+
+
+def sampled_hash(tensor: torch.Tensor, seed: int) -> int:
+    """Of blocks that `seed` chooses: the same on all ranks that use the same."""
+    size = tensor.numel() * tensor.element_size()
+    if size <= SAMPLE_BYTES * SAMPLES_PER_TENSOR:
+        return whole_hash(tensor)
+    if not tensor.is_contiguous():
+        tensor = tensor.contiguous()
+    chosen = random.Random(seed)
+    found = xxhash.xxh3_64()
+    for _ in range(SAMPLES_PER_TENSOR):
+        start = chosen.randrange(0, size - SAMPLE_BYTES) // 16 * 16
+        found.update(memory(part(tensor, start, start + SAMPLE_BYTES)))
+    return found.intdigest()

@@ -1,0 +1,309 @@
+"""`SuperFSWriter`: what `dcp.save` and `dcp.async_save` write through."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.distributed.checkpoint.default_planner import (
+    DefaultSavePlanner,
+    create_default_local_save_plan,
+)
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.staging import AsyncStager
+from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
+
+from superfs.checkpoint import manifest as manifests
+from superfs.checkpoint import saving, steps
+from superfs.checkpoint import session as sessions
+from superfs.checkpoint.describe import describe
+from superfs.checkpoint.directory import DirectoryIO
+from superfs.checkpoint.metadata import metadata_of
+from superfs.checkpoint.stored import assemble
+from superfs.core.errors import Code, FsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch.distributed as dist
+    from torch.distributed.checkpoint.metadata import Metadata
+    from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
+
+    from superfs.checkpoint.describe import Local
+    from superfs.checkpoint.extentio import ExtentIO
+    from superfs.checkpoint.saving import Staged
+    from superfs.checkpoint.session import Outcome, Session
+    from superfs.checkpoint.stored import Written
+
+VERIFY = ("first", "always", "never")
+IN_FLIGHT = ("wait", "skip", "fail")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    per_rank: tuple[str, ...]
+    verify_replicas: str
+    in_flight: str
+    durable: bool
+    allow_pickle: bool
+    arena_bytes: int | None
+
+    def __post_init__(self) -> None:
+        if self.verify_replicas not in VERIFY:
+            raise ValueError(f"verify_replicas is one of {', '.join(VERIFY)}")
+        if self.in_flight not in IN_FLIGHT:
+            raise ValueError(f"in_flight is one of {', '.join(IN_FLIGHT)}")
+
+
+@dataclass(slots=True)
+class Save:
+    """One save on this rank, from agreement to commit."""
+
+    outcome: Outcome | None  # None: skipped
+    staged: Staged | None = None
+    flight: sessions.Flight | None = None
+
+
+class SuperFSWriter(StorageWriter, AsyncStager):
+    """Every rank writes its own bytes, once, evenly, into a directory that all see.
+
+        dcp.save(state, storage_writer=SuperFSWriter("/mnt/run/step-1000"))
+
+    The arguments must be the same on all ranks. `per_rank`: names (patterns as of the shell) of
+    tensors and objects of which every rank stores its own. `verify_replicas`: whether plain
+    tensors that several ranks hold are compared: whole the first time and sampled later, whole
+    "always", or "never". `in_flight`: what `async_save` does while an earlier one is being
+    written. `durable`: sync before the commit.
+    """
+
+    _synchronize_after_execute = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        process_group: dist.ProcessGroup | None = None,
+        no_dist: bool = False,
+        per_rank: Sequence[str] = (),
+        verify_replicas: str = "first",
+        in_flight: str = "wait",
+        durable: bool = True,
+        allow_pickle: bool = False,
+        arena_bytes: int | None = None,
+        timeout_s: float = sessions.TIMEOUT_S,
+        io: Callable[[str | os.PathLike[str]], ExtentIO] = DirectoryIO,
+    ) -> None:
+        super().__init__()
+        self._options = Options(
+            tuple(per_rank), verify_replicas, in_flight, durable, allow_pickle, arena_bytes
+        )
+        self._group, self._no_dist, self._timeout_s = process_group, no_dist, timeout_s
+        self._new_io = io
+        self._path = path
+        self._io = io(path)
+        self._items: Sequence[WriteItem] | None = None
+        self._save: Save | None = None
+        self._is_coordinator = False
+        self._attempt = ""
+
+    def __reduce__(self) -> Any:  # noqa: ANN401
+        raise FsError(
+            Code.NOT_SUPPORTED,
+            "SuperFSWriter cannot be sent to another process: use async_save with its default, "
+            "AsyncCheckpointerType.THREAD; the bytes are written by a process of its own anyway",
+        )
+
+    @property
+    def checkpoint_id(self) -> str | os.PathLike[str]:
+        return self._path
+
+    @property
+    def session(self) -> Session:
+        return sessions.of(self._group, no_dist=self._no_dist, timeout_s=self._timeout_s)
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        return "://" not in os.fspath(checkpoint_id)
+
+    # ---- AsyncStager ----------------------------------------------------------------------------
+
+    def stage(self, state_dict: dict[str, Any], **_kwargs: object) -> dict[str, Any]:
+        """Agrees on the plan first, then copies this rank's bytes only. What DCP saves afterwards
+        is the empty state that this returns."""
+        local, error = None, None
+        try:
+            planner = DefaultSavePlanner()
+            planner.set_up_planner(state_dict)
+            local = self._describe(planner.create_local_plan().items, planner)
+        except Exception as caught:  # whatever it is: all ranks have to hear of it
+            error = caught
+        session = self.session
+        outcome = self._agree(session, local, error)
+        save = Save(outcome)
+        if outcome is not None:
+            assert local is not None
+            failed: Exception | None = None
+            try:
+                save.staged = saving.stage(
+                    session, local, outcome, arena_bytes=self._options.arena_bytes
+                )
+            except Exception as caught:
+                failed = caught
+            session.together(failed)
+            save.flight = session.flight = sessions.Flight()
+        self._save = save
+        return {}
+
+    def synchronize_staging(self) -> None:
+        """Staging is over when `stage` returns."""
+
+    def close(self) -> None:
+        """The arena belongs to the session."""
+
+    # ---- StorageWriter --------------------------------------------------------------------------
+
+    def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
+        if checkpoint_id is not None:
+            self._path = checkpoint_id
+            self._io = self._new_io(checkpoint_id)
+
+    def set_up_storage_writer(
+        self,
+        is_coordinator: bool,
+        *_args: object,
+        **kwargs: object,
+    ) -> None:
+        if not kwargs.get("use_collectives", True):
+            raise FsError(
+                Code.NOT_SUPPORTED, "use_collectives=False: ranks have to agree on a checkpoint"
+            )
+        self._is_coordinator = is_coordinator
+        session = self.session  # made by all ranks together
+        if self._save is not None and self._save.flight is not None:
+            self._save.flight.runs_here()
+        elif session.flight is not None:
+            session.flight.join()  # it talks over the same group
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """Records what this rank holds. DCP itself is left nothing to compare, which is what takes
+        its planner so long in large worlds."""
+        self._items = plan.items if plan.usable else None
+        return replace(plan, items=[], planner_data={}, storage_data=os.fspath(self._path))
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        paths = {plan.storage_data for plan in plans}
+        if len(paths) > 1:
+            raise FsError(Code.INVALID, f"ranks save to different paths: {sorted(paths)}")
+        attempt = uuid.uuid4().hex
+        if self._save is None or self._save.outcome is not None:
+            session = self.session
+            session.give_up()
+            self._io.begin(attempt)
+            session.unfinished = self._io, attempt
+        steps.reached("attempt-begun")
+        return [replace(plan, storage_data=attempt) for plan in plans]
+
+    def write_data(
+        self, plan: SavePlan, planner: SavePlanner
+    ) -> torch.futures.Future[list[WriteResult]]:
+        self._attempt = plan.storage_data
+        written: Written | None = None
+        try:
+            if self._save is None:
+                self._save, written = self._write_now(planner)
+            elif self._save.outcome is not None:
+                assert self._save.staged is not None
+                written = saving.write_staged(
+                    self._io,
+                    self._attempt,
+                    self.session,
+                    self._save.staged,
+                    durable=self._options.durable,
+                )
+        finally:
+            if not self._is_coordinator or written is None:
+                self._over()
+        results = []
+        if written is not None:
+            results.append(WriteResult(MetadataIndex(written.file), written.bytes, written))
+        future: torch.futures.Future[list[WriteResult]] = torch.futures.Future()
+        future.set_result(results)
+        return future
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """On the coordinator, when all have written: checks, and commits."""
+        save, session = self._save, self.session
+        try:
+            if save is None or save.outcome is None:
+                return
+            remembered = save.outcome.remembered
+            assert remembered.plan is not None, "the coordinator has the plan"
+            steps.reached("all-written")
+            manifest = assemble(
+                remembered.plan,
+                remembered.paths,
+                [result.storage_data for of_rank in results for result in of_rank],
+                self._io.sizes(self._attempt),
+                attempt=self._attempt,
+                made_by=f"superfs {version('superfs')}, torch {torch.__version__}",
+            )
+            self._io.publish(
+                self._attempt, manifests.encode(manifest), durable=self._options.durable
+            )
+            session.unfinished = None
+            found = metadata_of(manifest, session.rank)
+            metadata.state_dict_metadata = found.state_dict_metadata
+            metadata.planner_data = found.planner_data
+        finally:
+            session.give_up()
+            self._over()
+
+    # ---- behind them ----------------------------------------------------------------------------
+
+    def _over(self) -> None:
+        if self._save is not None and self._save.flight is not None:
+            self._save.flight.done.set()
+        self._save = None
+
+    def _describe(self, items: Sequence[WriteItem], planner: SavePlanner) -> Local:
+        return describe(
+            items,
+            planner,
+            per_rank=self._options.per_rank,
+            allow_pickle=self._options.allow_pickle,
+        )
+
+    def _agree(
+        self, session: Session, local: Local | None, error: Exception | None
+    ) -> Outcome | None:
+        options = self._options
+        return session.agree(
+            local,
+            error,
+            options=repr((options.per_rank, options.verify_replicas)),
+            verify=options.verify_replicas,
+            policy=options.in_flight,
+        )
+
+    def _write_now(self, planner: SavePlanner) -> tuple[Save, Written | None]:
+        session = self.session
+        local, error = None, None
+        try:
+            items = self._items
+            if items is None:  # the planner remembers its plan and did not say it again
+                items = create_default_local_save_plan(planner.state_dict, False).items
+            local = self._describe(items, planner)
+        except Exception as caught:  # whatever it is: all ranks have to hear of it
+            error = caught
+        outcome = self._agree(session, local, error)
+        if outcome is None:
+            return Save(None), None
+        assert local is not None
+        written = saving.write_now(
+            self._io, self._attempt, session.rank, local, outcome, durable=self._options.durable
+        )
+        return Save(outcome), written

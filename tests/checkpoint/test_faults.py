@@ -1,0 +1,155 @@
+"""Whatever dies or is damaged, the newest committed checkpoint loads, and errors name what is."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.ranks import RankFailed, Ranks
+from superfs.checkpoint import directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = 2_500_000
+ON_ALL = (
+    *("before-agreement", "records-exchanged", "plan-received", "file-created"),
+    *("piece-written", "before-sync", "after-sync"),
+)
+ON_COORDINATOR = ("attempt-begun", "all-written", "manifest-written", "before-rename")
+KILLS = [(step, rank) for step in ON_ALL for rank in (0, 1)] + [(s, 0) for s in ON_COORDINATOR]
+
+
+@pytest.mark.parametrize(("step", "rank"), [*KILLS, ("after-rename", 0)])
+def test_a_rank_is_killed_during_a_save(ranks: Ranks, tmp_path: Path, step: str, rank: int) -> None:
+    with pytest.raises(RankFailed) as caught:
+        ranks.run("save_and_die", 2, str(tmp_path), step, rank, False)
+    assert caught.value.texts[rank] == "ended: -9"
+    assert caught.value.texts[1 - rank], "the survivor was told"
+    newest = directory.committed(tmp_path)[-1]
+    assert newest.name == ("step-1" if step == "after-rename" else "step-0")
+    [loaded] = ranks.run("load_step", 1, str(newest))
+    assert loaded == int(newest.name[-1])
+
+
+@pytest.mark.parametrize(
+    ("step", "rank"),
+    [(s, r) for s in ("before-delivery", "after-delivery") for r in (0, 1)]
+    + [("before-rename", 0)],
+)
+def test_a_rank_is_killed_during_a_save_in_the_background(
+    ranks: Ranks, tmp_path: Path, step: str, rank: int
+) -> None:
+    with pytest.raises(RankFailed) as caught:
+        ranks.run("save_and_die", 2, str(tmp_path), step, rank, True)
+    assert all(caught.value.texts)
+    [newest] = directory.committed(tmp_path)
+    assert ranks.run("load_step", 2, str(newest)) == [0, 0]
+
+
+def test_an_attempt_is_never_loaded(ranks: Ranks, tmp_path: Path) -> None:
+    with pytest.raises(RankFailed):
+        ranks.run("save_and_die", 2, str(tmp_path), "before-rename", 0, False)
+    [(name, _, where)] = directory.attempts(tmp_path)
+    assert name == "step-1"
+    assert (where / "manifest.json").exists()
+    with pytest.raises(RankFailed, match="only an attempt at one that was never committed"):
+        ranks.run("load_step", 2, str(tmp_path / "step-1"))
+
+
+def test_a_committed_checkpoint_is_never_overwritten(ranks: Ranks, tmp_path: Path) -> None:
+    where = tmp_path / "c"
+    ranks.run("save_plain", 2, str(where), SIZE)
+    before = {p.name: p.read_bytes() for p in where.iterdir()}
+    with pytest.raises(RankFailed, match=r"never overwritten.*write to another path") as caught:
+        ranks.run("save_plain", 2, str(where), SIZE, 2.0)
+    assert all(caught.value.texts)
+    assert {p.name: p.read_bytes() for p in where.iterdir()} == before
+    assert directory.attempts(tmp_path) == []
+
+
+def flip(file: Path, at: int) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[at] ^= 0x10
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize("share", ["never", "always"])
+def test_a_flipped_bit_is_found_and_named(ranks: Ranks, tmp_path: Path, share: str) -> None:
+    where = tmp_path / "c"
+    ranks.run("save_plain", 1, str(where), SIZE)
+    flip(where / "r00000.data", 5_000_000)
+    with pytest.raises(RankFailed, match=r"r00000\.data.*block 1 of tensor 'w'") as caught:
+        ranks.run("load_plain", 2, str(where), SIZE, share)
+    assert all(caught.value.texts), "on every rank"
+
+
+def test_other_damage_is_named_too(ranks: Ranks, tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    ranks.run("save_plain", 2, str(good), SIZE)
+
+    def damaged(name: str) -> Path:
+        shutil.copytree(good, tmp_path / name)
+        return tmp_path / name
+
+    cut = damaged("cut")
+    with (cut / "r00001.data").open("r+b") as file:
+        file.truncate(1000)
+    missing = damaged("missing")
+    (missing / "r00001.data").unlink()
+    changed = damaged("changed")
+    flip(changed / "manifest.json", 300)
+    foreign = damaged("foreign")
+    shutil.copy(good / "r00000.data", foreign / "r00001.data")
+    stock = damaged("stock")
+    (stock / "manifest.json").rename(stock / ".metadata")
+    note = damaged("note")
+    flip(note / "r00000.data", (note / "r00000.data").stat().st_size - 3)
+    for where, words in (
+        (cut, "r00001.data has 1000 bytes where"),
+        (missing, "r00001.data is missing"),
+        (changed, "does not match its own hash"),
+        (foreign, "r00001.data"),
+        (stock, "load it with FileSystemReader"),
+        (note, "do not match their hash: the objects 'note'"),
+        (tmp_path / "nothing", "there is no checkpoint at"),
+    ):
+        with pytest.raises(RankFailed, match=words) as caught:
+            ranks.run("load_plain", 2, str(where), SIZE)
+        assert all(caught.value.texts), where
+
+
+@pytest.mark.parametrize(
+    ("step", "rank"),
+    [(s, r) for s in ("file-created", "before-sync") for r in (0, 1)] + [("manifest-written", 0)],
+)
+def test_a_full_disk_is_an_error_on_every_rank(
+    ranks: Ranks, tmp_path: Path, step: str, rank: int
+) -> None:
+    with pytest.raises(RankFailed, match="No space left") as caught:
+        ranks.run("fail_on", 2, str(tmp_path / "c"), step, rank)
+    assert all("No space left" in text for text in caught.value.texts)
+    ranks.run("save_plain", 2, str(tmp_path / "c"), 1000)
+    ranks.run("load_plain", 2, str(tmp_path / "c"), 1000)
+
+
+@pytest.mark.parametrize("verify", ["first", "always"])
+def test_replicas_that_differ_are_an_error_that_names_them(
+    ranks: Ranks, tmp_path: Path, verify: str
+) -> None:
+    saves = 1 if verify == "always" else 0
+    words = r"'model\.buffer' should be the same.*one on ranks 0, 1, one on rank 2.*per_rank"
+    with pytest.raises(RankFailed, match=words) as caught:
+        ranks.run("save_differing", 3, str(tmp_path / "c"), [], verify, saves)
+    assert all(caught.value.texts)
+    assert directory.committed(tmp_path) == [tmp_path / f"c-{n}" for n in range(saves)]
+    ranks.run("save_differing", 3, str(tmp_path / "own"), ["model.buffer"], verify, saves)
+
+
+def test_a_missing_key_is_an_error_on_every_rank(ranks: Ranks, tmp_path: Path) -> None:
+    ranks.run("save_as", 2, str(tmp_path / "c"), "ddp")
+    with pytest.raises(RankFailed, match=r"Missing key.*step") as caught:
+        ranks.run("load_step", 2, str(tmp_path / "c"))
+    assert all(caught.value.texts)

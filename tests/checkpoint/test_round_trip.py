@@ -1,0 +1,114 @@
+"""What is saved comes back bit for bit, in any layout, by any number of ranks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from superfs.checkpoint.limits import BLOCK_BYTES, MIB
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.ranks import Ranks
+
+OBJECTS = {
+    "step": 7,
+    "lr": 3e-4,
+    "names": ["a", None, True],
+    "tuple": (1, (2.5, "x")),
+    "bytes": b"\0\xff",
+    "keys": ({1: "one", (2, 3): "tuple"},),
+    "set": {3},
+    "complex": 1 - 2j,
+    "nan": float("nan"),
+}
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("share", ["never", "always"])
+def test_all_types_in_all_shapes(ranks: Ranks, tmp_path: Path, world: int, share: str) -> None:
+    ranks.run("round_trip", world, str(tmp_path / "c"), OBJECTS, {}, {"share": share})
+
+
+def test_tied_tensors_are_stored_once_and_ranks_write_their_share(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    ranks.run("round_trip", 2, str(tmp_path / "c"), {}, {}, {})
+    body = json.loads((tmp_path / "c" / "manifest.json").read_text())["body"]
+    assert body["same"] == {"tied": "three"}
+    sizes = [size for _, size in body["files"]]
+    assert max(sizes) - min(sizes) <= MIB
+    assert sum(sizes) < 1.1 * sum(p.stat().st_size for p in (tmp_path / "c").glob("*.data"))
+
+
+LAYOUTS = [("plain", 2), ("ddp", 4), ("fsdp", 4), ("hsdp", 4), ("tp", 3), ("fsdp-tp", 4)]
+
+
+@pytest.mark.parametrize(("layout", "world"), LAYOUTS)
+def test_any_layout_loads_into_any_other(
+    ranks: Ranks, tmp_path: Path, layout: str, world: int
+) -> None:
+    where = str(tmp_path / "c")
+    ranks.run("save_as", world, where, layout)
+    grids = ["ddp", "fsdp", "hsdp", "tp", "fsdp-tp"]
+    ranks.run("load_all_as", 4, where, grids, share="always" if world % 2 else "never")
+    ranks.run("load_all_as", 3, where, ["fsdp", "tp", "plain"], share="always")
+    ranks.run("load_as", 1, where, "plain")
+
+
+def test_read_together_each_byte_leaves_storage_once_a_host(ranks: Ranks, tmp_path: Path) -> None:
+    where = str(tmp_path / "c")
+    ranks.run("save_as", 2, where, "ddp")
+    stored = sum(
+        size
+        for _, size in json.loads((tmp_path / "c" / "manifest.json").read_text())["body"]["files"]
+    )
+    layouts = ["ddp", "fsdp", "tp"]
+    for counted in zip(*ranks.run("load_all_as", 4, where, layouts, share="always"), strict=True):
+        assert sum(one["bytes_read"] for one in counted) <= 1.05 * stored
+    alone = ranks.run("load_as", 4, where, "ddp", share="never")
+    assert sum(one["bytes_read"] for one in alone) > 3.9 * stored
+
+
+def test_a_part_is_loaded_without_the_rest(ranks: Ranks, tmp_path: Path) -> None:
+    where = str(tmp_path / "c")
+    ranks.run("save_as", 2, where, "ddp")
+    [counted, _] = ranks.run("load_part", 2, where, ["w0"])
+    assert counted["bytes_read"] <= 37 * 1000 * 4 + 2 * BLOCK_BYTES
+
+
+def test_each_rank_gets_its_own_back(ranks: Ranks, tmp_path: Path) -> None:
+    ranks.run("own_round_trip", 3, str(tmp_path / "c"))
+
+
+def test_plans_are_remembered_until_anything_changes_on_any_rank(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    for found in ranks.run("remembered", 2, str(tmp_path / "c")):
+        assert [one["plans_made"] for one in found] == [1, 1, 2, 2]
+
+
+def test_what_is_changed_after_staging_is_not_saved(ranks: Ranks, tmp_path: Path) -> None:
+    ranks.run("staged_apart", 2, str(tmp_path / "c"), 4)
+
+
+def test_at_most_one_save_in_flight(ranks: Ranks, tmp_path: Path) -> None:
+    for outcome in ranks.run("while_one_is_written", 2, str(tmp_path / "fail"), "fail"):
+        assert outcome[0] == "saved"
+        assert "previous save is not over on rank" in outcome[1]
+    for policy in ("skip", "wait"):
+        found = ranks.run("while_one_is_written", 2, str(tmp_path / policy), policy)
+        assert found == [["saved", "saved"]] * 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fail-0", "skip-0", "wait-0", "wait-1"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_saves_in_a_loop_leave_nothing(ranks: Ranks, tmp_path: Path, asynchronous: bool) -> None:
+    for found in ranks.run("many_saves", 2, str(tmp_path / "c"), 60, asynchronous):
+        memory, descriptors, threads = zip(*found[19:], strict=True)
+        assert memory[-1] <= memory[0] + 16 * MIB
+        assert descriptors[-1] <= descriptors[0]
+        assert threads[-1] <= threads[0]

@@ -1,0 +1,49 @@
+"""Rank jobs beside stock DCP: our planner with its writer, and other formats."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from harness.ckptjobs import check, full_state, laid_out, zeros_like
+from superfs.checkpoint import BalancedSavePlanner, SuperFSReader, SuperFSWriter
+
+
+def stock_round_trip(path: str, layout: str, balanced: bool) -> int:
+    """Through the stock writer and reader; the bytes of the tensors that this rank wrote."""
+    state = laid_out(layout, full_state())
+    state |= {"step": 5}
+    planner = BalancedSavePlanner() if balanced else None
+    dcp.save(state, storage_writer=dcp.FileSystemWriter(path), planner=planner)
+    found = laid_out(layout, {name: torch.zeros_like(t) for name, t in full_state().items()})
+    found |= {"step": 0}
+    dcp.load(found, storage_reader=dcp.FileSystemReader(path))
+    assert found.pop("step") == state.pop("step")
+    check(found, state)
+    rank = dist.get_rank()
+    files = [name for name in os.listdir(path) if name.startswith(f"__{rank}_")]
+    return sum(os.path.getsize(os.path.join(path, name)) for name in files)
+
+
+def nested() -> dict[str, object]:
+    tensors = full_state()
+    tied = tensors["w1"]
+    return {"model": {**tensors, "tied": tied}, "optim": {"step": 3, "betas": (0.9, 0.999)}}
+
+
+def save_nested(path: str) -> None:
+    dcp.save(nested(), storage_writer=SuperFSWriter(path))
+
+
+def load_nested(path: str, ours: bool) -> None:
+    expected = nested()
+    model = expected["model"]
+    assert isinstance(model, dict)
+    found = {"model": zeros_like(model), "optim": {"step": 0, "betas": None}}
+    reader = SuperFSReader(path) if ours else dcp.FileSystemReader(path)
+    dcp.load(found, storage_reader=reader)
+    check(found["model"], model)
+    assert found["optim"] == expected["optim"]
