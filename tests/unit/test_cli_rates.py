@@ -110,6 +110,7 @@ def mount(at_s: float, reads: int) -> dict[str, object]:
         },
         "figures": {
             "inodes": 3, "names": 2, "leases": 1, "leases_returned": reads, "recalls": 0,
+            "local_changes": 0, "exclusive": 0, "log_entries": 0, "log_age_seconds": 0.0,
             "evicted": 0, "memory_bytes": 2**26, "memory_max_bytes": 2**29, "contents_bytes": 0,
         },
     }  # fmt: skip

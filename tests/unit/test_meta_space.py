@@ -154,12 +154,35 @@ def test_an_error_at_commit_is_the_end(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_nothing_is_granted_that_there_is_no_room_for(tmp_path: Path) -> None:
+    """A client that does things by itself cannot be told any more that the disk is full."""
+    small = make(tmp_path, **SMALL, map_max_bytes=3072 * KIB)
+
+    async def run() -> None:
+        async with running(small) as node:
+            client = ExclusiveClient(node, 1)
+            await client.hello()
+            reply = await client.ask(client.op(mkdir={"dir": ROOT, "name": b"d", "mode": 0o755}))
+            assert not reply.results[0].code
+            assert not reply.exclusive
+            node.lessor.granting.room = lambda clients: clients < 2
+            other = ExclusiveClient(node, 2)
+            await other.hello()
+            await client.directory(b"e")
+            await client.directory(b"f")
+            reply = await other.ask(other.op(mkdir={"dir": ROOT, "name": b"g", "mode": 0o755}))
+            assert not reply.exclusive, "there is room for the log of one"
+
+    asyncio.run(run())
+
+
 def test_a_log_without_room_is_not_done_and_may_come_again(tmp_path: Path) -> None:
     """With the numbers that it had: nothing of it was refused for good."""
     small = make(tmp_path, **SMALL, map_max_bytes=3072 * KIB)
 
     async def run() -> None:
         async with running(small) as node:
+            node.lessor.granting.room = lambda _: True  # else there would be no log at all
             client = ExclusiveClient(node, 1)
             await client.hello()
             made = await client.directory(b"d")

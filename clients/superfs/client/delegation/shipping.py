@@ -246,6 +246,8 @@ class Shipping:
             if wait:
                 state.seal()
                 self.kick()
+            # There the daemon has changed something by itself, the end of a truncation.
+            state.forget(r.lease for r in rest.recalls)
             state.forget(ours)
             state.recalls += len(ours)
 
