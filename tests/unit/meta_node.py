@@ -66,7 +66,7 @@ class FakeDataDaemons:
 
     def attach(self, node: MetaNode) -> None:
         datads: Any = node.datads
-        datads.reap, datads.truncate, datads.fence = self.reap, self.truncate, self.fence
+        datads.reap, datads.truncate = self.reap, self.truncate
         layout = node.layout
         nodes_of: dict[int, tuple[int, ...]] = {chain: (10 + chain,) for chain in CHAINS}
         node.set_layout(Layout(1, layout.owned, CHAINS, nodes_of, {}))
@@ -78,9 +78,6 @@ class FakeDataDaemons:
     async def truncate(self, node: int, ino: int, generation: int, size: int) -> None:
         self._check(node)
         self.truncated.append((node, ino, generation, size))
-
-    def fence(self, session: int, epoch: int) -> None:
-        pass
 
     def _check(self, node: int) -> None:
         if node in self.away:

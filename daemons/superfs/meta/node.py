@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -20,9 +19,10 @@ from superfs.meta.background import Background
 from superfs.meta.batch import BatchJob, Operations, Parts, check_batch, failure, what_it_does
 from superfs.meta.chains import Layout
 from superfs.meta.columns import encode_attr
-from superfs.meta.commit import Committer, Room, full_store_is_no_end
+from superfs.meta.commit import Committer, Room
 from superfs.meta.datads import DataDaemons
 from superfs.meta.environment import open_checked
+from superfs.meta.expiry import Expiry
 from superfs.meta.grace import Grace
 from superfs.meta.keys import Table
 from superfs.meta.lessor import Lessor
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from superfs.meta.records import Debt
     from superfs.meta.told import Listener
 
-FORGET_EVERY_S = 3600.0
 READ_SLICE_S = 0.005
 """How long a batch of reads may keep the event loop."""
 INODE_BYTES = 1024
@@ -90,6 +89,7 @@ class MetaNode:
             self.environment, self, room, self._world, self.metrics, self.lessor, self._owe
         )
         self.reaper = Reaper(self.datads, self.committer, self._world)
+        self.expiry = Expiry(self, meta, self._world)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         with self.environment.reading() as rows:
@@ -99,10 +99,8 @@ class MetaNode:
         with self.environment.reading() as rows:
             self.reaper.start(group, rows)
         self.background = Background(group)
-        self.background.start(self._expire_sessions(), "session expiry")
-        self.background.start(self._forget_sessions(), "ended sessions")
+        self.expiry.start(self.background)
         self.background.start(self.datads.watch_usage(), "usage")
-        self.background.start(self.datads.send_fences(), "fences")
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
@@ -190,7 +188,7 @@ class MetaNode:
         self.lessor.keep_alive(grant.session_id, listener)
 
     async def goodbye(self, grant: Grant) -> None:
-        await self._end_session(grant.session_id, None)
+        await self.expiry.end(grant.session_id)
 
     def capability(self, grant: Grant, ino: int) -> bytes:
         """What the client shows to data daemons. A host's is for every inode, a user's for one.
@@ -212,57 +210,6 @@ class MetaNode:
     def _epoch(self, grant: Grant) -> int:
         client = self.sessions.get(grant.session_id)
         return client.epoch if client is not None else max(grant.epoch, 1)
-
-    async def _end_session(self, session: int, silent_since: float | None) -> None:
-        """`silent_since`: only if it has not been heard of after that moment."""
-
-        def end(txn: LmdbTxn) -> int:
-            client = self.sessions.get(session)
-            if client is not None and silent_since is not None and client.heard >= silent_since:
-                return 0
-            epoch = client.epoch if client is not None else 1
-            return epoch + 1 if self.sessions.end(txn, session) else 0
-
-        epoch = await self.committer.run(end, weight=64)
-        if self.sessions.get(session) is None:
-            self.lessor.end(session)
-            self.grace.back(session)
-        if epoch:
-            self._world.log.info(
-                "session ended", session=f"{session:#x}", expired=silent_since is not None
-            )
-            self.datads.fence(session, epoch)
-
-    async def _expire_sessions(self) -> None:
-        """Silence counts while this daemon was there to listen: after a pause of its own (it was
-        stopped, or the machine slept) nobody has been silent for longer than before."""
-        timeout_s = self._config.meta.session_timeout_s
-        lease_timeout_s = self._config.meta.lease_timeout_s
-        pause_s = min(1.0, lease_timeout_s / 4)
-        now = self._world.clock.monotonic()
-        while True:
-            await asyncio.sleep(pause_s)
-            before, now = now, self._world.clock.monotonic()
-            if now - before > pause_s + lease_timeout_s / 4:
-                self._world.log.warning("did not run for a while", seconds=round(now - before, 1))
-                self.sessions.excuse(now - before)
-                self.lessor.excuse(now - before)
-            self.lessor.tick(now)
-            self.grace.tick(now)
-            for session in self.sessions.silent_since(now - timeout_s):
-                with full_store_is_no_end():
-                    await self._end_session(session, now - timeout_s)
-
-    async def _forget_sessions(self) -> None:
-        """What ended sessions have left, a part at a time: others want the writer too."""
-        sessions, run = self.sessions, self.committer.run
-        while True:
-            with full_store_is_no_end():
-                await run(sessions.release_dead)
-                start = await run(partial(sessions.forget_ended, start=b""))
-                while start:
-                    start = await run(partial(sessions.forget_ended, start=start))
-            await asyncio.sleep(FORGET_EVERY_S)
 
     # ---- operations
 

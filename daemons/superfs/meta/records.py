@@ -11,7 +11,7 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
     Counter    next ino counter u64, next generation u32, next data generation u32
     Run        first ino u64, session u64
     Session    epoch u64, acked_below u64, ended_ns i64 (0: alive), uid u32, gid u32, kind u8,
-               leases u8 (1: has some), name of the client in UTF-8
+               flags u8 (1: has leases, 2: its fence is owed), name of the client in UTF-8
     Debt       size u64 (truncate: what is left; reap: 0), place u64, chain u16 each
     State      commit u64, last time i64, size of the file u64,
                then (records u64, sum of checksums u64) for each table
@@ -42,6 +42,7 @@ _COUNTER = struct.Struct("<QII")
 _DEBT = struct.Struct("<QQ")
 _RUN = struct.Struct("<QQ")
 _SESSION = struct.Struct("<QQqIIBB")
+_LEASES, _FENCE_OWED = 1, 2
 _STATE = struct.Struct("<QqQ")
 _TALLY = struct.Struct("<QQ")
 _IDENTITY = struct.Struct("<II")
@@ -167,17 +168,20 @@ class Session:
     kind: int = 0
     client: str = ""
     leases: bool = False
+    fence_owed: bool = False
 
 
 def pack_session(s: Session) -> bytes:
-    head = _SESSION.pack(s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind, s.leases)
+    flags = _LEASES * s.leases | _FENCE_OWED * s.fence_owed
+    head = _SESSION.pack(s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind, flags)
     return head + s.client.encode()
 
 
 def unpack_session(record: bytes) -> Session:
-    epoch, acked_below, ended_ns, uid, gid, kind, leases = _SESSION.unpack_from(record)
+    epoch, acked_below, ended_ns, uid, gid, kind, flags = _SESSION.unpack_from(record)
     client = record[_SESSION.size :].decode()
-    return Session(epoch, acked_below, ended_ns, uid, gid, kind, client, bool(leases))
+    leases, owed = bool(flags & _LEASES), bool(flags & _FENCE_OWED)
+    return Session(epoch, acked_below, ended_ns, uid, gid, kind, client, leases, owed)
 
 
 @dataclass(frozen=True, slots=True)
