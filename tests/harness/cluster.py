@@ -174,14 +174,11 @@ class Cluster:
             os.umask(umask)
 
     def start(self, names: Iterable[str] | None = None) -> Cluster:
-        """In this order, but clusterd, which the others need to start, all at the same time."""
-        names = [name for name in names or self.daemons if not self.daemons[name].running]
-        for name in names:
-            self.daemons[name].start()
-            if name == "clusterd":
+        """In this order: who serves is in the cluster map that the next one gets."""
+        for name in names or self.daemons:
+            if not self.daemons[name].running:
+                self.daemons[name].start()
                 self.wait_healthy(name)
-        for name in names:
-            self.wait_healthy(name)
         return self
 
     def wait_healthy(self, name: str, timeout_s: float = 20.0) -> None:
