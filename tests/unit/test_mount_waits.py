@@ -8,7 +8,6 @@ import signal
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +16,6 @@ import trio.testing
 
 from harness.front import OUT, Front, front
 from harness.memmount import TOP, ctx
-from harness.waiting import wait_until
 from superfs.mount.desk import waits
 from superfs.mount.desk.protocol import ENTRY_BYTES, Op
 from superfs.mount.desk.waits import fate_of
@@ -152,7 +150,4 @@ sys.stdin.read()
         assert fate_of(child.pid) == FINE
         os.kill(child.pid, signal.SIGINT)
         assert fate_of(child.pid) == ASKED
-        status = Path(f"/proc/{child.pid}/status")
-        os.kill(child.pid, signal.SIGCONT)
-        wait_until(lambda: not status.exists() or fate_of(child.pid)[1] is False, "it was taken")
         child.kill()
