@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.cluster import Cluster
-from harness.cutoff import OUTSIDE, Cable
+from harness.cutoff import Cable, wire
 from harness.hammers import LEASE_TIMEOUT_S, QUICK, SHORT, sdk_of
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
@@ -42,17 +41,6 @@ def mounts() -> Iterator[tuple[Mount, Mount]]:
         cluster.trouble([".*"])
 
 
-def ports(count: int) -> list[int]:
-    """Nobody listens there at the moment."""
-    taken = [socket.socket() for _ in range(count)]
-    for s in taken:
-        s.bind((OUTSIDE, 0))
-    found = [s.getsockname()[1] for s in taken]
-    for s in taken:
-        s.close()
-    return found
-
-
 @pytest.fixture
 def cable() -> Iterator[Cable]:
     with Cable() as cable:
@@ -63,14 +51,7 @@ def cable() -> Iterator[Cable]:
 def wired(cable: Cable) -> Iterator[tuple[Mount, Mount]]:
     """The second one is on the other side of the cable."""
     cluster = Cluster(settings=SHORT)
-    addresses = {n: f"{OUTSIDE}:{p}" for n, p in zip(cluster.daemons, ports(3), strict=True)}
-    for name, address in addresses.items():
-        text = cluster.config_file(name).read_text()
-        old = f'listen = ["{cluster.target(name)}"]\n'
-        assert old in text
-        new = f'listen = ["{cluster.target(name)}", "{address}"]\nadvertise = ["{address}"]\n'
-        cluster.config_file(name).write_text(text.replace(old, new))
-    client = {**QUICK["client"], "cluster": [addresses["clusterd"]]}
+    client = {**QUICK["client"], "cluster": [wire(cluster)["clusterd"]]}
     with cluster:
         second = Mount(cluster, "m1", settings={"client": client})
         second.daemon.command = cable.wrap(second.daemon.command)

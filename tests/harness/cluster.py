@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,50 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from harness import leftovers
 from harness.daemon import BIN, Daemon
 from harness.waiting import wait_until
+from superfs.cluster import main as cluster_main
+from superfs.cluster.config import ClusterdConfig
+from superfs.core import config as configuration
 from superfs.core.tokens import Authority, Grant, Purpose, armor, parse_key
+from superfs.daemon.keyfile import make_key, read_key
+from superfs.daemon.world import World
+from superfs.data import main as data_main
+from superfs.data.config import DatadConfig
+from superfs.meta import main as meta_main
+from superfs.meta.config import MetadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from superfs.daemon.common import CommonConfig
+
 Tables = dict[str, dict[str, Any]]
+
+
+def _format_clusterd(config_file: Path) -> None:
+    config = configuration.load(ClusterdConfig, config_file)
+    make_key(config.daemon.key_file)
+    config.daemon.state_dir.mkdir(mode=0o700, exist_ok=True)
+    cluster_main.format_store(config, _world(config.daemon))
+
+
+def _format_metad(config_file: Path) -> None:
+    config = configuration.load(MetadConfig, config_file)
+    config.daemon.state_dir.mkdir(mode=0o700, exist_ok=True)
+    meta_main.format_store(config, _world(config.daemon))
+
+
+def _format_datad(config_file: Path) -> None:
+    config = configuration.load(DatadConfig, config_file)
+    config.daemon.state_dir.mkdir(mode=0o700, exist_ok=True)
+    data_main.format_store(config, _world(config.daemon))
+
+
+def _world(common: CommonConfig) -> World:
+    return World(Authority(read_key(common.key_file)))
+
+
+FORMATS = {"clusterd": _format_clusterd, "metad": _format_metad, "datad": _format_datad}
 
 
 def toml(tables: Tables) -> str:
@@ -118,20 +154,27 @@ class Cluster:
     def create(self) -> Cluster:
         """Every daemon's empty state, the key and a token, as `superfs up` makes them once; the
         others learn the cluster's id from clusterd, so it runs by then."""
+        self.format("clusterd")
+        self.start(["clusterd"])
         for name in self.daemons:
-            self.format(name)
-            self.start([name])
+            if name != "clusterd":
+                self.format(name)
+        self.start()
         authority = Authority(parse_key(self.key_file.read_text()))
         self.token_file.touch(0o600)
         self.token_file.write_bytes(armor(authority.issue(Purpose.FILE, Grant("host", "tests"))))
         return self
 
     def format(self, name: str) -> None:
-        command = [*self.daemons[name].command, "--format"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stderr}"
+        """In this process, which takes a tenth of the time. `--format` has tests of its own."""
+        umask = os.umask(0o077)
+        try:
+            FORMATS[name.split("-")[0]](self.config_file(name))
+        finally:
+            os.umask(umask)
 
     def start(self, names: Iterable[str] | None = None) -> Cluster:
+        """In this order: who serves is in the cluster map that the next one gets."""
         for name in names or self.daemons:
             if not self.daemons[name].running:
                 self.daemons[name].start()
@@ -166,8 +209,12 @@ class Cluster:
 
     def stop(self) -> None:
         """Against the order of starting; every daemon must end cleanly."""
-        for daemon in reversed(self.daemons.values()):
-            daemon.stop()
+        others = [daemon for daemon in self.daemons.values() if daemon is not self.clusterd]
+        for daemon in others:
+            daemon.end()
+        for daemon in others:
+            daemon.ended()
+        self.clusterd.stop()
 
     def close(self) -> None:
         """Whatever happened: no process, no mount, no file is left."""

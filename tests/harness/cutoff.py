@@ -1,8 +1,9 @@
-"""A network of its own for a mount, so that its cable can be pulled."""
+"""A network of its own for a client, so that its cable can be pulled."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import pytest
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from harness.cluster import Cluster
 
 OUTSIDE, INSIDE = "10.213.77.1", "10.213.77.2"
 
@@ -63,3 +66,28 @@ class Cable:
         trace: TracebackType | None,
     ) -> None:
         self._remove()
+
+
+def _ports(count: int) -> list[int]:
+    """Nobody listens there at the moment."""
+    taken = [socket.socket() for _ in range(count)]
+    for s in taken:
+        s.bind((OUTSIDE, 0))
+    found = [s.getsockname()[1] for s in taken]
+    for s in taken:
+        s.close()
+    return found
+
+
+def wire(cluster: Cluster) -> dict[str, str]:
+    """Lets the daemons, which are not started yet, be reached from the other end of a cable, too:
+    where."""
+    ports = _ports(len(cluster.daemons))
+    addresses = {n: f"{OUTSIDE}:{p}" for n, p in zip(cluster.daemons, ports, strict=True)}
+    for name, address in addresses.items():
+        text = cluster.config_file(name).read_text()
+        old = f'listen = ["{cluster.target(name)}"]\n'
+        assert old in text
+        new = f'listen = ["{cluster.target(name)}", "{address}"]\nadvertise = ["{address}"]\n'
+        cluster.config_file(name).write_text(text.replace(old, new))
+    return addresses

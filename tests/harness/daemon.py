@@ -75,10 +75,17 @@ class Daemon:
 
     def stop(self, expected: int = 0) -> None:
         """SIGTERM; must end by itself with the expected status."""
-        if self.process is None:
-            return
+        self.end()
+        self.ended(expected)
+
+    def end(self) -> None:
+        """SIGTERM: it will end. `ended` waits for that."""
         if self.running:
             self.signal(signal.SIGTERM)
+
+    def ended(self, expected: int = 0) -> None:
+        if self.process is None:
+            return
         status = self.wait()
         assert status == expected, f"{self.name} ended with {status}\n{self.tail()}"
 

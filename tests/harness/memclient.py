@@ -151,6 +151,8 @@ class MemConnection:
         self.writeback = _Writeback()
         self.background = _Background()
         self.caller = Caller()
+        self.session = object()
+        self.capability = b""
         self.slept = 0
 
     def delays(self) -> Iterator[float]:

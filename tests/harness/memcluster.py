@@ -74,6 +74,7 @@ class MemMeta:
         async def call(
             *args: Any,  # noqa: ANN401
             caller: Caller | None = None,
+            session: object = None,
             **options: Any,  # noqa: ANN401
         ) -> Outcome:
             self.calls[verb] += 1

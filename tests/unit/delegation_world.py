@@ -242,6 +242,7 @@ class Client:
 
     retry_timeout_s = 0.0  # what is to be asked again is an answer
     is_closed = False
+    session = None
 
     def __init__(self, server: Server) -> None:
         self.server = server

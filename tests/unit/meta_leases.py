@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from superfs.meta.columns import decode_names
 from superfs.v1 import meta_pb2
-from unit.meta_node import TestClient
+from unit.meta_node import TestClient, everybody_had_a_turn
 
 if TYPE_CHECKING:
     from superfs.meta.node import MetaNode
@@ -85,8 +85,8 @@ class LeaseClient(TestClient):
 
 async def is_waiting(task: asyncio.Future[Any]) -> bool:
     """Not done, although everything had its turn."""
-    done, _ = await asyncio.wait([task], timeout=0.05)
-    return not done
+    await everybody_had_a_turn()
+    return not task.done()
 
 
 class Late:

@@ -66,7 +66,7 @@ class FakeDataDaemons:
 
     def attach(self, node: MetaNode) -> None:
         datads: Any = node.datads
-        datads.reap, datads.truncate, datads.fence = self.reap, self.truncate, self.fence
+        datads.reap, datads.truncate = self.reap, self.truncate
         layout = node.layout
         nodes_of: dict[int, tuple[int, ...]] = {chain: (10 + chain,) for chain in CHAINS}
         node.set_layout(Layout(1, layout.owned, CHAINS, nodes_of, {}))
@@ -78,9 +78,6 @@ class FakeDataDaemons:
     async def truncate(self, node: int, ino: int, generation: int, size: int) -> None:
         self._check(node)
         self.truncated.append((node, ino, generation, size))
-
-    def fence(self, session: int, epoch: int) -> None:
-        pass
 
     def _check(self, node: int) -> None:
         if node in self.away:
@@ -141,6 +138,27 @@ def ref(attr: Any) -> dict[str, int]:  # noqa: ANN401
     return {"ino": attr.ino, "generation": attr.generation, "place": attr.place}
 
 
+nodes: list[MetaNode] = []
+"""Those that are running."""
+
+
+async def everybody_had_a_turn() -> None:
+    """Whatever was submitted is committed, and everybody has been told who can be."""
+    await _turns()
+    for node in nodes:
+        committer = node.committer
+        if committer._call != type(committer)._call.__get__(committer):
+            await asyncio.sleep(0.05)  # it holds its commits back
+        else:
+            await asyncio.wait_for(committer.run(lambda _: None), 20)
+    await _turns()
+
+
+async def _turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 @contextlib.asynccontextmanager
 async def running(
     made: MetadConfig, datads: FakeDataDaemons | None = None, given: World | None = None
@@ -149,6 +167,7 @@ async def running(
     node = MetaNode(made, IDENTITY, given or world())
     await node.open()
     tasks: Any = asyncio.TaskGroup()
+    nodes.append(node)
     try:
         async with tasks:
             node.start(tasks)
@@ -160,6 +179,7 @@ async def running(
         if left is not None:
             raise errors.exceptions[0] from None
     finally:
+        nodes.remove(node)
         with node.environment.reading() as rows:
             found = list(check_store(rows))
         await node.stop()

@@ -305,21 +305,22 @@ def test_a_truncation_that_fails_loses_nothing(world: MemConnection, size: int) 
     assert run_sync(again(world, file).read(0, 200)) == b"x" * 100
 
 
-@pytest.mark.parametrize("capability", [b"", b"of one inode"])
 @pytest.mark.allow_log("written bytes are lost")
-def test_bytes_outlive_the_session_of_a_host(world: MemConnection, capability: bytes) -> None:
-    attr = run_sync(world.new_file())
-    file = OpenInode(cast("Connection", world), attr, inline=b"", capability=capability)
-    run_sync(file.write(0, b"x" * 10_000))
-    world.data.lose.append(FsError(Code.SESSION_EXPIRED, "fenced"))
-    if capability:
-        with pytest.raises(FsError):
-            run_sync(file.fsync())
-        assert not file.is_dirty
-    else:
-        run_sync(file.fsync())
-        assert world.slept == 1
-        assert run_sync(again(world, file).read(0, 20_000)) == b"x" * 10_000
+def test_who_waits_while_others_lose_the_bytes_is_told(world: MemConnection) -> None:
+    """An fsync that found nothing to do any more would say that they are on disk."""
+    file = opened(world)
+    run_sync(file.write(0, b"x" * 100))
+    gate: Pending[None] = Pending()
+    world.meta.held_back["publish"] = gate
+    background, syncing = file.flush_aged(), file.fsync()
+    assert background.send(None) is gate
+    waits = syncing.send(None)
+    gate.fail(FsError(Code.IO, "provoked"))
+    with pytest.raises(StopIteration):
+        background.send(None)
+    assert waits.done
+    with pytest.raises(FsError, match="provoked"):
+        syncing.send(None)
 
 
 @pytest.mark.allow_log("written bytes are lost")

@@ -268,6 +268,29 @@ def test_an_operation_refused_by_an_expired_session_runs_in_the_next(
     assert daemon.executed == ["first", "second"]
 
 
+@pytest.mark.parametrize("step", ["never sent", "refused", "not known"])
+def test_what_is_bound_to_a_session_ends_with_it(
+    daemon: FlakyMeta, world: World, step: str
+) -> None:
+    """Bytes that were written long ago: the next session has to look at the file first."""
+    world.mkdir("first")
+    session = world.session
+    if step == "never sent":
+        world.session = Session(9, b"another", 0)
+    elif step == "refused":
+        daemon.codes = [Code.SESSION_EXPIRED]
+    else:
+        daemon.expired.add(session.token.decode())
+        daemon.plan = ["after"]
+    with pytest.raises(FsError) as caught:
+        run_sync(world.meta.publish(TOP, 1, size=1, session=session))
+    assert caught.value.code is Code.SESSION_EXPIRED
+    sent = [
+        op for batch in daemon.batches for op in batch.ops if op.WhichOneof("verb") == "publish"
+    ]
+    assert len(sent) == (step != "never sent")
+
+
 def test_what_is_open_is_said_again(daemon: FlakyMeta, world: World) -> None:
     run_sync(world.meta.open(TOP))
     daemon.plan = ["before"]

@@ -142,7 +142,7 @@ def test_who_has_returned_all_is_not_waited_for(tmp_path: Path) -> None:
             assert held is not None
             assert held.may_hold
             clock.advance(11)
-            await node._forget_exclusive()
+            await node.expiry._forget_exclusive(clock.monotonic())
             assert not held.may_hold
         async with running(config) as node:
             other = TestClient(node, 2)

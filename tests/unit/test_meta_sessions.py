@@ -9,9 +9,7 @@ import pytest
 
 from superfs.core.errors import Code, FsError
 from superfs.daemon.clock import ManualClock
-from superfs.meta import datads as daemons
-from superfs.meta import node as nodes
-from superfs.meta import reaper, sessions
+from superfs.meta import expiry, fences, reaper, sessions
 from superfs.meta.chains import Layout
 from superfs.meta.keys import Table
 from superfs.meta.service import MetaService
@@ -22,7 +20,6 @@ from unit.meta_node import (
     ROOT,
     FakeDataDaemons,
     TestClient,
-    config,
     make,
     ref,
     running,
@@ -32,6 +29,8 @@ from unit.test_meta_node import big_file, count, until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from superfs.meta.node import MetaNode
 
 
 def test_an_ended_session_holds_nothing_open(tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def test_orphans_of_nobody_go_at_the_next_start(tmp_path: Path) -> None:
 def test_records_of_ended_sessions_go_while_the_daemon_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes, "FORGET_EVERY_S", 0.005)
+    monkeypatch.setattr(expiry, "FORGET_EVERY_S", 0.005)
     monkeypatch.setattr(sessions, "FORGET_PART", 3)
     clock = ManualClock()
 
@@ -165,10 +164,14 @@ def test_data_written_for_files_that_were_never_made_is_reaped(tmp_path: Path) -
 def test_a_data_daemon_that_was_away_is_told_of_ended_sessions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemons, "FENCE_RETRY_S", 0.005)
-    layout = Layout(1, b"", (), {}, {2: ("unix:/2",), 3: ("unix:/3",)})
+    monkeypatch.setattr(fences, "RETRY_S", 0.005)
     away = {3}
     told: list[tuple[int, int, int]] = []
+
+    done: list[int] = []
+
+    async def paid(session: int) -> None:
+        done.append(session)
 
     async def call(node: int, request: data_pb2.DataRequest) -> data_pb2.DataReply:
         if node in away:
@@ -177,15 +180,54 @@ def test_a_data_daemon_that_was_away_is_told_of_ended_sessions(
         return data_pb2.DataReply()
 
     async def run() -> None:
-        datads = daemons.DataDaemons(config(tmp_path), world(), lambda: layout)
-        monkeypatch.setattr(datads, "_call", call)
-        sending = asyncio.create_task(datads.send_fences())
-        datads.fence(7, 2)
+        owed = fences.Fences(call, lambda: {2, 3}, paid, world())
+        sending = asyncio.create_task(owed.run())
+        owed.owe({7: 2})
         await until(lambda: told == [(2, 7, 2)])
-        datads.fence(8, 5)
-        await until(lambda: told == [(2, 7, 2), (2, 8, 5)])
+        await owed.put_up(8, 5)  # waits for nobody who is away
+        assert told == [(2, 7, 2), (2, 8, 5)]
+        assert not done
         away.clear()
-        await until(lambda: told[2:] == [(3, 7, 2), (3, 8, 5)])
+        await until(lambda: sorted(done) == [7, 8])
+        assert sorted(told[2:]) == [(3, 7, 2), (3, 8, 5)]
+        assert not owed
         sending.cancel()
 
     asyncio.run(run())
+
+
+def test_nobody_goes_on_before_an_expired_session_is_fenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is owed to a data daemon that is away survives a restart."""
+    monkeypatch.setattr(fences, "RETRY_S", 0.005)
+    made = make(tmp_path)
+    order: list[object] = []
+
+    def prepare(node: MetaNode, away: set[int]) -> None:
+        async def call(to: int, request: data_pb2.DataRequest) -> data_pb2.DataReply:
+            if to in away:
+                raise FsError(Code.UNAVAILABLE, "away")
+            order.append((to, request.fence.session_id, request.fence.epoch))
+            return data_pb2.DataReply()
+
+        layout = node.layout
+        addresses: dict[int, tuple[str, ...]] = {2: ("unix:/2",), 3: ("unix:/3",)}
+        monkeypatch.setattr(node.expiry.fences, "_tell", call)
+        monkeypatch.setattr(node.lessor, "end", order.append)
+        node.set_layout(Layout(1, layout.owned, CHAINS, layout.nodes_of, addresses))
+
+    async def run(away: set[int], *expected: object) -> None:
+        async with running(made) as node:
+            prepare(node, away)
+            if away:
+                await TestClient(node, 7).hello()
+                await node.expiry.end(7, node._world.clock.monotonic() + 1)
+            await until(lambda: order == list(expected))
+            await until(lambda: bool(node.expiry.fences) == bool(away))
+
+    asyncio.run(run({3}, (2, 7, 2), 7))
+    order.clear()
+    asyncio.run(run(set(), (2, 7, 2), (3, 7, 2)))
+    order.clear()
+    asyncio.run(run(set()))

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,17 @@ from harness.memmount import TOP, ctx, leased
 from harness.waiting import wait_until
 from superfs.client.leases import lease_clock
 from superfs.core.attrs import Attr
+from superfs.mount import guard as guard_module
 from superfs.mount.encode import Validity
 from superfs.mount.files import OpenFile
-from superfs.mount.guard import FORGET_NAMES, GUARDED_S, SLOTS, Guard, Unguarded
+from superfs.mount.guard import FIRST, FORGET_NAMES, GUARDED_S, SLOTS, Guard, Unguarded
 from superfs.mount.leases import Lease
 from superfs.mount.nodes import Node
 from superfs.mount.watched import NEW_PER_SWEEP, WATCHED_MAX, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FILE, DIRECTORY = 0o100644, 0o040755
 
@@ -230,3 +233,41 @@ async def test_no_answer_about_a_directory_outlives_a_change_in_it() -> None:
         w.kernel.attrs.clear()
         await w.ops.mkdir(TOP, b"d", 0o755, ctx())
         assert TOP in w.kernel.attrs
+
+
+HALF_DEAD = """
+import ctypes, os, subprocess, sys, threading
+
+def rest() -> None:
+    while "Z" not in open("/proc/self/stat").read().rpartition(")")[2]:
+        pass
+    command = [sys.executable, *sys.argv[1:5], str(os.getpid()), "", ""]
+    guard = subprocess.Popen(command, close_fds=False)
+    try:
+        print(guard.wait(20), flush=True)
+    finally:
+        guard.kill()
+    os._exit(0)
+
+threading.Thread(target=rest).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_mount_that_was_killed_before_its_guard_could_listen(tmp_path: Path) -> None:
+    """A thread that cannot end keeps its pipe open, and it the parent."""
+    memory = tmp_path / "memory"
+    memory.write_bytes(bytes(8 * (FIRST + SLOTS)))
+    with memory.open("r+b") as file:
+        descriptors = [os.open(os.devnull, os.O_RDWR), file.fileno(), *os.pipe()]
+        device, mapped, pipe, other_end = descriptors
+        for fd in descriptors:
+            os.set_inheritable(fd, True)
+        words = [guard_module.__file__, str(device), str(mapped), str(pipe)]
+        done = subprocess.run(
+            [sys.executable, "-c", HALF_DEAD, *words],
+            pass_fds=descriptors, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        for fd in (device, pipe, other_end):
+            os.close(fd)
+    assert done.stdout == "0\n", done.stderr

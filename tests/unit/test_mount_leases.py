@@ -156,6 +156,17 @@ async def test_a_recalled_inode_is_asked_for_again_and_the_kernel_too() -> None:
         assert w.meta.calls == {"getattr": 1}
 
 
+async def test_what_the_kernel_has_listed_of_a_directory_goes_with_its_attributes() -> None:
+    """Also where the mount has forgotten these, and all else about it, for want of memory."""
+    async with leased() as (w, recalls):
+        number = (await w.ops.mkdir(TOP, b"d", 0o755, ctx())).st_ino
+        w.table[number].attr = None
+        w.kernel.pages.clear()
+        recalls.recalled(message(lease=number, inos=(number,)), Acks())
+        await settled()
+        assert w.kernel.pages == [number]
+
+
 async def test_an_inode_that_only_a_listing_has_brought_is_found_too() -> None:
     async with leased() as (w, recalls):
         ino = await w.write(b"a", b"hello")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from superfs.client.ops import Call
-    from superfs.client.session import MetaStream
+    from superfs.client.session import MetaStream, Session
     from superfs.core.namespace.txn import Caller
 
 T = TypeVar("T")
@@ -39,6 +39,9 @@ class Router(Protocol):
 
     @property
     def retry_timeout_s(self) -> float: ...
+
+    @property
+    def session(self) -> Session: ...
 
     def meta_stream(self, key: int) -> MetaStream: ...
     def sleep(self, seconds: float) -> Awaitable[None]: ...
@@ -80,11 +83,15 @@ class Dispatch:
 
     # ---- sending
 
-    def _item(self, call: Call, caller: Caller | None, lane: int) -> OpItem:
+    def _item(
+        self, call: Call, caller: Caller | None, lane: int, session: Session | None = None
+    ) -> OpItem:
         who = self._encode_caller(caller or self._router.caller)
         fields: dict[str, Any] = {call.verb: call.body}
         op = meta_pb2.Op(caller=who, **fields)
-        return OpItem(op, mutates=call.mutates, lane=lane, answer_bytes=call.answer_bytes)
+        return OpItem(
+            op, mutates=call.mutates, lane=lane, answer_bytes=call.answer_bytes, bound=session
+        )
 
     def _encode_caller(self, caller: Caller) -> meta_pb2.Caller:
         message = self._callers.get(caller)
@@ -104,15 +111,17 @@ class Dispatch:
         *,
         ask_again: frozenset[Code] = ASK_AGAIN,
         absent_ok: bool = False,
+        session: Session | None = None,
     ) -> Outcome:
-        """One operation. `absent_ok`: NOT_FOUND is an answer, an outcome with nothing in it."""
+        """One operation. `absent_ok`: NOT_FOUND is an answer, an outcome with nothing in it.
+        `session`: done in that one, or SESSION_EXPIRED."""
 
         def decode(result: meta_pb2.Result, leases: frozenset[int]) -> Outcome:
             if result.code == Code.NOT_FOUND and absent_ok:
                 return Outcome(leases=leases)
             return decode_result(result, leases)
 
-        return await self.ask(call, decode, caller, ask_again=ask_again)
+        return await self.ask(call, decode, caller, ask_again=ask_again, session=session)
 
     async def ask(
         self,
@@ -121,6 +130,7 @@ class Dispatch:
         caller: Caller | None = None,
         *,
         ask_again: frozenset[Code] = ASK_AGAIN,
+        session: Session | None = None,
     ) -> T:
         """One operation, its answer and the leases it comes under taken apart by `decode`, which
         raises what failed."""
@@ -129,7 +139,7 @@ class Dispatch:
         delays = None
         while True:
             try:
-                item = self._item(call, caller, lane)
+                item = self._item(call, caller, lane, session)
                 self._router.meta_stream(call.key).submit((item,))
                 return decode(*await item.pending)
             except FsError as error:

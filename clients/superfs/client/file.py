@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 
 from superfs.client.data import Where
 from superfs.client.dirty import covers, overlay
+from superfs.client.retry import LOST_RACE
 from superfs.client.sending import Sending
-from superfs.client.writing import LOST_RACE
 from superfs.core.attrs import Attr, Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
@@ -326,12 +326,13 @@ class OpenInode(Sending):
         if not self.is_dirty:
             return
         async with self._turn:
+            self._raise_failure()  # of whoever had the turn
             await self._flush()
 
     async def fsync(self) -> None:
         """And survives the loss of power."""
-        self._raise_failure()
         async with self._turn:
+            self._raise_failure()
             await self._flush()
             with self._state:
                 chains = () if self._attr.is_inline else self._attr.chains
@@ -379,6 +380,7 @@ class OpenInode(Sending):
     async def _spill_for_append(self, caller: Caller | None) -> None:
         with self._state:
             self._caller = caller or self._caller
+            self._tenure.begin()  # nothing is dirty
         try:
             await self._guarded(self._spill)
         except FsError as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from superfs.client.columns import SmallFiles
-    from superfs.client.session import MetaStream
+    from superfs.client.session import MetaStream, Session
     from superfs.core.namespace.outcome import Entry, Outcome
     from superfs.core.namespace.txn import Caller
     from superfs.v1 import meta_pb2
@@ -315,7 +315,9 @@ class MetaClient(Dispatch):
         inline_change: int = 0,
         atime_ns: int = 0,
         caller: Caller | None = None,
+        session: Session | None = None,
     ) -> Outcome:
+        """`session`: it is published in that one or not at all (SESSION_EXPIRED)."""
         call = ops.publish(
             inode,
             data_generation,
@@ -327,7 +329,8 @@ class MetaClient(Dispatch):
             inline_change=inline_change,
             atime_ns=atime_ns,
         )
-        return await self.run(call, caller, ask_again=ASK_AGAIN - {Code.BUSY})
+        once = ASK_AGAIN - {Code.BUSY}
+        return await self.run(call, caller, ask_again=once, session=session)
 
     async def touch(self, inodes: Sequence[tuple[Ref, int]]) -> Outcome:
         """Access times, in nanoseconds, of up to TOUCH_INODES_MAX inodes in one place."""

@@ -1,8 +1,10 @@
-"""How long to wait before asking again: pure, no clock, no IO."""
+"""When to ask again, and how long to wait before: pure, no clock, no IO."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from superfs.core.errors import Code
 
 if TYPE_CHECKING:
     import random
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
 FIRST_S = 0.005
 LAST_S = 1.0
 FACTOR = 2.0
+
+LOST_RACE = frozenset({Code.STALE_DATA, Code.NOT_INLINE, Code.INLINE_FULL, Code.BUSY})
+"""Write again: under the attributes that the file has by now."""
+TRY_LATER = frozenset({Code.UNAVAILABLE, Code.DEADLINE, Code.GRACE, Code.BUSY})
+"""The bytes are kept; anything else that fails a write loses them, loudly."""
 
 
 def delays(

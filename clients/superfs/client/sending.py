@@ -1,4 +1,5 @@
-"""When written bytes are sent: gathered, at once by whoever must not wait, or beside the writer.
+"""When written bytes are sent: gathered, at once by whoever must not wait, beside the writer, or
+not at all.
 
 The first mebibyte goes as soon as it is there. While more follows, and lies in memory that a data
 daemon on this host reads, a chunk's worth goes together: what a message costs is then paid once for
@@ -8,11 +9,19 @@ send, what comes is held as dirty bytes. Only when too much is held the writer w
 
 from __future__ import annotations
 
-from superfs.client.data import Where
+import logging
+from typing import TYPE_CHECKING
+
 from superfs.client.dirty import LARGE_BYTES
 from superfs.client.sharedmem import slot_of
 from superfs.client.writing import Writing
+from superfs.core.errors import FsError
 from superfs.core.limits import CHUNK_BYTES, FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger("superfs.client")
 
 DIRTY_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
 GATHERED_BYTES_MAX = CHUNK_BYTES
@@ -68,11 +77,11 @@ class Sending(Writing):
         """With `_turn` held: nobody else sends or publishes."""
         if self._attr.is_inline or not self._hold(offset, data):
             return False
-        if self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX:
+        if self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX or self._tenure.is_over:
             self._connection.writeback.hasten(self)
             return True
         with self._state:
-            where = Where.of(self._attr, self._capability)
+            where = self._where(self._attr)
             self._flying = extents = self._dirty.take()
         answers = self._data.start_writes_now(where, extents)
         with self._state:
@@ -93,10 +102,32 @@ class Sending(Writing):
             with self._state:
                 if not self._is_full():
                     return  # somebody else has
-                inline = self._attr.is_inline
-            if inline or self._unpublished_bytes >= 2 * UNPUBLISHED_BYTES_MAX:
+                at_once = self._attr.is_inline or self._tenure.is_over
+            if at_once or self._unpublished_bytes >= 2 * UNPUBLISHED_BYTES_MAX:
                 await self._flush()
                 return
             await self._guarded(self._start_writes)
             if self._unpublished_bytes >= UNPUBLISHED_BYTES_MAX:
                 self._connection.writeback.hasten(self)
+
+    async def _discard(self) -> Callable[[], None]:
+        """Before a truncation to nothing; returns what undoes it. What is on its way must arrive
+        first, or it would come after the file's data was reaped."""
+        for answer in self._answers:
+            try:
+                await answer
+            except FsError as error:
+                log.info("inode %x: %s, truncated anyway", self._attr.ino, error)
+        self._answers = []
+        with self._state:
+            dropped = [*self._unpublished, *self._flying, *self._dirty.take()]
+            kill_priv, caller = self._kill_priv, self._caller
+        self._drop_writes()
+
+        def take_back() -> None:
+            with self._state:
+                if dropped:
+                    self._dirty.put_under(dropped)
+                    self._note_write(kill_priv, caller)
+
+        return take_back

@@ -73,12 +73,22 @@ class Session:
 
 
 class OpItem(Item[tuple[meta_pb2.Result, frozenset[int]]]):
-    """Answered with (result, leases under which it may be repeated)."""
+    """Answered with (result, leases under which it may be repeated). `bound`: the only session in
+    which it may be done; after its end it is SESSION_EXPIRED, whether it was done or not."""
 
-    __slots__ = ("answer_bytes", "mutates", "op", "session", "size")
+    __slots__ = ("answer_bytes", "bound", "mutates", "op", "session", "size")
 
-    def __init__(self, op: meta_pb2.Op, *, mutates: bool, lane: int, answer_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        op: meta_pb2.Op,
+        *,
+        mutates: bool,
+        lane: int,
+        answer_bytes: int = 0,
+        bound: Session | None = None,
+    ) -> None:
         super().__init__(lane)
+        self.bound = bound
         self.answer_bytes = answer_bytes
         self.op = op
         self.mutates = mutates
@@ -208,18 +218,27 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
 
     def _disown(self) -> None:
         """The session has expired. What was sent with one of its numbers may have run or not:
-        nobody can tell any more, and so it is not sent again."""
+        nobody can tell any more, and so it is not sent again. Nor is what is bound to it."""
         lost: list[OpItem] = []
         with self._lock:
             lane = self._lanes[MUTATIONS]
             for item in list(lane):
-                if item.sends and item.mutates:
+                if (item.sends and item.mutates) or self._refuses(item) is not None:
                     lane.remove(item)
                     lost.append(item)
         for item in lost:
+            refusal = self._refuses(item)
+            if refusal is not None:
+                item.pending.fail(refusal)
+                continue
             verb = item.op.WhichOneof("verb")
             log.error("%s: session expired, it is not known whether %s was done", self.name, verb)
             item.pending.fail(FsError(Code.IO, f"the session expired during {verb}"))
+
+    def _refuses(self, item: OpItem) -> FsError | None:
+        if item.bound is None or item.bound is self._host.session:
+            return None
+        return FsError(Code.SESSION_EXPIRED, "the session has ended in which it was to be done")
 
     def _given_up(self, item: OpItem) -> None:
         if item.session is not None:

@@ -15,6 +15,8 @@ from superfs.client.age import Age
 from superfs.client.data import Where, check
 from superfs.client.dirty import LARGE_BYTES, DirtyExtents, merge
 from superfs.client.readahead import Readahead
+from superfs.client.retry import LOST_RACE, TRY_LATER
+from superfs.client.tenure import Tenure
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX
 from superfs.core.namespace.txn import Ref
@@ -34,11 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("superfs.client")
 
 DIRTY_AGE_S = 1.0
-
-LOST_RACE = frozenset({Code.STALE_DATA, Code.NOT_INLINE, Code.INLINE_FULL, Code.BUSY})
-"""Write again: under the attributes that the file has by now."""
-TRY_LATER = frozenset({Code.UNAVAILABLE, Code.DEADLINE, Code.GRACE, Code.BUSY})
-"""The bytes are kept; anything else that fails a write loses them, loudly."""
 
 
 class Told(Protocol):
@@ -68,6 +65,7 @@ class Writing:
         self._readahead = Readahead(connection.data)
         self._written_end = 0  # behind the last byte that is unpublished
         self._mtime_ns = 0  # of the last write that is not published; 0: none
+        self._tenure = Tenure(connection)
         self._dirty_since_s = 0.0
         self._kill_priv = False
         self._caller: Caller | None = None
@@ -107,6 +105,7 @@ class Writing:
             return
         if attr.change > self._attr.change and not own:
             self._readahead.drop()
+            self._tenure.changed()
         if attr.data_generation != self._attr.data_generation:
             self._readahead.drop()
         self._attr = attr
@@ -115,6 +114,7 @@ class Writing:
     def _note_write(self, kill_priv: bool, caller: Caller | None) -> None:
         if not self.is_dirty:
             self._dirty_since_s = time.monotonic()
+            self._tenure.begin()
             self._connection.writeback.note(self)
         self._mtime_ns = time.time_ns()
         self._kill_priv |= kill_priv
@@ -161,11 +161,11 @@ class Writing:
 
     async def flush_aged(self) -> None:
         """In the background: what is older than `DIRTY_AGE_S`. Keeps its error for a caller."""
-        try:
-            async with self._turn:
+        async with self._turn:
+            try:
                 await self._flush()
-        except FsError as error:
-            self._fail(error)
+            except FsError as error:
+                self._fail(error)
 
     def _drop_writes(self) -> None:
         with self._state:
@@ -184,28 +184,6 @@ class Writing:
             self._mtime_ns = 0
             self._kill_priv = False
 
-    async def _discard(self) -> Callable[[], None]:
-        """Before a truncation to nothing; returns what undoes it. What is on its way must arrive
-        first, or it would come after the file's data was reaped."""
-        for answer in self._answers:
-            try:
-                await answer
-            except FsError as error:
-                log.info("inode %x: %s, truncated anyway", self._attr.ino, error)
-        self._answers = []
-        with self._state:
-            dropped = [*self._unpublished, *self._flying, *self._dirty.take()]
-            kill_priv, caller = self._kill_priv, self._caller
-        self._drop_writes()
-
-        def take_back() -> None:
-            with self._state:
-                if dropped:
-                    self._dirty.put_under(dropped)
-                    self._note_write(kill_priv, caller)
-
-        return take_back
-
     # ---- sending
 
     async def _flush(self) -> None:
@@ -216,6 +194,8 @@ class Writing:
         deadline = time.monotonic() + self._connection.retry_timeout_s
         while True:
             try:
+                if self._tenure.is_over:
+                    await self._guarded(self._take_over)
                 await self._guarded(self._send_and_publish)
                 return
             except FsError as error:
@@ -231,6 +211,21 @@ class Writing:
         the right to one inode, of a user, ends with its open."""
         renewed = error.code is Code.SESSION_EXPIRED and not self._capability
         return error.code in LOST_RACE or renewed
+
+    async def _take_over(self) -> None:
+        """Into the session of now, what was written in one that is over."""
+        while self._tenure.is_over:
+            session = self._connection.session
+            await self._look_again()
+            with self._state:
+                if self._tenure.overtaken:
+                    text = "others have changed the file since the session ended that wrote them"
+                    raise FsError(Code.IO, text)
+                self._tenure.begin(session)
+
+    def _where(self, attr: Attr) -> Where:
+        """To write there, by the right of the session in which it was written."""
+        return Where.of(attr, self._capability or self._tenure.capability)
 
     async def _look_again(self) -> None:
         outcome = await self._meta.getattr(self.ref)
@@ -286,7 +281,13 @@ class Writing:
             self._flying = [*writes]
             mtime_ns, kill_priv = self._mtime_ns, self._kill_priv
         outcome = await self._meta.publish(
-            self.ref, 0, writes=writes, mtime_ns=mtime_ns, kill_priv=kill_priv, caller=self._caller
+            self.ref,
+            0,
+            writes=writes,
+            mtime_ns=mtime_ns,
+            kill_priv=kill_priv,
+            caller=self._caller,
+            session=self._tenure.session,
         )
         with self._state:
             merged = None
@@ -299,7 +300,8 @@ class Writing:
         """Moves the contents to data daemons, together with what is dirty."""
         prepared = await self._meta.new_data(self.ref, caller=self._caller)
         assert prepared.attr is not None
-        where = Where(self._attr.ino, prepared.number, prepared.attr.chains, self._capability)
+        right = self._capability or self._tenure.capability
+        where = Where(self._attr.ino, prepared.number, prepared.attr.chains, right)
         with self._state:
             size = self._dirty.end
             self._flying = extents = self._dirty.take()
@@ -323,6 +325,7 @@ class Writing:
             spill=True,
             inline_change=prepared.attr.change,
             caller=self._caller,
+            session=self._tenure.session,
         )
         with self._state:
             self._inline = None
@@ -336,7 +339,7 @@ class Writing:
             self._flying = extents = self._dirty.take()
         if not extents:
             return
-        where = Where.of(attr, self._capability)
+        where = self._where(attr)
         small = [(where, o, data) for o, data in extents if len(data) < LARGE_BYTES]
         if len(small) > 1:
             self._answers += await self._data.start_write_many(small)
@@ -369,6 +372,7 @@ class Writing:
             mtime_ns=mtime_ns,
             kill_priv=kill_priv,
             caller=self._caller,
+            session=self._tenure.session,
         )
         with self._state:
             self._published(outcome)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from superfs.meta.sweeper import Swept
 
 
-FENCE_RETRY_S = 5.0
 LIST_DEADLINE_S = 60.0
 REAPS_MAX = 512
 
@@ -43,11 +42,6 @@ class DataDaemons:
         self.news = asyncio.Event()
         """Set when the cluster map has changed."""
         self._usage: dict[int, data_pb2.UsageReply] = {}
-        self._fences: dict[int, dict[int, int]] = {}  # node -> session -> epoch, to be told
-        self._fence_news = asyncio.Event()
-
-    def nodes(self) -> list[int]:
-        return list(self._layout().addresses)
 
     def nodes_of(self, chains: Iterable[int]) -> set[int]:
         """The data daemons that hold these chains. A chain that no map has named yet is the
@@ -59,47 +53,17 @@ class DataDaemons:
         body = data_pb2.Reap()
         for ino, generation in items:
             body.items.add(ino=ino, data_generation=generation)
-        await self._call(node, data_pb2.DataRequest(reap=body))
+        await self.call(node, data_pb2.DataRequest(reap=body))
 
     async def truncate(self, node: int, ino: int, generation: int, size: int) -> None:
         body = data_pb2.Truncate(ino=ino, data_generation=generation, size=size)
-        await self._call(node, data_pb2.DataRequest(truncate=body))
-
-    def fence(self, session: int, epoch: int) -> None:
-        """Nothing below `epoch` of an ended session is to be let in any more: each data daemon is
-        told, if need be when it comes back (`send_fences`). Until then it lets a client write that
-        does not know of its end, where it might have written just before."""
-        for node in self._layout().addresses:
-            self._fences.setdefault(node, {})[session] = epoch
-        self._fence_news.set()
-
-    async def send_fences(self) -> None:
-        """For ever. What is still to be told is in memory only: a restart of ours forgets it."""
-        while True:
-            self._fence_news.clear()
-            for node, sessions in list(self._fences.items()):
-                await self._send_fences(node, sessions)
-            left = any(self._fences.values())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FENCE_RETRY_S if left else None):
-                    await self._fence_news.wait()
-
-    async def _send_fences(self, node: int, sessions: dict[int, int]) -> None:
-        for session, epoch in list(sessions.items()):
-            body = data_pb2.Fence(session_id=session, epoch=epoch)
-            try:
-                await self._call(node, data_pb2.DataRequest(fence=body))
-            except FsError as error:
-                self._world.log.debug("not fenced yet", node=node, error=str(error))
-                return
-            if sessions[session] == epoch:
-                del sessions[session]
+        await self.call(node, data_pb2.DataRequest(truncate=body))
 
     async def drop_range(self, node: int, swept: Swept) -> int:
         """What an ended session has written under numbers that will never be files, after it can
         write no more. How many there were."""
         fence = data_pb2.Fence(session_id=swept.session, epoch=swept.epoch)
-        await self._call(node, data_pb2.DataRequest(fence=fence))
+        await self.call(node, data_pb2.DataRequest(fence=fence))
         request = data_pb2.DataListRequest(number_range=swept.range, used=swept.used)
         found: list[tuple[int, int]] = []
         try:
@@ -122,7 +86,7 @@ class DataDaemons:
         while True:
             for node in self._layout().addresses:
                 try:
-                    reply = await self._call(node, data_pb2.DataRequest(usage=data_pb2.Usage()))
+                    reply = await self.call(node, data_pb2.DataRequest(usage=data_pb2.Usage()))
                     self._usage[node] = reply.usage
                 except FsError as error:
                     self._world.log.debug("no usage", node=node, error=str(error))
@@ -136,9 +100,12 @@ class DataDaemons:
         free = sum(u.bytes_free for u in self._usage.values())
         return FsStat(total, free, inodes_used, inodes_free)
 
+    def nodes(self) -> Iterable[int]:
+        return self._layout().addresses
+
     # ---- calls
 
-    async def _call(self, node: int, request: data_pb2.DataRequest) -> data_pb2.DataReply:
+    async def call(self, node: int, request: data_pb2.DataRequest) -> data_pb2.DataReply:
         grant = Grant("daemon", self._name)
         request.capability = self._world.authority.issue(Purpose.CAPABILITY, grant)
         try:

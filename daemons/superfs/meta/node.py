@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
@@ -17,9 +16,10 @@ from superfs.meta.answers import Answers
 from superfs.meta.background import Background
 from superfs.meta.batch import Parts
 from superfs.meta.chains import Layout
-from superfs.meta.commit import Committer, Room, full_store_is_no_end
+from superfs.meta.commit import Committer, Room
 from superfs.meta.datads import DataDaemons
 from superfs.meta.environment import open_checked
+from superfs.meta.expiry import Expiry
 from superfs.meta.grace import Grace
 from superfs.meta.keys import Table
 from superfs.meta.lessor import Lessor
@@ -27,7 +27,7 @@ from superfs.meta.metrics import MetaMetrics
 from superfs.meta.opens import Opens
 from superfs.meta.reaper import Reaper
 from superfs.meta.sessions import Sessions, check_session
-from superfs.meta.sweeper import Sweeper, Swept
+from superfs.meta.sweeper import Sweeper
 from superfs.meta.verify import verify_in_child
 from superfs.v1 import meta_pb2
 
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
     from superfs.meta.store import LmdbTxn
     from superfs.meta.told import Listener
 
-FORGET_EVERY_S = 3600.0
 ROOM_EVERY_S = 0.5
-FORGET_EXCLUSIVE_S = 10.0
 INODE_BYTES = 1024
 """About what an inode with its name takes: how statfs counts free inodes."""
 
@@ -57,7 +55,6 @@ class MetaNode:
         self._identity = identity
         self._world = world
         self.layout = Layout.alone()
-        self._forget_next = 0.0
         self.boot_id = world.rng.getrandbits(63) | 1
         self.metrics = MetaMetrics(world.metrics)
         self.opens = Opens()
@@ -97,6 +94,7 @@ class MetaNode:
         self.reaper = Reaper(self.datads, self.committer, self._world)
         self.sweeper = Sweeper(self.datads, self.committer, self._world)
         self.answers = Answers(self, self._parts, self._world)
+        self.expiry = Expiry(self, meta, self._world)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         with self.environment.reading() as rows:
@@ -106,10 +104,8 @@ class MetaNode:
         with self.environment.reading() as rows:
             self.reaper.start(group, rows)
         self.background = Background(group)
-        self.background.start(self._expire_sessions(), "session expiry")
-        self.background.start(self._forget_sessions(), "ended sessions")
+        self.expiry.start(self.background)
         self.background.start(self.datads.watch_usage(), "usage")
-        self.background.start(self.datads.send_fences(), "fences")
         self.background.start(self._watch_room(), "room for logs")
         self.sweeper.ended(self.sessions.unswept)
         self.background.start(self.sweeper.run(), "sweeping")
@@ -209,7 +205,7 @@ class MetaNode:
             self.grace.settled(grant.session_id)
 
     async def goodbye(self, grant: Grant) -> None:
-        await self._end_session(grant.session_id, None)
+        await self.expiry.end(grant.session_id)
 
     def capability(self, grant: Grant, ino: int) -> bytes:
         """What the client shows to data daemons. A host's is for every inode, a user's for one.
@@ -232,57 +228,6 @@ class MetaNode:
         client = self.sessions.get(grant.session_id)
         return client.epoch if client is not None else max(grant.epoch, 1)
 
-    async def _end_session(self, session: int, silent_since: float | None) -> None:
-        """`silent_since`: only if it has not been heard of after that moment."""
-
-        left: list[Swept] = []
-
-        def end(txn: LmdbTxn) -> int:
-            left.clear()
-            client = self.sessions.get(session)
-            if client is not None and silent_since is not None and client.heard >= silent_since:
-                return 0
-            epoch = client.epoch if client is not None else 1
-            if not self.sessions.end(txn, session):
-                return 0
-            found = txn.get_session(session)
-            if found is not None and found.range:
-                left.append(Swept(session, found.epoch, found.range, found.used))
-            return epoch + 1
-
-        epoch = await self.committer.run(end, weight=64)
-        if self.sessions.get(session) is None:
-            self.lessor.end(session)
-            self.grace.back(session)
-            self.grace.settled(session)
-        if epoch:
-            self._world.log.info(
-                "session ended", session=f"{session:#x}", expired=silent_since is not None
-            )
-            self.datads.fence(session, epoch)
-            self.sweeper.ended(left)
-
-    async def _expire_sessions(self) -> None:
-        """Silence counts while this daemon was there to listen: after a pause of its own (it was
-        stopped, or the machine slept) nobody has been silent for longer than before."""
-        timeout_s = self._config.meta.session_timeout_s
-        lease_timeout_s = self._config.meta.lease_timeout_s
-        pause_s = min(1.0, lease_timeout_s / 4)
-        now = self._world.clock.monotonic()
-        while True:
-            await asyncio.sleep(pause_s)
-            before, now = now, self._world.clock.monotonic()
-            if now - before > pause_s + lease_timeout_s / 4:
-                self._world.log.warning("did not run for a while", seconds=round(now - before, 1))
-                self.sessions.excuse(now - before)
-                self.lessor.excuse(now - before)
-            self.lessor.tick(now)
-            self.grace.tick(now)
-            await self._forget_exclusive()
-            for session in self.sessions.silent_since(now - timeout_s):
-                with full_store_is_no_end():
-                    await self._end_session(session, now - timeout_s)
-
     async def _watch_room(self) -> None:
         """Others fill the store, too: before there is no room for what clients have not shipped,
         they are asked for it, and do nothing by themselves any more."""
@@ -296,25 +241,6 @@ class MetaNode:
                     free_bytes=self.committer.free_bytes,
                 )
                 await self.lessor.opened(list(exclusives.held), 0)
-
-    async def _forget_exclusive(self) -> None:
-        """On record: who has held nothing exclusively for a while now need not be waited for."""
-        none = self.sessions.holding_none(self.lessor.exclusives.has_any)
-        if none and not self.grace.active and self._world.clock.monotonic() >= self._forget_next:
-            self._forget_next = self._world.clock.monotonic() + FORGET_EXCLUSIVE_S
-            with full_store_is_no_end():
-                await self.committer.run(partial(self.sessions.hold_none, sessions=none))
-
-    async def _forget_sessions(self) -> None:
-        """What ended sessions have left, a part at a time: others want the writer too."""
-        sessions, run = self.sessions, self.committer.run
-        while True:
-            with full_store_is_no_end():
-                await run(sessions.release_dead)
-                start = await run(partial(sessions.forget_ended, start=b""))
-                while start:
-                    start = await run(partial(sessions.forget_ended, start=start))
-            await asyncio.sleep(FORGET_EVERY_S)
 
     # ---- operations
 

@@ -11,9 +11,9 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
     Counter    next ino counter u64, next generation u32, next data generation u32
     Run        first ino u64, session u64
     Session    epoch u64, acked_below u64, ended_ns i64 (0: alive), uid u32, gid u32, kind u8,
-               leases u8 (1: has some), exclusive u8 (1: may have some of these), range u32,
-               highest counter used of it u32, runs u8, (first u32, last u32) of each run of
-               generations, name of the client in UTF-8
+               flags u8 (1: has leases, 2: its fence is owed, 4: may have exclusive leases),
+               range u32, highest counter used of it u32, runs u8, (first u32, last u32) of each
+               run of generations, name of the client in UTF-8
     Debt       size u64 (truncate: what is left; reap: 0), place u64, chain u16 each
     State      commit u64, last time i64, size of the file u64, last range u32, next generation
                of the cluster u32, then (records u64, sum of checksums u64) for each table
@@ -44,7 +44,8 @@ _ID = struct.Struct("<Q")
 _COUNTER = struct.Struct("<QII")
 _DEBT = struct.Struct("<QQ")
 _RUN = struct.Struct("<QQ")
-_SESSION = struct.Struct("<QQqIIBBBIIB")
+_SESSION = struct.Struct("<QQqIIBBIIB")
+_LEASES, _FENCE_OWED, _EXCLUSIVE = 1, 2, 4
 _GENERATIONS = struct.Struct("<II")
 _STATE = struct.Struct("<QqQII")
 _TALLY = struct.Struct("<QQ")
@@ -177,26 +178,28 @@ class Session:
     used: int = 0
     runs: tuple[tuple[int, int], ...] = ()
     """First and last of the generations that it has reserved and not used."""
+    fence_owed: bool = False
 
 
 def pack_session(s: Session) -> bytes:
+    flags = _LEASES * s.leases | _FENCE_OWED * s.fence_owed | _EXCLUSIVE * s.exclusive
     head = _SESSION.pack(
-        s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind, s.leases, s.exclusive, s.range,
-        s.used, len(s.runs),
+        s.epoch, s.acked_below, s.ended_ns, s.uid, s.gid, s.kind, flags, s.range, s.used,
+        len(s.runs),
     )  # fmt: skip
     runs = b"".join(_GENERATIONS.pack(*run) for run in s.runs)
     return head + runs + s.client.encode()
 
 
 def unpack_session(record: bytes) -> Session:
-    epoch, acked_below, ended_ns, uid, gid, kind, leases, exclusive, range_, used, runs = (
-        _SESSION.unpack_from(record)
+    epoch, acked_below, ended_ns, uid, gid, kind, flags, range_, used, runs = _SESSION.unpack_from(
+        record
     )
     end = _SESSION.size + runs * _GENERATIONS.size
     return Session(
-        epoch, acked_below, ended_ns, uid, gid, kind, record[end:].decode(), bool(leases),
-        bool(exclusive), range_, used,
-        tuple(_GENERATIONS.iter_unpack(record[_SESSION.size : end])),
+        epoch, acked_below, ended_ns, uid, gid, kind, record[end:].decode(),
+        bool(flags & _LEASES), bool(flags & _EXCLUSIVE), range_, used,
+        tuple(_GENERATIONS.iter_unpack(record[_SESSION.size : end])), bool(flags & _FENCE_OWED),
     )  # fmt: skip
 
 

@@ -64,6 +64,8 @@ class Sessions:
         """and may have had exclusive ones."""
         self.unswept: list[Swept] = []
         """Who had ended by then, and may have left something at the data daemons."""
+        self.unfenced: dict[int, int] = {}
+        """Whose fence was owed then, and its epoch."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -84,6 +86,8 @@ class Sessions:
                     self.leased.add(session)
                 if found.exclusive:
                     self.exclusive.add(session)
+            elif found.fence_owed:
+                self.unfenced[session] = found.epoch
         for key in rows.keys(Table.REPLY, b""):
             slot, session, seq = keys.parse_reply(key)
             if session in self._clients:
@@ -250,9 +254,18 @@ class Sessions:
         found = records.unpack_session(record)
         found.ended_ns = txn.now_ns
         found.epoch += 1
+        found.fence_owed = True
         rows.put(Table.SESSION, key, records.pack_session(found))
         txn.after_commit.append(lambda: self._forget(session))
         return True
+
+    def fenced(self, txn: LmdbTxn, session: int) -> None:
+        """Every data daemon knows that it has ended."""
+        record = txn.rows.get(Table.SESSION, keys.pack_id(session))
+        if record is not None:
+            found = records.unpack_session(record)
+            found.fence_owed = False
+            txn.rows.put(Table.SESSION, keys.pack_id(session), records.pack_session(found))
 
     def _forget(self, session: int) -> None:
         self._clients.pop(session, None)

@@ -223,6 +223,15 @@ def mounted_at(mountpoint: str) -> str:
     return found
 
 
+def is_zombie(process: int) -> bool:
+    """Dead, but for a thread that cannot end."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return False
+
+
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends after the mount, never before
@@ -237,8 +246,8 @@ def main() -> None:
 
     signal.signal(DIED, died)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(DIED))
-    if os.getppid() != parent:
-        died()
+    if os.getppid() != parent or is_zombie(parent):
+        died()  # before we could be told
     watch(device, memory, pipe)
 
 

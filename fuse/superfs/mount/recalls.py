@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from superfs.client.codec import unpack_names
+from superfs.core.ids import is_directory_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -215,7 +216,7 @@ class Recalls:
         to be old: they can be set."""
         m = self._mounted
         assert m is not None
-        if node.attr is not None and node.attr.is_dir:
+        if is_directory_id(node.ino):
             return m.notify.drop_listing(node.number)
         return m.notify.drop_attr(node.number)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TOKEN_KEY = "superfs-token-bin"
 KEEPALIVE_TIME_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 10_000
+CONNECT_TIMEOUT_MS = 3_000
+"""A daemon or a machine that is busy may need that long to answer a connection."""
 METADATA_BYTES_MAX = 32 * 1024
 IDENTITY_ONLY = 1
 """Bit set of compression algorithms: none. Compressed data of a peer would have to be unpacked
@@ -46,7 +48,7 @@ def channel_options() -> Options:
     return [
         *common_options(),
         ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),  # that is what gRPC takes it for
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.enable_retries", 0),  # a retry keeps its sequence number: ours to do, not gRPC's
         ("grpc.use_local_subchannel_pool", 1),

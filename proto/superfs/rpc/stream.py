@@ -161,20 +161,31 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
     def _given_up(self, item: AnyItem) -> None:
         """Called under the lock when an item is failed without an answer."""
 
+    def _refuses(self, item: AnyItem) -> FsError | None:
+        """Called under the lock: why an item is not even taken."""
+        return None
+
     # ---- for callers
 
     def submit(self, items: Iterable[AnyItem]) -> None:
+        refused: list[tuple[AnyItem, FsError]] = []
         with self._lock:
             if self._refusal is not None:
                 raise self._refusal
             for item in items:
-                self._lanes[item.lane].append(item)
+                error = self._refuses(item)
+                if error is None:
+                    self._lanes[item.lane].append(item)
+                else:
+                    refused.append((item, error))
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._read, name=f"superfs {self.name}", daemon=True
                 )
                 self._thread.start()
             self._changed.notify()
+        for item, error in refused:
+            item.pending.fail(error)
 
     def say(self, request: Request) -> None:
         """Ahead of what waits, and about this link only: when it breaks it is dropped."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from superfs.client.delegation.state import Delegations
     from superfs.client.dispatch import Router
     from superfs.client.ops import Call
+    from superfs.client.session import Session
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
@@ -98,14 +99,16 @@ class Asking(MetaClient):
         caller: Caller | None = None,
         *,
         ask_again: frozenset[Code] = ASK_AGAIN,
+        session: Session | None = None,
     ) -> T:
         if self._state.here_only:
             raise Away
+        asking = super().ask(call, decode, caller, ask_again=ask_again, session=session)
         if call.verb in _ALONE:
-            return await super().ask(call, decode, caller, ask_again=ask_again)
-        with self._asking(call) as groups:
+            return await asking
+        with self._asking(call) as groups, contextlib.closing(asking):
             await self._ship_before(call, groups)
-            return await super().ask(call, decode, caller, ask_again=ask_again)
+            return await asking
 
     async def run(
         self,
@@ -114,12 +117,16 @@ class Asking(MetaClient):
         *,
         ask_again: frozenset[Code] = ASK_AGAIN,
         absent_ok: bool = False,
+        session: Session | None = None,
     ) -> Outcome:
+        running = super().run(
+            call, caller, ask_again=ask_again, absent_ok=absent_ok, session=session
+        )
         if call.verb in _ALONE:
-            return await super().run(call, caller, ask_again=ask_again, absent_ok=absent_ok)
+            return await running
         with self._asking(call) as groups:
             try:
-                outcome = await super().run(call, caller, ask_again=ask_again, absent_ok=absent_ok)
+                outcome = await running
             except BaseException as error:
                 if call.mutates and groups and not _is_refusal(error):
                     self._forget(groups)  # nobody knows what was done

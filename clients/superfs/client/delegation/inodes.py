@@ -16,6 +16,9 @@ from superfs.core.namespace.setattr import setattr as setattr_
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from superfs.client.session import Session
     from superfs.core.namespace.txn import Caller, Ref
 
 _ACCESS = Set.MODE | Set.UID | Set.GID | Set.KILL_PRIV
@@ -54,38 +57,52 @@ class Inodes(Asking):
         inode: Ref,
         data_generation: int,
         *,
+        size: int = 0,
+        mtime_ns: int = 0,
+        writes: Sequence[tuple[int, bytes]] = (),
+        kill_priv: bool = False,
+        spill: bool = False,
+        inline_change: int = 0,
+        atime_ns: int = 0,
         caller: Caller | None = None,
-        **more: object,
+        session: Session | None = None,
     ) -> Outcome:
         await self._room()
+        values = {
+            "size": size, "mtime_ns": mtime_ns, "writes": writes, "kill_priv": kill_priv,
+            "spill": spill, "inline_change": inline_change, "atime_ns": atime_ns,
+        }  # fmt: skip
 
         def do() -> Outcome:
             overlay, part = self._overlay, self._state.part
             absorbed = part.is_ours(inode.ino)
-            if more.get("spill") and not absorbed:
+            if (spill and not absorbed) or session not in (None, self._router.session):
                 raise Away
             outcome = overlay.run(
                 publish,
                 self._caller(caller),
                 inode,
                 data_generation,
-                **more,  # type: ignore[arg-type]
+                **values,  # type: ignore[arg-type]
             )
             assert outcome.attr is not None
             if absorbed:
                 part.grew(len(overlay.inline.get(inode.ino, b"")))
             else:
-                body = ops.publish(inode, data_generation, **more).body  # type: ignore[arg-type]
+                body = ops.publish(inode, data_generation, **values).body  # type: ignore[arg-type]
                 entry = meta_pb2.LogEntry(publish=body)
                 self._step(caller, (), [inode.ino], [inode.place], entry)
             return outcome
 
         outcome = self._here(do, inode.place) if inode.place else None
-        return outcome or await super().publish(
+        if outcome is not None:
+            return outcome
+        return await super().publish(
             inode,
             data_generation,
             caller=caller,
-            **more,  # type: ignore[arg-type]
+            session=session,
+            **values,  # type: ignore[arg-type]
         )
 
     async def new_data(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:

@@ -26,6 +26,7 @@ from superfs.mount.listings import DOTS, SERIES
 from superfs.mount.xattrs import surely_absent
 
 if TYPE_CHECKING:
+    from superfs.mount.desk.waits import Waits
     from superfs.mount.nodes import Node
     from superfs.mount.services import Services
 
@@ -35,7 +36,8 @@ _ANY_XATTR = Flag.HAS_XATTR | Flag.HAS_ACL | Flag.HAS_DEFAULT_ACL
 
 
 class Answers:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, waits: Waits) -> None:
+        self._waits = waits
         self._s = services
         self._m = services.mounted
         self._nodes = services.mounted.nodes
@@ -84,10 +86,11 @@ class Answers:
         return NO_ANSWER
 
     def interrupt(
-        self, _unique: int, _number: int, _body: memoryview, _uid: int, _gid: int
+        self, _unique: int, _number: int, body: memoryview, _uid: int, _gid: int
     ) -> bytes:
-        """A signal waits for whoever asked. The answer comes as it would: a system call on a file
-        does not fail because of a signal."""
+        """A signal waits for whoever asked. The answer comes as it would, unless that takes long: a
+        system call on a file does not fail because of a signal."""
+        self._waits.interrupt(HANDLE_IN.unpack_from(body)[0])
         return NO_ANSWER
 
     # ---- attributes

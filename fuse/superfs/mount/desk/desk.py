@@ -31,6 +31,7 @@ from superfs.mount.desk.protocol import (
     Op,
 )
 from superfs.mount.desk.transfers import Transfers
+from superfs.mount.desk.waits import Waits
 from superfs.mount.meter import Gauge
 
 if TYPE_CHECKING:
@@ -77,9 +78,13 @@ class Desk:
         self._slot = slot
         self._own = memoryview(bytearray(REQUEST_BYTES_MAX))
         self._buffer = self._own
-        answers = Answers(services)
+        self._request = self._own[:HEADER_BYTES]  # that is being served
+        self._waits = relay.waits = Waits(device, services)
+        answers = Answers(services, self._waits)
         changes = Changes(services)
-        transfers = Transfers(services, self._start, device.give, self._renew)
+        transfers = Transfers(
+            services, self._start, device.give, self._renew, self._waits, self._header
+        )
         self._arrivals = transfers.arrivals
         handlers: dict[Op, Handler] = {
             Op.LOOKUP: answers.lookup,
@@ -119,6 +124,7 @@ class Desk:
     async def run(self) -> None:
         """Until the file system is unmounted, or cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._waits.nursery = self._nursery
             self._nursery.start_soon(self._relay.run)
             while True:
                 await trio.lowlevel.wait_readable(self._fd)
@@ -180,12 +186,14 @@ class Desk:
             self._relay.send(request)
             return
         handler, gauge = found
+        self._request = request
         started = time.perf_counter_ns()
         self._serving = gauge, started
         try:
             answer = handler(unique, number, request[HEADER_BYTES:], uid, gid)
         except Exception as error:
             gauge.errors += 1
+            self._waits.over(unique)
             answer = protocol.error(unique, self._errno_of(error, number))
         if answer is None:
             self._relayed += 1
@@ -203,8 +211,16 @@ class Desk:
         log.error("a bug in the mount, answered with EIO", exc_info=error)
         return errno.EIO
 
-    def _start(self, unique: int, answer: Awaitable[tuple[bytes, ...]]) -> None:
+    def _header(self) -> bytes:
+        """Of the request that is being served."""
+        return bytes(self._request[:HEADER_BYTES])
+
+    def _start(
+        self, unique: int, answer: Awaitable[tuple[bytes, ...]], header: bytes | None = None
+    ) -> None:
+        """`header`: of the request, when it is not the one that is being served."""
         assert self._nursery is not None
+        self._waits.begin(header or self._header())
         self._nursery.start_soon(partial(self._finish, unique, answer, *self._serving))
 
     async def _finish(
@@ -215,7 +231,8 @@ class Desk:
         except Exception as error:
             gauge.errors += 1
             parts = (protocol.error(unique, self._errno_of(error, 0)),)
-        self._answer(*parts)
+        if self._waits.over(unique):
+            self._answer(*parts)
         gauge.note(time.perf_counter_ns() - started)
 
 

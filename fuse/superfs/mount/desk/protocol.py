@@ -100,7 +100,8 @@ OPEN_IN = Struct("=II")  # flags, open_flags
 READ_IN = Struct("=QQI")  # fh, offset, size; more follows
 WRITE_IN = Struct("=QQI")  # fh, offset, size; more follows
 WRITE_DATA = HEADER_BYTES + 40
-HANDLE_IN = Struct("=Q")  # of flush, release, releasedir, fsyncdir: fh; more follows
+HANDLE_IN = Struct("=Q")  # of flush, release, releasedir, fsyncdir: fh; more follows. Of
+# interrupt: which request
 GETXATTR_IN = Struct("=II")  # size, padding; then the name
 CREATE_IN = Struct("=IIII")  # flags, mode, umask, open_flags; then the name
 MKDIR_IN = Struct("=II")  # mode, umask; then the name
@@ -127,6 +128,7 @@ _ATTR = Struct("=QQQqqqIIIIIIIIII")
 ATTR_BYTES = _ATTR.size
 ENTRY_BYTES = _ENTRY.size + ATTR_BYTES
 _DIRENT = Struct("=QQII")  # ino, cookie of the next, length of the name, type
+_NODEID = Struct("=Q")
 _INVAL_INODE = Struct("=IiQQqq")
 _INVAL_ENTRY = Struct("=IiQQII")
 _PRUNE = Struct("=IiQIIQ")  # header, count, padding, spare; then the numbers
@@ -263,6 +265,18 @@ def prune(numbers: Sequence[int]) -> bytes:
     length = _PRUNE.size + 8 * len(numbers)
     head = _PRUNE.pack(length, Notice.PRUNE, 0, len(numbers), 0, 0)
     return head + Struct(f"={len(numbers)}Q").pack(*numbers)
+
+
+def listed_numbers(body: memoryview) -> list[int]:
+    """What a READDIRPLUS answer has counted."""
+    found, at = [], 0
+    while at < len(body):
+        number = _NODEID.unpack_from(body, at)[0]
+        if number:
+            found.append(number)
+        length = _DIRENT.unpack_from(body, at + ENTRY_BYTES)[2]
+        at += ENTRY_BYTES + _DIRENT.size + length + (-length & 7)
+    return found
 
 
 def forgotten(body: memoryview) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from superfs.mount.desk.protocol import GETXATTR_IN, HEADER, HEADER_BYTES, READ_
 
 if TYPE_CHECKING:
     from superfs.mount.desk.device import Device
+    from superfs.mount.desk.waits import Waits
 
 SO_SNDBUFFORCE = 32
 BUFFER_BYTES = 4 << 20
@@ -43,6 +44,7 @@ class Relay:
         self._room = min(_enlarge(self._ours), _enlarge_fd(self.fd)) // 2
         self._cost: dict[int, int] = {}  # of each request that is with libfuse
         self._waiting: deque[bytes] = deque()
+        self.waits: Waits | None = None
 
     @property
     def outstanding(self) -> int:
@@ -50,6 +52,8 @@ class Relay:
 
     def send(self, request: memoryview) -> None:
         """A request as the kernel has sent it."""
+        if self.waits is not None:
+            self.waits.begin(bytes(request[:HEADER_BYTES]))
         request = _bounded(request)
         if self._waiting or not self._send(request):
             self._waiting.append(bytes(request))
@@ -81,7 +85,8 @@ class Relay:
                 if not message:
                     return False
                 self._done(message)
-                self._answer(message)
+                if self.waits is None or self.waits.answered(message):
+                    self._answer(message)
         while self._waiting and self._send(self._waiting[0]):
             self._waiting.popleft()
         return True

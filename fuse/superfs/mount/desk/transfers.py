@@ -32,12 +32,13 @@ from superfs.mount.desk.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
+    from superfs.mount.desk.waits import Waits
     from superfs.mount.handles import FileHandle
     from superfs.mount.services import Services
 
-    Later = Callable[[int, Awaitable[tuple[bytes, ...]]], None]
+    Later = Callable[..., None]  # (unique, Awaitable[tuple[bytes, ...]], header)
 
 CALLERS_MAX = 1024
 LARGE_BYTES = 32 * 1024
@@ -54,11 +55,15 @@ class Transfers:
         later: Later,
         give: Callable[..., None],
         renew: Callable[[], None],
+        waits: Waits,
+        header: Callable[[], bytes],
     ) -> None:
         """`later(unique, answer)` runs what has to wait and sends what comes of it; `give` sends
         the parts of a message, in any thread; after `renew` the memory of the request is the
-        caller's."""
+        caller's; `header`: of the request that is being served."""
         self._renew = renew
+        self._waits = waits
+        self._header = header
         self._give = give
         self.arrivals = Arrivals(give)
         self._loop: trio.lowlevel.TrioToken | None = None
@@ -101,33 +106,46 @@ class Transfers:
                 return protocol.data(unique, found)
             self._give(protocol.data_header(unique, len(found)), found)
         elif found is not None:
-            late = partial(self._read_late, unique, handle, offset, length)
+            late = partial(self._read_late, unique, handle, offset, length, self._header())
             self.arrivals.expect(found, unique, late)
         else:
-            self._read_soon(unique, handle, offset, length)
+            self._read_soon(unique, handle, offset, length, self._header())
         return NO_ANSWER
 
-    def _read_soon(self, unique: int, handle: FileHandle, offset: int, length: int) -> None:
-        arrived = partial(self._arrived, unique, handle, offset, length)
+    def _read_soon(
+        self, unique: int, handle: FileHandle, offset: int, length: int, header: bytes
+    ) -> None:
+        arrived = partial(self._arrived, unique, handle, offset, length, header)
+        self._waits.begin(header)
         if not self._files.read_soon(handle, offset, length, arrived):
-            self._later(unique, self._read(unique, handle, offset, length))
+            self._later(unique, self._read(unique, handle, offset, length), header)
 
-    def _read_late(self, unique: int, handle: FileHandle, offset: int, length: int) -> None:
+    def _read_late(
+        self, unique: int, handle: FileHandle, offset: int, length: int, header: bytes
+    ) -> None:
         try:
-            self._read_soon(unique, handle, offset, length)
+            self._read_soon(unique, handle, offset, length, header)
         except FsError:  # whoever is told what is wrong is whoever asked
-            self._later(unique, self._read(unique, handle, offset, length))
+            self._later(unique, self._read(unique, handle, offset, length), header)
 
     def _arrived(
-        self, unique: int, handle: FileHandle, offset: int, length: int, data: bytes | None
+        self,
+        unique: int,
+        handle: FileHandle,
+        offset: int,
+        length: int,
+        header: bytes,
+        data: bytes | None,
     ) -> None:
         """In whatever thread has read it, which also makes the kernel's copy: the desk is busy."""
         if data is not None:
-            self._give(protocol.data_header(unique, len(data)), data)
+            if self._waits.over(unique):
+                self._give(protocol.data_header(unique, len(data)), data)
             return
 
         def again() -> None:
-            self._later(unique, self._read(unique, handle, offset, length))
+            if unique in self._waits:
+                self._later(unique, self._read(unique, handle, offset, length), header)
 
         with suppress(trio.RunFinishedError):  # nobody is there any more
             assert self._loop is not None
