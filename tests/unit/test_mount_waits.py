@@ -23,7 +23,7 @@ from superfs.mount.desk.waits import fate_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MKDIR = 9
+MKNOD = 8
 DYING, ASKED, FINE = (True, False), (False, True), (False, False)
 
 
@@ -56,7 +56,7 @@ async def settled(done: Callable[[], bool]) -> None:
             await trio.testing.wait_all_tasks_blocked(0.001)
 
 
-@pytest.mark.parametrize("op", [Op.LOOKUP, MKDIR])
+@pytest.mark.parametrize("op", [Op.LOOKUP, MKNOD])
 async def test_who_is_killed_has_an_answer(op: int) -> None:
     async with front() as f:
         number = await f.world.write(b"a", b"hello")
@@ -72,7 +72,7 @@ async def test_who_is_killed_has_an_answer(op: int) -> None:
         assert await quiet(f)
 
 
-@pytest.mark.parametrize(("op", "fate"), [(Op.LOOKUP, FINE), (MKDIR, FINE), (MKDIR, ASKED)])
+@pytest.mark.parametrize(("op", "fate"), [(Op.LOOKUP, FINE), (MKNOD, FINE), (MKNOD, ASKED)])
 async def test_others_wait(op: int, fate: tuple[bool, bool]) -> None:
     """A program that catches a signal does not expect mkdir(2) to fail because of it."""
     async with front() as f:
@@ -85,7 +85,7 @@ async def test_others_wait(op: int, fate: tuple[bool, bool]) -> None:
 
 async def test_a_second_signal_may_kill() -> None:
     async with front() as f:
-        unique = await interrupted(f, MKDIR, b"name\0", ASKED)
+        unique = await interrupted(f, MKNOD, b"name\0", ASKED)
         assert await quiet(f)
         f.desk._waits._fate = lambda _: DYING
         assert await f.answer(unique) == (errno.EINTR, b"")
