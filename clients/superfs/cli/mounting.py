@@ -42,7 +42,7 @@ def mount(
         typer.Option(
             "--source",
             metavar="SOURCE",
-            help="HOST[:PORT]:[/SUBDIR], unix:PATH or DIR, instead of --dir and --cluster.",
+            help=r"HOST\[:PORT]:\[/SUBDIR], unix:PATH or DIR, instead of --dir and --cluster.",
             show_default=False,
         ),
     ] = None,
