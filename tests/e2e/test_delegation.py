@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.cluster import Cluster
+from harness.daemon import BIN
 from harness.hammers import LEASE_TIMEOUT_S, QUICK, SHORT, sdk_of
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
@@ -213,3 +215,23 @@ def test_space_for_what_is_made_here_is_used_as_ever(mounts: tuple[Mount, Mount]
         assert (second.point / "own" / f"big{number}").read_bytes() == b"%d" % number * 40_000
     with sdk_of(first.cluster) as sdk:
         assert len(list(sdk.listdir("/own"))) == 10
+
+
+def test_superfs_sync_leaves_nothing_to_lose(mounts: tuple[Mount, Mount]) -> None:
+    first, second = mounts
+    own = first.point / "own"
+    own.mkdir()
+    make(own, 40)
+    held = os.open(own / "open", os.O_CREAT | os.O_WRONLY)
+    try:
+        os.write(held, b"not closed yet")
+        subprocess.run([BIN / "superfs", "sync", own], check=True)
+        first.daemon.kill()
+    finally:
+        with contextlib.suppress(OSError):  # of a mount that is dead
+            os.close(held)
+    (second.point / "own" / "open").rename(second.point / "rest")
+    assert check(second.point / "own") == 40
+    assert (second.point / "rest").read_bytes() == b"not closed yet"
+    first.close()
+    first.start()

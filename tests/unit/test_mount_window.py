@@ -135,7 +135,7 @@ async def window(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     path = windows.socket_of(os.getpid())
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Window(w.services.mounted, device, figures).run)
+            nursery.start_soon(Window(w.services, device, figures).run)
             with trio.fail_after(10):
                 while not path.exists():
                     await trio.lowlevel.checkpoint()
@@ -221,7 +221,7 @@ async def test_a_directory_that_is_not_private_is_not_used(
     w = World()
     read, write = os.pipe()
     device = Device(write)
-    await Window(w.services.mounted, device, Figures(Meter(), "/mnt", ClientConfig())).run()
+    await Window(w.services, device, Figures(Meter(), "/mnt", ClientConfig())).run()
     assert "not a private directory" in caplog.text
     os.close(read)
     os.close(write)

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from superfs.cli import ckpt, files, fsck, mounting, profile, stats, status, token, trees, up
+from superfs.cli import (
+    ckpt,
+    files,
+    fsck,
+    mounting,
+    profile,
+    stats,
+    status,
+    syncing,
+    token,
+    trees,
+    up,
+)
 from superfs.cli.bench import command as benchmark
 from superfs.cli.output import EXIT_FAILED, CliError, printable, report
 
@@ -45,6 +57,7 @@ app.command("export", rich_help_panel=USE)(trees.export_tree)
 app.command(rich_help_panel=LOOK)(status.status)
 app.command("stats", rich_help_panel=LOOK)(stats.stats)
 app.command("profile", rich_help_panel=LOOK)(profile.profile)
+app.command("sync", rich_help_panel=LOOK)(syncing.sync)
 app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)
 app.command("bench", rich_help_panel=LOOK)(benchmark.bench)

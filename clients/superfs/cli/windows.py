@@ -68,6 +68,12 @@ class Window:
             except ConnectionError:
                 return
 
+    def sync(self, timeout_s: float) -> int:
+        """Until everything done through this mount is on disk; how many files could not be."""
+        self._socket.settimeout(timeout_s)
+        self._ask("sync")
+        return int(self._line()["unwritten"])
+
     def close(self) -> None:
         self._socket.close()
 

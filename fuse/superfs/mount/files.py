@@ -62,6 +62,7 @@ class Files:
         self._prefetch = prefetch
         self._open: dict[OpenFile, None] = {}
         self._misses = self._late_hits = 0
+        self._unwritten = 0
 
     # ---- open and release
 
@@ -318,17 +319,20 @@ class Files:
         """Its times are the server's now; the kernel may have been told ours before."""
         self._m.notify.drop_attr(handle.node.number)
 
-    async def flush_everything(self) -> None:
-        """Before the mount ends."""
+    async def flush_everything(self) -> int:
+        """Before the mount ends, or when somebody asks. How many files could not be written."""
+        self._unwritten = 0
         limit = trio.CapacityLimiter(FLUSHES_MAX)
         async with trio.open_nursery() as nursery:
             for file in list(self._open):
                 if file.contents is not None and file.contents.is_dirty:
                     nursery.start_soon(self._flush_one, file.contents, limit)
+        return self._unwritten
 
     async def _flush_one(self, contents: Contents, limit: trio.CapacityLimiter) -> None:
         async with limit:
             try:
                 await drive(contents.fsync())
             except FsError as error:
+                self._unwritten += 1
                 log.error("inode %d: what was written is lost: %s", contents.attr.ino, error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -24,7 +24,7 @@ from superfs.mount.contents import ENTRY_BYTES
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from superfs.core.attrs import Attr
     from superfs.mount.ahead import Run, Window
@@ -59,6 +59,9 @@ class BulkReader(Protocol):
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]: ...
 
+    def commit(self) -> Coroutine[Any, Any, None]:
+        """What was written anywhere is on disk."""
+
 
 @dataclass(slots=True, eq=False)
 class Followed:
@@ -85,7 +88,7 @@ class Flight:
 class Prefetch:
     def __init__(self, mounted: Mounted, data: BulkReader | None = None) -> None:
         self._m = mounted
-        self._data = data
+        self.data = data
         self._contents = mounted.contents
         self._followed: dict[int, Followed] = {}
         self._runs: dict[Course, Followed] = {}
@@ -233,7 +236,7 @@ class Prefetch:
 
     @property
     def _window_bytes(self) -> int:
-        return MESSAGE_DATA_BYTES_MAX if self._data is None else self._data.many_bytes_max
+        return MESSAGE_DATA_BYTES_MAX if self.data is None else self.data.many_bytes_max
 
     async def _land(self, flight: Flight) -> None:
         try:
@@ -283,10 +286,10 @@ class Prefetch:
     async def _ask_data(self, flight: Flight, files: list[tuple[int, Attr]]) -> None:
         """Contents are of the version that was known before they were asked for: what was published
         by then is in them (docs/decisions/0015)."""
-        assert self._data is not None, "only what can be fetched is worth it"
+        assert self.data is not None, "only what can be fetched is worth it"
         clock = self._contents.clock
         wanted = [(Where.of(attr), attr.size) for _, attr in files]
-        found = await drive(self._data.read_many(wanted))
+        found = await drive(self.data.read_many(wanted))
         for (position, attr), data in zip(files, found, strict=True):
             if isinstance(data, bytes):
                 node = flight.followed.nodes[position]
@@ -307,7 +310,7 @@ class Prefetch:
         """A small file that is not empty."""
         if attr.is_inline:
             return attr.is_regular and 0 < attr.size <= INLINE_BYTES_MAX
-        if self._data is None or not attr.is_regular or attr.flags & Flag.TRUNCATING:
+        if self.data is None or not attr.is_regular or attr.flags & Flag.TRUNCATING:
             return False
         return 0 < attr.size <= DATA_BYTES_MAX and bool(attr.chains)
 

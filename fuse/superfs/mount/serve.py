@@ -81,7 +81,7 @@ def serve(
     device.answered = recalls.answered
     desk = Desk(device, relay, services, meter, connection.data.slot)
     seen = figures.Figures(meter, str(mountpoint.path), connection.config)
-    window = Window(services.mounted, device, seen)
+    window = Window(services, device, seen)
     with contextlib.suppress(FsError):  # who reads or writes will be told
         connection.data.greet(connection.map.chain_ids[:GREETED_MAX])
     try:

@@ -138,6 +138,15 @@ class Services:
             nursery.start_soon(self.mounted.notify.run)
             nursery.start_soon(self.memory.run)
 
+    async def sync(self) -> int:
+        """Everything that was done through this mount is on disk, but for so many files that could
+        not be written."""
+        unwritten = await self.files.flush_everything()
+        if self.prefetch.data is not None:
+            await drive(self.prefetch.data.commit())
+        await drive(self.mounted.meta.sync())
+        return unwritten
+
     async def finish(self) -> None:
         """Whatever waits in memory goes to the daemons."""
         await self.files.flush_everything()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from superfs.client import windows
+from superfs.core.errors import FsError
 from superfs.mount.accesses import Accesses, Paths
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from superfs.mount.desk.device import Device
     from superfs.mount.figures import Figures
-    from superfs.mount.mounted import Mounted
+    from superfs.mount.services import Services
 
 LOOKERS_MAX = 16
 WATCH_S = 0.1
@@ -35,8 +36,9 @@ log = logging.getLogger("superfs.mount.window")
 
 
 class Window:
-    def __init__(self, mounted: Mounted, device: Device, figures: Figures) -> None:
-        self._mounted = mounted
+    def __init__(self, services: Services, device: Device, figures: Figures) -> None:
+        self._services = services
+        self._mounted = services.mounted
         self._device = device
         self._figures = figures
         self._lookers = 0
@@ -96,11 +98,19 @@ class Window:
             ask = _asked(line)
             if ask == "stats":
                 await _say(stream, self._figures.now())
+            elif ask == "sync":
+                await _say(stream, await self._sync())
             elif ask == "watch":
                 await self._watch(stream)
                 return
             else:
-                await _say(stream, {"error": "ask for stats or watch"})
+                await _say(stream, {"error": "ask for stats, watch or sync"})
+
+    async def _sync(self) -> dict[str, Any]:
+        try:
+            return {"unwritten": await self._services.sync()}
+        except FsError as error:
+            return {"error": f"not everything is on disk: {error}"}
 
     async def _watch(self, stream: trio.SocketStream) -> None:
         """Until whoever watches hangs up, also while nothing happens."""
