@@ -49,6 +49,14 @@ def test_a_rank_is_killed_during_a_save_in_the_background(
     assert ranks.run("load_step", 2, str(newest)) == [0, 0]
 
 
+def test_a_writer_process_is_killed(ranks: Ranks, tmp_path: Path) -> None:
+    said = ranks.run("save_without_courier", 2, str(tmp_path))
+    assert all("the writer process has ended" in text for text in said)
+    assert [path.name for path in directory.committed(tmp_path)] == ["step-0", "step-2"]
+    assert directory.attempts(tmp_path) == []
+    assert ranks.run("load_step", 2, str(tmp_path / "step-2")) == [2, 2]
+
+
 def test_an_attempt_is_never_loaded(ranks: Ranks, tmp_path: Path) -> None:
     with pytest.raises(RankFailed):
         ranks.run("save_and_die", 2, str(tmp_path), "before-rename", 0, False)

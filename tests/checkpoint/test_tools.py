@@ -120,3 +120,12 @@ def test_the_stock_writer_with_our_balance(
     written = ranks.run("stock_round_trip", world, str(tmp_path / "c"), layout, True)
     total = sum(written)
     assert max(written) <= 1.02 * total / world + 2**20
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_is_exported_is_read_by_the_stock_reader(
+    ranks: Ranks, tmp_path: Path, asynchronous: bool
+) -> None:
+    for layout, world in (("plain", 2), ("hsdp", 4)):
+        ranks.run("export_round_trip", world, str(tmp_path / layout), layout, asynchronous)
+        assert ckpt("verify", tmp_path / layout).count("clean") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from typing import Any
@@ -255,6 +256,29 @@ def save_and_die(path: str, step: str, rank: int, asynchronous: bool) -> None:
             future.result()
         else:
             dcp.save(state, storage_writer=writer, process_group=group)
+
+
+def save_without_courier(path: str) -> str:
+    """The writer process of rank 1 is killed: that save fails, the next does not."""
+    group = dist.new_group(backend="gloo")
+    said = ""
+    for number in range(3):
+        state = {"w": torch.full((700_000,), float(number)), "step": number}
+        writer = SuperFSWriter(f"{path}/step-{number}", process_group=group)
+        courier = session.of(group).courier
+        if number == 1 and dist.get_rank() == 1 and courier is not None:
+            steps.hook = functools.partial(_kill_at, "before-delivery", courier.pid)
+        try:
+            dcp.async_save(state, storage_writer=writer, process_group=group).result()
+        except BaseException as error:  # DCP's own is no Exception
+            said = str(error)
+        steps.hook = None
+    return said
+
+
+def _kill_at(step: str, pid: int, name: str) -> None:
+    if name == step:
+        os.kill(pid, signal.SIGKILL)
 
 
 def load_step(path: str) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from harness.ckptjobs import check, full_state, laid_out, zeros_like
+from harness.ckptjobs import SHAPES, check, full_state, laid_out, zeros_like
 from superfs.checkpoint import BalancedSavePlanner, SuperFSReader, SuperFSWriter
 
 
@@ -47,3 +47,27 @@ def load_nested(path: str, ours: bool) -> None:
     dcp.load(found, storage_reader=reader)
     check(found["model"], model)
     assert found["optim"] == expected["optim"]
+
+
+def export_round_trip(path: str, layout: str, asynchronous: bool) -> None:
+    """Saved by our writer, loaded by the stock reader and by ours."""
+    group = dist.new_group(backend="gloo")
+    state = laid_out(layout, full_state())
+    state |= {"tied": state["w1"], "empty": torch.empty(0, 3), "step": (5, b"x")}
+    state |= {"mine": torch.full((3,), float(dist.get_rank()))}
+    writer = SuperFSWriter(path, process_group=group, export_dcp=True, per_rank=["mine"])
+    if asynchronous:
+        dcp.async_save(state, storage_writer=writer, process_group=group).result()
+    else:
+        dcp.save(state, storage_writer=writer, process_group=group)
+    del state["mine"]
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in full_state().items()}
+    for reader in (dcp.FileSystemReader(path), SuperFSReader(path, process_group=group)):
+        found = laid_out("ddp", zeros)
+        found |= {"tied": torch.zeros(SHAPES[1]), "empty": torch.empty(0, 3), "step": None}
+        dcp.load(found, storage_reader=reader, process_group=group)
+        assert found.pop("step") == (5, b"x")
+        full = full_state()
+        check(found, {**laid_out("ddp", full)})
+        tied = found["tied"]
+        check({"tied": tied}, {"tied": full["w1"]})

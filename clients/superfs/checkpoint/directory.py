@@ -24,7 +24,6 @@ from superfs.core.errors import Code, FsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WRITE_BYTES_MAX = 0x7FFFF000  # Linux moves no more in one call
 BUFFERS_MAX = 1024  # IOV_MAX
 ATTEMPT = re.compile(r"\.(?P<name>.+)\.superfs-attempt-(?P<id>[0-9a-f]{32})", re.DOTALL)
 

@@ -21,8 +21,9 @@ SAMPLES_PER_TENSOR = 8
 ARENA_STEP_BYTES = 64 * MIB
 HOST_WINDOW_BYTES = 256 * MIB
 """Shared memory of a host through which ranks hand each other what they read."""
-READ_THREADS = 4
-READ_BATCH_BYTES = 8 * MIB
+READ_THREADS = 2
+READ_HOT_BYTES = 512 * KIB
+READ_BATCH_BYTES = 4 * MIB
 """Neighbours in a file are read by one call, up to so many bytes."""
 READ_BATCH_BLOCKS = 256
 PROBES = 32

@@ -22,6 +22,7 @@ from superfs.checkpoint.limits import (
     BLOCK_BYTES,
     READ_BATCH_BLOCKS,
     READ_BATCH_BYTES,
+    READ_HOT_BYTES,
     READ_THREADS,
 )
 from superfs.core.errors import Code, FsError
@@ -90,13 +91,13 @@ class Block:
     start: int  # in the shard
     wants: list[Want] = field(default_factory=list)
 
-    def check(self, raw: memoryview, manifest: Manifest, where: object) -> None:
-        if xxhash.xxh3_64_intdigest(raw) != self.xxh3:
-            file = manifest.files[self.place.file][0]
+    def check(self, found: int, reading: Reading) -> None:
+        if found != self.xxh3:
+            file = reading.manifest.files[self.place.file][0]
             raise FsError(
                 Code.DAMAGED,
-                f"{where}: {file}, {self.length} bytes at {self.place.offset} do not match their "
-                f"hash: block {self.start // BLOCK_BYTES} of tensor {self.name!r}",
+                f"{reading.where}: {file}, {self.length} bytes at {self.place.offset} do not match "
+                f"their hash: block {self.start // BLOCK_BYTES} of tensor {self.name!r}",
             )
 
     def destination(self) -> memoryview | None:
@@ -235,11 +236,25 @@ class Reading:
                 views.append(_PADDING[: block.place.offset - at])
             views.append(target)
             at = block.place.offset + block.length
-        self.source(batch[0].place.file).pread(views, batch[0].place.offset)
+        source = self.source(batch[0].place.file)
+        if len(batch) == 1:
+            batch[0].check(self._hashed(source, targets[0], at - len(targets[0])), self)
+        else:
+            source.pread(views, batch[0].place.offset)
+            for block, target in zip(batch, targets, strict=True):
+                block.check(xxhash.xxh3_64_intdigest(target), self)
         with self._lock:
             self.bytes_read += at - batch[0].place.offset
-        for block, target in zip(batch, targets, strict=True):
-            block.check(target, self.manifest, self.where)
+
+    @staticmethod
+    def _hashed(source: Source, target: memoryview, offset: int) -> int:
+        """Reads a block, and hashes each part while it is in the processor's cache."""
+        found = xxhash.xxh3_64()
+        for at in range(0, len(target), READ_HOT_BYTES):
+            part = target[at : at + READ_HOT_BYTES]
+            source.pread([part], offset + at)
+            found.update(part)
+        return found.intdigest()
 
 
 def _batches(blocks: Sequence[Block]) -> list[list[Block]]:

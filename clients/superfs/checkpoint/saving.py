@@ -12,6 +12,7 @@ import xxhash
 from superfs.checkpoint import steps, tensors
 from superfs.checkpoint.blocks import BlockWriter
 from superfs.checkpoint.courier import Courier
+from superfs.checkpoint.exporting import export
 from superfs.checkpoint.limits import aligned
 from superfs.checkpoint.stored import Written, WrittenObjects, file_name
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from superfs.checkpoint.courier import Span
     from superfs.checkpoint.describe import Local
     from superfs.checkpoint.extentio import ExtentIO
+    from superfs.checkpoint.holdings import Description
+    from superfs.checkpoint.options import Options
     from superfs.checkpoint.plan import Piece
     from superfs.checkpoint.session import Outcome, Session
 
@@ -29,9 +32,11 @@ if TYPE_CHECKING:
 class Staged:
     """A rank's file as it lies in the arena."""
 
-    pieces: int
+    pieces: list[Piece]
     spans: list[Span]
     objects: list[WrittenObjects]
+    description: Description
+    shared: dict[str, str]  # the objects that everybody has and this rank writes
 
 
 def write_now(
@@ -72,7 +77,9 @@ def stage(session: Session, local: Local, outcome: Outcome, *, arena_bytes: int 
         if session.courier is not None:
             session.courier.close()
         session.courier = Courier()
-    staged = Staged(len(outcome.remembered.pieces), [], [])
+    staged = Staged(
+        outcome.remembered.pieces, [], [], local.state.description, _shared(local, outcome)
+    )
     blobs = _blobs(local, outcome)
     size = _end(outcome.remembered.pieces)
     for _, _, text in blobs:
@@ -97,7 +104,7 @@ def write_staged(
     steps.reached("before-delivery")
     hashes = session.courier.deliver(path, staged.spans, durable=durable)
     steps.reached("after-delivery")
-    written.hashes = hashes[: staged.pieces]
+    written.hashes = hashes[: len(staged.pieces)]
     written.objects = staged.objects
     _, offset, size = staged.spans[-1]
     written.bytes = offset + size
@@ -128,13 +135,62 @@ def _file(
 
 
 def _blobs(local: Local, outcome: Outcome) -> list[tuple[bool, tuple[str, ...], bytes]]:
-    state = local.state
-    shared = {name: state.objects[name] for name in outcome.objects}
+    shared, state = _shared(local, outcome), local.state
     return [
         (own, tuple(objects), _joined(objects))
         for own, objects in ((False, shared), (True, state.own_objects))
         if objects
     ]
+
+
+def _shared(local: Local, outcome: Outcome) -> dict[str, str]:
+    return {name: local.state.objects[name] for name in outcome.objects}
+
+
+def export_now(
+    io: ExtentIO, attempt: str, local: Local, outcome: Outcome, written: Written, options: Options
+) -> None:
+    pieces = (
+        (piece, tensors.part(local.tensors[piece.holding], piece.start, piece.stop))
+        for piece in outcome.remembered.pieces
+    )
+    shared, description = _shared(local, outcome), local.state.description
+    written.exported = export(
+        io,
+        attempt,
+        written.rank,
+        description,
+        pieces,
+        shared,
+        durable=options.durable,
+        allow_pickle=options.allow_pickle,
+    )
+
+
+def export_staged(
+    io: ExtentIO,
+    attempt: str,
+    session: Session,
+    staged: Staged,
+    written: Written,
+    options: Options,
+) -> None:
+    arena = session.courier.staged if session.courier is not None else None
+    pieces = (
+        (piece, arena[at : at + size])
+        for piece, (at, _, size) in zip(staged.pieces, staged.spans, strict=False)
+        if arena is not None
+    )
+    written.exported = export(
+        io,
+        attempt,
+        written.rank,
+        staged.description,
+        pieces,
+        staged.shared,
+        durable=options.durable,
+        allow_pickle=options.allow_pickle,
+    )
 
 
 def _joined(objects: dict[str, str]) -> bytes:

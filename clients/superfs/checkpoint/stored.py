@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superfs.checkpoint import manifest as manifests
 from superfs.checkpoint.manifest import (
@@ -40,6 +40,7 @@ class Written:
     bytes: int = 0
     hashes: list[list[int]] = field(default_factory=list)
     objects: list[WrittenObjects] = field(default_factory=list)
+    exported: list[Any] = field(default_factory=list)  # of another format, if it was asked for
 
 
 def file_name(rank: int) -> str:

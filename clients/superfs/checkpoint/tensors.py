@@ -51,8 +51,20 @@ def blocks(size: int) -> Sequence[tuple[int, int]]:
     return [(at, min(at + BLOCK_BYTES, size)) for at in range(0, size, BLOCK_BYTES)]
 
 
+def everything(tensor: torch.Tensor) -> memoryview:
+    """All bytes in row-major order, without a copy where that is possible."""
+    if tensor.is_contiguous() and tensor.device.type == "cpu" and not _lazy(tensor):
+        return memory(tensor)
+    return memory(part(tensor, 0, tensor.numel() * tensor.element_size()))
+
+
+def _lazy(tensor: torch.Tensor) -> bool:
+    """Whether its memory does not hold what it stands for."""
+    return bool(tensor.is_conj() or tensor.is_neg())
+
+
 def whole_hash(tensor: torch.Tensor) -> int:
-    raw = memory(part(tensor, 0, tensor.numel() * tensor.element_size()))
+    raw = everything(tensor)
     found = xxhash.xxh3_64()
     for start, stop in blocks(len(raw)):
         found.update(raw[start:stop])
@@ -64,11 +76,11 @@ def sampled_hash(tensor: torch.Tensor, seed: int) -> int:
     size = tensor.numel() * tensor.element_size()
     if size <= SAMPLE_BYTES * SAMPLES_PER_TENSOR:
         return whole_hash(tensor)
-    if not tensor.is_contiguous():
-        tensor = tensor.contiguous()
+    raw = everything(tensor) if tensor.device.type == "cpu" else None
     chosen = random.Random(seed)
     found = xxhash.xxh3_64()
     for _ in range(SAMPLES_PER_TENSOR):
         start = chosen.randrange(0, size - SAMPLE_BYTES) // 16 * 16
-        found.update(memory(part(tensor, start, start + SAMPLE_BYTES)))
+        stop = start + SAMPLE_BYTES
+        found.update(memory(part(tensor, start, stop)) if raw is None else raw[start:stop])
     return found.intdigest()

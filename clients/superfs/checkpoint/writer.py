@@ -22,7 +22,9 @@ from superfs.checkpoint import saving, steps
 from superfs.checkpoint import session as sessions
 from superfs.checkpoint.describe import describe
 from superfs.checkpoint.directory import DirectoryIO
+from superfs.checkpoint.exporting import write_metadata
 from superfs.checkpoint.metadata import metadata_of
+from superfs.checkpoint.options import Options
 from superfs.checkpoint.stored import assemble
 from superfs.core.errors import Code, FsError
 
@@ -38,25 +40,6 @@ if TYPE_CHECKING:
     from superfs.checkpoint.saving import Staged
     from superfs.checkpoint.session import Outcome, Session
     from superfs.checkpoint.stored import Written
-
-VERIFY = ("first", "always", "never")
-IN_FLIGHT = ("wait", "skip", "fail")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    per_rank: tuple[str, ...]
-    verify_replicas: str
-    in_flight: str
-    durable: bool
-    allow_pickle: bool
-    arena_bytes: int | None
-
-    def __post_init__(self) -> None:
-        if self.verify_replicas not in VERIFY:
-            raise ValueError(f"verify_replicas is one of {', '.join(VERIFY)}")
-        if self.in_flight not in IN_FLIGHT:
-            raise ValueError(f"in_flight is one of {', '.join(IN_FLIGHT)}")
 
 
 @dataclass(slots=True)
@@ -77,7 +60,8 @@ class SuperFSWriter(StorageWriter, AsyncStager):
     tensors and objects of which every rank stores its own. `verify_replicas`: whether plain
     tensors that several ranks hold are compared: whole the first time and sampled later, whole
     "always", or "never". `in_flight`: what `async_save` does while an earlier one is being
-    written. `durable`: sync before the commit.
+    written. `durable`: sync before the commit. `export_dcp`: write everything once more, as stock
+    DCP reads it.
     """
 
     _synchronize_after_execute = False
@@ -93,13 +77,20 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         in_flight: str = "wait",
         durable: bool = True,
         allow_pickle: bool = False,
+        export_dcp: bool = False,
         arena_bytes: int | None = None,
         timeout_s: float = sessions.TIMEOUT_S,
         io: Callable[[str | os.PathLike[str]], ExtentIO] = DirectoryIO,
     ) -> None:
         super().__init__()
         self._options = Options(
-            tuple(per_rank), verify_replicas, in_flight, durable, allow_pickle, arena_bytes
+            tuple(per_rank),
+            verify_replicas,
+            in_flight,
+            durable,
+            allow_pickle,
+            export_dcp,
+            arena_bytes,
         )
         self._group, self._no_dist, self._timeout_s = process_group, no_dist, timeout_s
         self._new_io = io
@@ -224,6 +215,15 @@ class SuperFSWriter(StorageWriter, AsyncStager):
                     self._save.staged,
                     durable=self._options.durable,
                 )
+                if self._options.export_dcp:
+                    saving.export_staged(
+                        self._io,
+                        self._attempt,
+                        self.session,
+                        self._save.staged,
+                        written,
+                        self._options,
+                    )
         finally:
             if not self._is_coordinator or written is None:
                 self._over()
@@ -243,19 +243,26 @@ class SuperFSWriter(StorageWriter, AsyncStager):
             remembered = save.outcome.remembered
             assert remembered.plan is not None, "the coordinator has the plan"
             steps.reached("all-written")
+            written = [result.storage_data for of_rank in results for result in of_rank]
             manifest = assemble(
                 remembered.plan,
                 remembered.paths,
-                [result.storage_data for of_rank in results for result in of_rank],
+                written,
                 self._io.sizes(self._attempt),
                 attempt=self._attempt,
                 made_by=f"superfs {version('superfs')}, torch {torch.__version__}",
             )
+            found = metadata_of(manifest, session.rank)
+            if self._options.export_dcp:
+                exported = [one for report in written for one in report.exported]
+                durable = self._options.durable
+                write_metadata(
+                    self._io, self._attempt, found, manifest.same, exported, durable=durable
+                )
             self._io.publish(
                 self._attempt, manifests.encode(manifest), durable=self._options.durable
             )
             session.unfinished = None
-            found = metadata_of(manifest, session.rank)
             metadata.state_dict_metadata = found.state_dict_metadata
             metadata.planner_data = found.planner_data
         finally:
@@ -306,4 +313,6 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         written = saving.write_now(
             self._io, self._attempt, session.rank, local, outcome, durable=self._options.durable
         )
+        if self._options.export_dcp:
+            saving.export_now(self._io, self._attempt, local, outcome, written, self._options)
         return Save(outcome), written
