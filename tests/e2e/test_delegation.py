@@ -184,6 +184,7 @@ def test_a_mount_that_was_frozen_too_long_does_no_harm_and_says_so(
     make(own, 3)
     sync(own)
     make(own, 3, 3)
+    held = os.open(own / "f00005", os.O_WRONLY)
     os.kill(first.daemon.pid, signal.SIGSTOP)
     try:
         there = second.point / "own"
@@ -200,6 +201,12 @@ def test_a_mount_that_was_frozen_too_long_does_no_harm_and_says_so(
     )
     assert sorted(os.listdir(own)) == sorted(os.listdir(second.point / "own"))
     assert not (own / "f00000").exists()
+    try:
+        with pytest.raises(OSError, match="error|handle"):
+            os.fsync(held)
+    finally:
+        os.close(held)
+    assert figure(first, "lost_files") == 3
 
 
 def test_space_for_what_is_made_here_is_used_as_ever(mounts: tuple[Mount, Mount]) -> None:

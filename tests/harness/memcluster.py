@@ -240,6 +240,9 @@ class MemContents:
     def recalled(self) -> None:
         self.recalls += 1
 
+    def lose(self, _error: FsError) -> None:
+        self.losses += 1
+
     def telling(self, _handle: object) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 

@@ -210,6 +210,10 @@ class Holder:
 
     def __init__(self) -> None:
         self.told: list[meta_pb2.Invalidate] = []
+        self.gone: set[int] = set()
+
+    def lost(self, inos: Iterable[int], _error: FsError) -> None:
+        self.gone.update(inos)
 
     def recalled(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
         self.told.append(message)

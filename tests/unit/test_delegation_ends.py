@@ -148,12 +148,16 @@ def test_what_was_done_under_a_session_that_has_expired_is_lost_and_said(
 def test_a_refused_log_is_lost_with_all_that_comes_after_it(
     scene: Scene, caplog: pytest.LogCaptureFixture, code: Code
 ) -> None:
-    scene.create(b"first")
+    made = scene.create(b"first").attr
     with scene.state.lock:
         scene.state.seal()
     scene.create(b"second")
     scene.server.refuses = code
-    run_sync(scene.meta.sync(), timeout_s=5)
+    with pytest.raises(FsError) as caught:
+        run_sync(scene.meta.sync(), timeout_s=5)
+    assert caught.value.code is Code.IO, "who waits for it is told"
+    assert made is not None
+    assert made.ino in scene.client.holder.gone
     scene.server.refuses = None
     assert scene.state.lost_files == 2
     assert scene.server.buried == (1 if code is Code.LOG_REFUSED else 2)

@@ -11,8 +11,9 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
+    from superfs.core.errors import FsError
     from superfs.v1 import meta_pb2
 
 
@@ -25,6 +26,10 @@ class LeaseHolder(Protocol):
     def recalled(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
         """`acknowledge`, from any thread, once nothing of it is repeated any more. Does not
         block."""
+
+    def lost(self, inos: Collection[int], error: FsError) -> None:
+        """What was done here to these inodes under exclusive leases is not so, and never will be:
+        whoever has one open is told, once."""
 
     def lapsed(self) -> None:
         """The connection broke: what was pushed meanwhile is lost, so all leases are. Returns when

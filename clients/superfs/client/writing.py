@@ -133,6 +133,11 @@ class Writing:
         if failure is not None:
             raise FsError(failure.code, failure.detail)
 
+    def lose(self, error: FsError) -> None:
+        """What was published is not so, after all: every handle is told, once."""
+        self._last_loss = error
+        self.losses += 1
+
     def _fail(self, error: FsError) -> None:
         """In the background. What is only late is still dirty, and will be tried again."""
         if error.code in TRY_LATER:

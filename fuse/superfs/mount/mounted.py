@@ -81,6 +81,9 @@ class Contents(Protocol):
     def observe(self, attr: Attr) -> None:
         """The server has told these attributes of the inode."""
 
+    def lose(self, error: FsError) -> None:
+        """What was published is lost: every handle is told, once."""
+
     def recalled(self) -> None:
         """Another client has changed it: the next read asks for the attributes."""
 

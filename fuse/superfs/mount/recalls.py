@@ -17,8 +17,9 @@ from superfs.client.codec import unpack_names
 from superfs.core.ids import is_directory_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
+    from superfs.core.errors import FsError
     from superfs.mount.mounted import Mounted
     from superfs.mount.nodes import Node
     from superfs.v1 import meta_pb2
@@ -71,6 +72,9 @@ class Recalls:
         if not self._soon(self._recall, message, acknowledge):
             acknowledge()  # nothing is repeated yet, or any more
 
+    def lost(self, inos: Collection[int], error: FsError) -> None:
+        self._soon(self._lose, inos, error)
+
     def lapsed(self) -> None:
         lapse = Lapse()
         if not self._soon(self._lapse, lapse):
@@ -93,6 +97,17 @@ class Recalls:
         return True
 
     # ---- in the loop
+
+    def _lose(self, inos: Collection[int], error: FsError) -> None:
+        assert self._mounted is not None
+        for ino in inos:
+            node = self._mounted.nodes.alive(ino)
+            if node is not None and node.file is not None:
+                contents = node.file.contents
+                if contents is None and node.attr is not None:
+                    contents = node.file.contents = self._mounted.contents_of(node.attr)
+                if contents is not None:
+                    contents.lose(error)
 
     async def run(self, mounted: Mounted) -> None:
         """Until cancelled. Before, nothing comes under a lease."""

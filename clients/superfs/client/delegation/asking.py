@@ -187,7 +187,12 @@ class Asking(MetaClient):
             )
         if wait:
             assert self.shipping is not None
-            await self.shipping.ship()
+            try:
+                await self.shipping.ship()
+            except FsError as error:
+                # Who only asks is told what is so. A change was to come after what is lost.
+                if call.mutates or error.code is not Code.IO:
+                    raise
 
     def _forget(self, groups: Iterable[int]) -> None:
         with self._state.lock:

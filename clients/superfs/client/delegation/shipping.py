@@ -77,14 +77,17 @@ class Shipping:
 
     async def ship(self) -> None:
         """What was done until now is done at the daemon, and durable. UNAVAILABLE when that takes
-        longer than anything is waited for; it is not given up."""
+        longer than anything is waited for; it is not given up. IO when it is lost."""
         state = self._state
         with state.lock:
             if state.is_synced:
                 return
-            target = state.seal()
+            target, losses = state.seal(), len(state.losses)
             self.kick()
         await self._until(lambda: state.shipped >= target)
+        for first, error in state.losses[losses:]:
+            if first <= target:
+                raise FsError(error.code, error.detail)
 
     async def room(self) -> None:
         """Until the log is not full any more."""
@@ -94,7 +97,11 @@ class Shipping:
                 return
             state.seal()
             self.kick()
-        await self._until(lambda: not state.is_full)
+        try:
+            await self._until(lambda: not state.is_full)
+        except FsError as error:
+            if error.code is not Code.IO:  # what was before it is lost; there is room now
+                raise
 
     async def _until(self, enough: Callable[[], bool]) -> None:
         state, timeout_s = self._state, self._connection.retry_timeout_s
@@ -108,10 +115,13 @@ class Shipping:
             self._connection.background.call_later(timeout_s, partial(waiter.fail, late))
             await waiter
 
-    def _tell_waiters(self) -> None:
+    def _tell_waiters(self, error: FsError | None = None) -> None:
         waiters, self._state.waiters = self._state.waiters, []
         for waiter in waiters:
-            waiter.complete(None)
+            if error is None:
+                waiter.complete(None)
+            else:
+                waiter.fail(error)
 
     # ---- in the background
 
@@ -204,7 +214,10 @@ class Shipping:
             state.forget(list(state.overlay.groups))
             state.overlay.inline.clear()
             given_back, state.exclusive = state.exclusive, set()
-            self._tell_waiters()
+            error = FsError(Code.IO, f"what was done before is lost: {reason}")
+            if lost:
+                state.losses.append((lost[0].number, error))
+            self._tell_waiters(error)
         for part in lost:
             for ino, (directory, name) in part.files.items():
                 state.lost_files += 1
@@ -212,6 +225,9 @@ class Shipping:
             for place, ino in part.changed:
                 if ino not in part.files:
                     log.error("lost: changes of inode %x in %x: %s", ino, place, reason)
+        inos = {ino for part in lost for ino in part.files}
+        inos.update(ino for part in lost for _, ino in part.changed)
+        self._holder.lost(inos, error)
         message = meta_pb2.Invalidate()
         for directory in sorted(directories):
             message.recalls.add(lease=directory, whole=True)
@@ -266,8 +282,9 @@ class Shipping:
         try:
             await self.ship()
         except FsError as error:
-            log.warning("a recall waits for the log: %s", error)
-            return  # the daemon waits for the end of our leases
+            if error.code is not Code.IO:
+                log.warning("a recall waits for the log: %s", error)
+                return  # the daemon waits for the end of our leases
         then()
 
     def broken(self) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from superfs.client.delegation.journal import Sealed
+    from superfs.core.errors import FsError
     from superfs.rpc.pending import Pending
 
 LEASE_MARGIN_S = 0.5
@@ -67,6 +68,8 @@ class Delegations:
         self.local_operations = 0
         self.recalls = 0
         self.lost_files = 0
+        self.losses: list[tuple[int, FsError]] = []
+        """From which part on everything was lost, and why; each time that happened."""
 
     # ---- time
 
