@@ -202,7 +202,7 @@ def test_a_mount_that_was_frozen_too_long_does_no_harm_and_says_so(
     assert sorted(os.listdir(own)) == sorted(os.listdir(second.point / "own"))
     assert not (own / "f00000").exists()
     try:
-        with pytest.raises(OSError, match="error|handle"):
+        with pytest.raises(OSError, match=r"error|handle"):
             os.fsync(held)
     finally:
         os.close(held)

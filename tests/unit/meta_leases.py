@@ -26,8 +26,12 @@ class LeaseClient(TestClient):
         self.closed = ""
         self._heard = asyncio.Event()
 
+    dead: tuple[int, ...] | list[int] = ()
+
     async def hello(self, *inos: int) -> meta_pb2.Welcome:
-        hello = meta_pb2.Hello(protocol=1, client="test", leases=True, exclusive=self.exclusive)
+        hello = meta_pb2.Hello(
+            protocol=1, client="test", leases=True, exclusive=self.exclusive, dead=self.dead
+        )
         for ino in inos:
             hello.open.add(ino=ino)
         self.closed = ""

@@ -137,6 +137,9 @@ class World:
     async def refresh_map(self) -> None:
         self.recovered.append(Code.WRONG_OWNER)
 
+    def dead_sessions(self) -> list[int]:
+        return []
+
     def open_refs(self) -> list[Ref]:
         return self.meta.open_refs
 

@@ -28,6 +28,7 @@ from superfs.client.delegation.shipping import Shipping
 from superfs.client.delegation.state import Delegations
 from superfs.client.identity import own_caller
 from superfs.client.meta import MetaClient
+from superfs.client.remains import Remains
 from superfs.client.retry import attempts, delays
 from superfs.client.session import MetaStream, Session
 from superfs.client.traffic import Traffic
@@ -94,6 +95,10 @@ class Connection:
             keep_alive_s=min(config.keep_alive_s, config.retry_timeout_s / 3),
             silence_s=min(3 * config.keep_alive_s, config.retry_timeout_s),
         )
+        self._remains: Remains | None = None
+        if lease_holder is not None:
+            self._remains = Remains(self.map.cluster_id)
+            self._remains.claim(first.session_id)
         self.shipping: Shipping | None = None
         self.meta = self._meta_client(exclusive=exclusive)
         self.data = DataClient(self)
@@ -152,6 +157,8 @@ class Connection:
             stream.close()
         self.data.close()
         self.background.close()
+        if self._remains is not None:
+            self._remains.close()
 
     def _forked(self) -> None:
         refusal = RuntimeError(
@@ -257,7 +264,12 @@ class Connection:
         )
         return method(requests, metadata=token_metadata(self._session.token)), channel.close
 
+    def dead_sessions(self) -> list[int]:
+        return self._remains.dead() if self._remains is not None else []
+
     def welcomed(self, node_id: int, welcome: meta_pb2.Welcome) -> None:
+        if self._remains is not None:
+            self._remains.buried()
         if welcome.capability:
             self.capability = welcome.capability
         log.debug("metad %d welcomes session %x", node_id, self._session.id)
@@ -292,6 +304,8 @@ class Connection:
             session.token, session.expires_ns = reply.session_token, reply.expires_ns
         else:
             self._session = Session(reply.session_id, reply.session_token, reply.expires_ns)
+            if self._remains is not None:
+                self._remains.claim(reply.session_id)
         self._plan_renewal(reply.expires_ns)
 
     def _plan_renewal(self, expires_ns: int) -> None:

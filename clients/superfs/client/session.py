@@ -121,6 +121,9 @@ class Host(Protocol):
     def open_refs(self) -> list[Ref]:
         """What this client holds open."""
 
+    def dead_sessions(self) -> list[int]:
+        """Of processes of this machine that have ended without a goodbye."""
+
     def welcomed(self, node_id: int, welcome: meta_pb2.Welcome) -> None: ...
 
 
@@ -167,6 +170,7 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             client=self._client_name,
             leases=self.renews,
             exclusive=self._host.shipping is not None,
+            dead=self._host.dead_sessions(),
         )
         for ref in self._host.open_refs():
             hello.open.add(ino=ref.ino, generation=ref.generation, place=ref.place)

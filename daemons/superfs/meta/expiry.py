@@ -44,7 +44,24 @@ class Expiry:
 
     async def end(self, session: int, silent_since: float | None = None) -> None:
         """`silent_since`: only if it has not been heard of after that moment."""
+        epoch = await self._end(session, silent_since)
+        if not epoch:
+            self._let_go(session)
+        elif silent_since is None:
+            self.fences.owe({session: epoch})
+            self._ended(session, expired=False)
+        else:  # others wait for this one, and for no other
+            self._background.start(self._end_expired(session, epoch), "end of a session")
 
+    async def end_dead(self, session: int) -> None:
+        """Its process is known to have ended: nobody waits for it any more."""
+        epoch = await self._end(session, None)
+        if epoch:
+            await self._end_expired(session, epoch)
+
+    async def _end(self, session: int, silent_since: float | None) -> int:
+        """On record. The lowest epoch that data daemons may still let in; 0: it is not there, or
+        was heard of."""
         left: list[Swept] = []
 
         def end(txn: LmdbTxn) -> int:
@@ -62,13 +79,7 @@ class Expiry:
 
         epoch = await self._node.committer.run(end, weight=64)
         self._node.sweeper.ended(left)
-        if not epoch:
-            self._let_go(session)
-        elif silent_since is None:
-            self.fences.owe({session: epoch})
-            self._ended(session, expired=False)
-        else:  # others wait for this one, and for no other
-            self._background.start(self._end_expired(session, epoch), "end of a session")
+        return epoch
 
     async def _end_expired(self, session: int, epoch: int) -> None:
         """Nobody goes on without it before it is kept from the data daemons."""

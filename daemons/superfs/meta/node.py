@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import PROTOCOL_VERSION
+from superfs.core.limits import DEAD_SESSIONS_MAX, PROTOCOL_VERSION
 from superfs.core.tokens import Grant, Purpose
 from superfs.meta.answers import Answers
 from superfs.meta.background import Background
@@ -163,6 +163,11 @@ class MetaNode:
                 "use programs of one version",
             )
         check_session(grant)
+        if len(hello.dead) > DEAD_SESSIONS_MAX:
+            raise FsError(Code.TOO_LARGE, f"at most {DEAD_SESSIONS_MAX} dead sessions")
+        if grant.kind == "host" and not grant.read_only:
+            for dead in set(hello.dead) - {grant.session_id}:
+                await self.expiry.end_dead(dead)
         inos = [inode.ino for inode in hello.open]
         session, leases = grant.session_id, hello.leases and listener is not None
         exclusive = leases and hello.exclusive and grant.kind == "host" and not grant.read_only

@@ -38,18 +38,20 @@ class SessionReply(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., batch: _Optional[_Union[BatchReply, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., invalidate: _Optional[_Union[Invalidate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "client", "open", "leases", "exclusive")
+    __slots__ = ("protocol", "client", "open", "leases", "exclusive", "dead")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    DEAD_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     client: str
     open: _containers.RepeatedCompositeFieldContainer[_common_pb2.InodeRef]
     leases: bool
     exclusive: bool
-    def __init__(self, protocol: _Optional[int] = ..., client: _Optional[str] = ..., open: _Optional[_Iterable[_Union[_common_pb2.InodeRef, _Mapping]]] = ..., leases: _Optional[bool] = ..., exclusive: _Optional[bool] = ...) -> None: ...
+    dead: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, protocol: _Optional[int] = ..., client: _Optional[str] = ..., open: _Optional[_Iterable[_Union[_common_pb2.InodeRef, _Mapping]]] = ..., leases: _Optional[bool] = ..., exclusive: _Optional[bool] = ..., dead: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol", "boot_id", "session_epoch", "capability", "expiry_ms", "commit", "lease_ms", "now_ns", "number_range")
