@@ -237,3 +237,23 @@ def test_what_was_done_in_a_directory_that_is_forgotten_is_still_shipped(scene: 
         scene.state.forget([scene.mine.ino])
     run_sync(scene.meta.sync(), timeout_s=5)
     assert scene.names() == [b"a"]
+
+
+def test_what_was_used_longest_ago_is_let_go_when_it_is_too_much(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ENTRIES_MAX", 4)
+    attr = run_sync(scene.meta.mkdir(ROOT_REF, b"other", 0o755)).attr
+    assert attr is not None
+    other = Ref(attr.ino, attr.generation, attr.ino)
+    for name in (b"a", b"b", b"c"):
+        scene.create(name)
+    run_sync(scene.meta.sync(), timeout_s=5)
+    for name in (b"a", b"b"):
+        run_sync(scene.meta.create(other, name, FILE))
+    run_sync(scene.meta.sync(), timeout_s=5)
+    assert scene.mine.ino not in scene.state.exclusive
+    assert other.ino in scene.state.exclusive
+    before = scene.server.messages
+    scene.create(b"d")
+    assert scene.server.messages == before + 1, "it is asked again"

@@ -31,7 +31,7 @@ LOG_AGE_S = 1.0
 LOG_ENTRIES = LOG_CHANGES_MAX
 LOG_BYTES = LOG_BYTES_MAX
 """Where whoever wants to change more waits until something is shipped."""
-ENTRIES_MAX = 200_000
+ENTRIES_MAX = 50_000
 """In all directories that are held; those used longest ago are let go."""
 
 log = logging.getLogger("superfs.client")
