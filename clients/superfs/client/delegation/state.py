@@ -32,7 +32,9 @@ LOG_ENTRIES = LOG_CHANGES_MAX
 LOG_BYTES = LOG_BYTES_MAX
 """Where whoever wants to change more waits until something is shipped."""
 ENTRIES_MAX = 50_000
-"""In all directories that are held; those used longest ago are let go."""
+"""In all directories that are held; those used longest ago are let go,"""
+LAST_ENTRIES_MAX = 200_000
+"""and the one used last only when it has more."""
 
 log = logging.getLogger("superfs.client")
 
@@ -134,8 +136,9 @@ class Delegations:
         groups = self.overlay.groups
         entries = sum(len(group.entries) for group in groups.values())
         going = []
+        last = next(reversed(groups), 0)
         for directory, group in groups.items():
-            if entries <= ENTRIES_MAX:
+            if entries <= (LAST_ENTRIES_MAX if directory == last else ENTRIES_MAX):
                 break
             if directory not in self.busy and not self.concerns(directory):
                 entries -= len(group.entries)
