@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
-MEASURED: dict[str, dict[str, Any]] = {**QUICK, "mount": {"metrics": "127.0.0.1:0"}}
+DELEGATING: dict[str, dict[str, Any]] = {**QUICK, "mount": {"delegate": True}}
+MEASURED: dict[str, dict[str, Any]] = {
+    **QUICK,
+    "mount": {"delegate": True, "metrics": "127.0.0.1:0"},
+}
 DATA = b"d" * 4096
 
 
@@ -34,7 +38,7 @@ def mounts() -> Iterator[tuple[Mount, Mount]]:
     with (
         Cluster(settings=SHORT) as cluster,
         Mount(cluster, "m0", settings=MEASURED) as first,
-        Mount(cluster, "m1", settings=QUICK) as second,
+        Mount(cluster, "m1", settings=DELEGATING) as second,
     ):
         yield first, second
         fsck(cluster)

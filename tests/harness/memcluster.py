@@ -60,6 +60,7 @@ class MemMeta:
         """Whether everything is told under its lease."""
 
     is_synced = True
+    is_here_only = False
 
     async def sync(self) -> None:
         """Everything is done at once."""

@@ -76,6 +76,11 @@ class Dispatch:
         """Nothing would be waited for."""
         return True
 
+    @property
+    def is_here_only(self) -> bool:
+        """Inside `here_only`: nothing may be waited for."""
+        return False
+
     def here_only(self) -> AbstractContextManager[bool]:
         """Inside, a verb that is not done at once, without asking anybody, raises `Away` and has
         done nothing. False: it would in any case."""

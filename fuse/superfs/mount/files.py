@@ -90,7 +90,7 @@ class Files:
     async def _cut(self, handle: FileHandle) -> None:
         contents = await self._contents(handle)
         with self._m.changing(handle.node):
-            await drive(contents.setattr(Set.SIZE, size=0, caller=handle.caller))
+            await self._m.call(contents.setattr(Set.SIZE, size=0, caller=handle.caller))
         handle.node.packed = None
         await self._drop_privileges(handle)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import trio
 
+from superfs.client.delegation.overlay import Away
 from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
@@ -242,7 +243,15 @@ class Mounted:
                 self.cache.changed(parent, name)
 
     async def call(self, coro: Coroutine[Any, Any, T]) -> T:
-        return await drive(coro)
+        if not self.meta.is_here_only:
+            return await drive(coro)
+        try:
+            coro.send(None)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+        finally:
+            coro.close()
+        raise Away  # it waits for something: nothing was done
 
     async def ask(self, coro: Coroutine[Any, Any, Outcome]) -> Outcome:
         """One operation of the server; its attributes are cached from now on."""
@@ -258,7 +267,7 @@ class Mounted:
             node.busy += 1
         try:
             with self.messages.timed():
-                outcome = await drive(coro)
+                outcome = await self.call(coro)
         finally:
             for node in held:
                 node.busy -= 1

@@ -287,6 +287,7 @@ class Operations(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self._s.files.fsync(self._s.handles.get(fh))
 
+    @served
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         self._s.dirs.get(fh)
         await self._m.call(self._m.meta.sync())

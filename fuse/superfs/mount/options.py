@@ -51,7 +51,7 @@ class MountOptions:
     dev: bool = False
     exec: bool = True
     sync: bool = False
-    delegate: bool = True  # what nobody else uses is changed here, and told within a second
+    delegate: bool = False  # what nobody else uses is changed here, and told within a second
     recover: bool = False
     atime: str = "relatime"
     attr_timeout_s: float = 0.0  # of what no lease covers, as are the next two

@@ -77,6 +77,10 @@ class Asking(MetaClient):
     def is_synced(self) -> bool:
         return self._state.is_synced
 
+    @property
+    def is_here_only(self) -> bool:
+        return self._state.here_only
+
     @contextlib.contextmanager
     def here_only(self) -> Iterator[bool]:
         state = self._state
