@@ -59,4 +59,7 @@ async def _park(pending: Pending[Any]) -> None:
         return trio.lowlevel.Abort.SUCCEEDED
 
     if pending.on_done(notify):
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            parked = False  # also where the coroutine is closed: the task is at something else
