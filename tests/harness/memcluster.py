@@ -61,6 +61,7 @@ class MemMeta:
 
     is_synced = True
     is_here_only = False
+    delegates = False
 
     async def sync(self) -> None:
         """Everything is done at once."""

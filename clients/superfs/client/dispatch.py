@@ -76,6 +76,9 @@ class Dispatch:
         """Nothing would be waited for."""
         return True
 
+    delegates: ClassVar[bool] = False
+    """Whether anything is ever done here."""
+
     @property
     def is_here_only(self) -> bool:
         """Inside `here_only`: nothing may be waited for."""

@@ -279,7 +279,9 @@ class Files:
         False: it has to be waited for."""
         contents = handle.file.contents
         assert contents is not None
-        if contents.attr.size > INLINE_BYTES_MAX or contents.losses != handle.losses:
+        if not self._m.meta.delegates or contents.losses != handle.losses:
+            return False
+        if contents.attr.size > INLINE_BYTES_MAX:
             return False
         flushing = contents.flush()
         try:

@@ -49,6 +49,8 @@ _ATTR_ONLY = frozenset(("setattr", "publish", "append", "new_data", "setxattr", 
 
 
 class Asking(MetaClient):
+    delegates = True
+
     def __init__(self, router: Router, state: Delegations) -> None:
         super().__init__(router)
         self._state = state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from superfs.client import ops
-from superfs.client.delegation import journal
+from superfs.client.codec import encode_ref
 from superfs.client.delegation.asking import Asking
 from superfs.client.delegation.overlay import Away
 from superfs.core.attrs import Set
@@ -39,7 +39,7 @@ class Inodes(Asking):
             run = overlay.run if absorbed else overlay.run_reaping
             outcome = run(setattr_, self._caller(caller), inode, mask, **values)
             if not absorbed:
-                body = meta_pb2.Setattr(inode=journal.ref_of(inode), mask=mask, **values)
+                body = meta_pb2.Setattr(inode=encode_ref(inode), mask=mask, **values)
                 self._step(caller, (), [inode.ino], [place], meta_pb2.LogEntry(setattr=body))
             return outcome
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from superfs.client.delegation.overlay import Overlay
     from superfs.core.attrs import Attr
-    from superfs.core.namespace.txn import Ref
 
 PART_ENTRIES = 512
 PART_BYTES = 3 * 512 * 1024
@@ -258,12 +257,3 @@ def _ref(overlay: Overlay, directory: int) -> common_pb2.InodeRef:
     group = overlay.groups.get(directory)
     generation = group.directory.attr.generation if group is not None else 0
     return common_pb2.InodeRef(ino=directory, generation=generation, place=directory)
-
-
-def step(entry: meta_pb2.LogEntry, now_ns: int, caller: meta_pb2.Caller) -> Step:
-    entry.now_ns = now_ns
-    return Step(entry, caller)
-
-
-def ref_of(ref: Ref) -> common_pb2.InodeRef:
-    return common_pb2.InodeRef(ino=ref.ino, generation=ref.generation, place=ref.place)

@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from superfs.client import ops
-from superfs.client.delegation import journal
+from superfs.client.codec import encode_ref
 from superfs.client.delegation.inodes import Inodes
 from superfs.client.delegation.overlay import Away, Group
 from superfs.core.namespace.bits import HAS_DEFAULT_ACL
@@ -113,7 +113,7 @@ class DelegatedMeta(Inodes):
             entry = meta_pb2.LogEntry(
                 ino=attr.ino, generation=attr.generation,
                 mkdir=meta_pb2.Mkdir(
-                    dir=journal.ref_of(dir), name=name, mode=mode, version_min=version_min
+                    dir=encode_ref(dir), name=name, mode=mode, version_min=version_min
                 ),
             )  # fmt: skip
             self._step(caller, [(dir.ino, name)], [attr.ino], [dir.ino, attr.ino], entry)
@@ -193,7 +193,7 @@ class DelegatedMeta(Inodes):
             outcome = overlay.run_reaping(rmdir, self._caller(caller), dir, name)
             assert entry is not None
             state.exclusive.discard(entry.ino)
-            step = meta_pb2.LogEntry(rmdir=meta_pb2.Rmdir(dir=journal.ref_of(dir), name=name))
+            step = meta_pb2.LogEntry(rmdir=meta_pb2.Rmdir(dir=encode_ref(dir), name=name))
             self._step(caller, [(dir.ino, name)], [entry.ino], [dir.ino, entry.ino], step)
             return outcome
 
@@ -249,7 +249,7 @@ class DelegatedMeta(Inodes):
                 part.buried(target.ino, target, data)
                 inos.append(target.ino)
                 places.append(target.ino)  # where it lies without a name
-            ref = journal.ref_of(dir)
+            ref = encode_ref(dir)
             body = meta_pb2.Rename(
                 old_dir=ref, old_name=old, new_dir=ref, new_name=new, flags=flags, keep=keep
             )

@@ -104,15 +104,18 @@ class Desk:
             Op.WRITE: transfers.write,
             Op.FLUSH: transfers.flush,
             Op.RELEASE: transfers.release,
-            Op.CREATE: changes.create,
-            Op.MKDIR: changes.mkdir,
-            Op.SYMLINK: changes.symlink,
-            Op.UNLINK: changes.unlink,
-            Op.RMDIR: changes.rmdir,
-            Op.RENAME: changes.rename,
-            Op.RENAME2: changes.rename2,
-            Op.SETATTR: changes.setattr,
         }
+        if services.mounted.meta.delegates:
+            handlers |= {
+                Op.CREATE: changes.create,
+                Op.MKDIR: changes.mkdir,
+                Op.SYMLINK: changes.symlink,
+                Op.UNLINK: changes.unlink,
+                Op.RMDIR: changes.rmdir,
+                Op.RENAME: changes.rename,
+                Op.RENAME2: changes.rename2,
+                Op.SETATTR: changes.setattr,
+            }
         self._handlers: dict[int, tuple[Handler, Gauge]] = {
             int(op): (handler, meter.of(_METER_NAMES.get(op, op.name.lower())))
             for op, handler in handlers.items()
