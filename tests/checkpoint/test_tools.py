@@ -32,7 +32,7 @@ def as_json(*words: object, status: int = 0) -> Any:  # noqa: ANN401
 
 
 def test_ls_inspect_and_gc(ranks: Ranks, tmp_path: Path) -> None:
-    ranks.run("save_nested", 2, str(tmp_path / "a"))
+    ranks.run("ckptstock:save_nested", 2, str(tmp_path / "a"))
     ranks.run("own_round_trip", 2, str(tmp_path / "b"))
     with pytest.raises(RankFailed):
         ranks.run("save_and_die", 2, str(tmp_path), "before-rename", 0, False)
@@ -60,6 +60,11 @@ def test_ls_inspect_and_gc(ranks: Ranks, tmp_path: Path) -> None:
     ckpt("gc", tmp_path)
     assert not attempt.exists()
     assert len(as_json("ls", tmp_path)) == 3
+    manifest = tmp_path / "a" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"w1", b"w8", 1))
+    [found] = [r for r in as_json("ls", tmp_path) if r["state"] == "unreadable"]
+    assert (found["name"], "does not match its own hash" in found["why"]) == ("a", True)
+    assert "unreadable" in ckpt("ls", tmp_path)
 
 
 def test_verify_finds_all_damage(ranks: Ranks, tmp_path: Path) -> None:
@@ -96,12 +101,12 @@ def test_diff(ranks: Ranks, tmp_path: Path) -> None:
 
 def test_convert_there_and_back(ranks: Ranks, tmp_path: Path) -> None:
     ours, stock, back = tmp_path / "ours", tmp_path / "stock", tmp_path / "back"
-    ranks.run("save_nested", 2, str(ours))
+    ranks.run("ckptstock:save_nested", 2, str(ours))
     ckpt("convert", ours, stock, "--to", "dcp")
-    ranks.run("load_nested", 2, str(stock), False)
+    ranks.run("ckptstock:load_nested", 2, str(stock), False)
     assert "--allow-pickle" in ckpt("convert", stock, back, status=1)
     ckpt("convert", stock, back, "--allow-pickle")
-    ranks.run("load_nested", 2, str(back), True)
+    ranks.run("ckptstock:load_nested", 2, str(back), True)
     assert ckpt("diff", ours, back) == "equal\n"
     ckpt("convert", ours, tmp_path / "m.safetensors")
     ckpt("convert", tmp_path / "m.safetensors", tmp_path / "tensors")
@@ -117,7 +122,7 @@ def test_convert_there_and_back(ranks: Ranks, tmp_path: Path) -> None:
 def test_the_stock_writer_with_our_balance(
     ranks: Ranks, tmp_path: Path, layout: str, world: int
 ) -> None:
-    written = ranks.run("stock_round_trip", world, str(tmp_path / "c"), layout, True)
+    written = ranks.run("ckptstock:stock_round_trip", world, str(tmp_path / "c"), layout, True)
     total = sum(written)
     assert max(written) <= 1.02 * total / world + 2**20
 
@@ -127,5 +132,6 @@ def test_what_is_exported_is_read_by_the_stock_reader(
     ranks: Ranks, tmp_path: Path, asynchronous: bool
 ) -> None:
     for layout, world in (("plain", 2), ("hsdp", 4)):
-        ranks.run("export_round_trip", world, str(tmp_path / layout), layout, asynchronous)
-        assert ckpt("verify", tmp_path / layout).count("clean") == 1
+        where = str(tmp_path / layout)
+        ranks.run("ckptstock:export_round_trip", world, where, layout, asynchronous)
+        assert ckpt("verify", where).count("clean") == 1

@@ -1,13 +1,14 @@
-"""Ranks of a gloo world as processes that stay: PyTorch is imported once, not once for each test.
+"""Ranks of a gloo world as forks of one process that stays: PyTorch is imported once, not for each.
 
-    ranks.run("save", 2, path)        # jobs.save(path) on two ranks, in a world of their own
+    ranks.run("save", 2, path)        # ckptjobs.save(path) on two ranks, in a world of their own
+    ranks.run("ckpttrain:train", 2)   # of another module of the harness
 
-The functions live in `harness.ckptjobs` and `harness.ckptstock`. What one raises comes back as
-RankFailed, with what the other ranks said.
+What one raises comes back as RankFailed, with what the other ranks said.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import struct
@@ -39,36 +40,29 @@ class RankFailed(Exception):
 
 class Ranks:
     def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._process: subprocess.Popen[bytes] | None = None
         self._store = tempfile.TemporaryDirectory(prefix="superfs-ranks-")
 
     def run(self, job: str, world: int, *args: Any, **kwargs: Any) -> list[Any]:  # noqa: ANN401
         """What the job returns, by rank."""
-        while len(self._processes) < world:
-            self._processes.append(_spawn())
+        if self._process is None:
+            self._process = _spawn()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         store = str(Path(self._store.name) / uuid.uuid4().hex)
-        for rank, process in enumerate(self._processes[:world]):
-            assert process.stdin is not None
-            _send(process.stdin, (job, rank, world, store, args, kwargs))
-        answers = []
-        for process in self._processes[:world]:
-            assert process.stdout is not None
-            answers.append(_receive(process.stdout))
+        _send(self._process.stdin, (job, world, store, args, kwargs))
+        answers = _receive(self._process.stdout)
         if any(failed for failed, _ in answers):
             raise RankFailed([value if failed else None for failed, value in answers])
         return [value for _, value in answers]
 
     def close(self) -> None:
-        for process in self._processes:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.close()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.close()
+            self._process.wait(20)
+            self._process.stdout.close()
         self._store.cleanup()
 
 
@@ -96,27 +90,43 @@ def _receive(source: BinaryIO | Any) -> Any:  # noqa: ANN401
 
 
 def main() -> None:
-    """A rank: does each job in a fork of itself until its input ends."""
+    """Does each job in as many forks of itself as it has ranks, until its input ends."""
+    import torch._dynamo  # what the first DTensor imports: a second, in each rank of each job
     import torch.distributed  # noqa: F401
 
-    from harness import ckptjobs, ckptstock  # noqa: F401
+    from harness import ckptjobs  # noqa: F401
 
     warnings.simplefilter("ignore")
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a job prints does not mix with answers
     while (work := _receive(sys.stdin.buffer)) is not None:
-        source, sink = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(source)
-            with open(sink, "wb") as answer:
-                _send(answer, _do(*work))
-            os._exit(0)
-        os.close(sink)
-        with open(source, "rb") as found:
-            answer = _receive(found)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        _send(out, answer or (True, (f"ended: {status}", "it ended")))
+        job, world, store, args, kwargs = work
+        _module(job)  # before the fork: once, not in each rank
+        ranks = [_fork(job, rank, world, store, args, kwargs) for rank in range(world)]
+        _send(out, [_answer(*rank) for rank in ranks])
+
+
+def _fork(*work: Any) -> tuple[int, int]:  # noqa: ANN401
+    """The process, and where its answer comes from."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        with open(sink, "wb") as answer:
+            _send(answer, _do(*work))
+        os._exit(0)
+    os.close(sink)
+    return child, source
+
+
+def _answer(child: int, source: int) -> tuple[bool, Any]:
+    with open(source, "rb") as found:
+        answer: tuple[bool, Any] | None = _receive(found)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return answer or (True, (f"ended: {status}", "it ended"))
+
+
+def _module(job: str) -> Any:  # noqa: ANN401
+    return importlib.import_module(f"harness.{job.rpartition(':')[0] or 'ckptjobs'}")
 
 
 def _do(
@@ -129,10 +139,9 @@ def _do(
 ) -> tuple[bool, Any]:
     import torch.distributed as dist
 
-    from harness import ckptjobs, ckptstock
     from superfs.checkpoint import session, steps
 
-    function = getattr(ckptjobs, job, None) or getattr(ckptstock, job)
+    function = getattr(_module(job), job.rpartition(":")[2])
     try:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
         answer: tuple[bool, Any] = (False, function(*args, **kwargs))
