@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from superfs.checkpoint.directory import committed
+
 if TYPE_CHECKING:
     from superfs.checkpoint.planner import BalancedSavePlanner
     from superfs.checkpoint.reader import SuperFSReader
     from superfs.checkpoint.writer import SuperFSWriter
 
-__all__ = ["BalancedSavePlanner", "SuperFSReader", "SuperFSWriter"]
+__all__ = ["BalancedSavePlanner", "SuperFSReader", "SuperFSWriter", "committed"]
 
 
 def __getattr__(name: str) -> object:
