@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.ranks import RankFailed, Ranks
 from superfs.checkpoint import directory
+from superfs.checkpoint.contents import Contents
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SIZE = 2_500_000
@@ -36,7 +41,7 @@ def test_a_rank_is_killed_during_a_save(ranks: Ranks, tmp_path: Path, step: str,
 
 @pytest.mark.parametrize(
     ("step", "rank"),
-    [(s, r) for s in ("before-delivery", "after-delivery") for r in (0, 1)]
+    [(s, r) for s in ("before-wave", "before-delivery", "after-delivery") for r in (0, 1)]
     + [("before-rename", 0)],
 )
 def test_a_rank_is_killed_during_a_save_in_the_background(
@@ -76,6 +81,34 @@ def test_a_committed_checkpoint_is_never_overwritten(ranks: Ranks, tmp_path: Pat
     assert all(caught.value.texts)
     assert {p.name: p.read_bytes() for p in where.iterdir()} == before
     assert directory.attempts(tmp_path) == []
+
+
+def test_of_several_savers_to_one_path_one_wins(ranks: Ranks, tmp_path: Path) -> None:
+    said = ranks.run("ckptstock:race", 3, str(tmp_path / "c"), 5000)
+    assert said.count("won") == 1
+    assert sum("which is never overwritten" in text for text in said) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert ranks.run("load_step", 2, str(tmp_path / "c"), 5000) == [said.index("won")] * 2
+
+
+def test_a_flipped_bit_anywhere_is_seen_unless_nothing_is_there(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    where = tmp_path / "c"
+    ranks.run("save_plain", 2, str(where), 300_000)
+    with Contents(where) as contents:
+        found = contents.manifest
+    pieces = [p for t in found.tensors for s in t.shards for p in s.pieces]
+    used = [(p.file, p.offset, p.length) for p in pieces]
+    used += [(o.file, o.offset, o.length) for o in found.objects]
+    chance = random.Random(1)
+    for number, (name, size) in enumerate(found.files):
+        for at in {0, size - 1, *(chance.randrange(size) for _ in range(40))}:
+            flip(where / name, at)
+            with Contents(where) as contents:
+                damage = contents.verify().damage
+            flip(where / name, at)
+            assert len(damage) == any(f == number and a <= at < a + n for f, a, n in used), at
 
 
 def flip(file: Path, at: int) -> None:
@@ -143,6 +176,35 @@ def test_a_full_disk_is_an_error_on_every_rank(
     ranks.run("load_plain", 2, str(tmp_path / "c"), 1000)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "small"
+    path.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts a tmpfs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_disk_that_is_full_in_earnest(ranks: Ranks, small_disk: Path, asynchronous: bool) -> None:
+    """The error says what, where and what to do; what was committed loads; with room it goes on."""
+    size = 1_500_000  # of float32: two fit
+    for number, text in ranks.run("save_until_full", 2, str(small_disk), size, asynchronous):
+        assert number == 2
+        assert "No space left on the file system" in text
+        assert f"{small_disk}/.step-02.superfs-attempt-" in text
+        assert "of 16.0 MiB are free" in text
+        assert "superfs ckpt gc" in text
+    assert [path.name for path in directory.committed(small_disk)] == ["step-00", "step-01"]
+    assert directory.attempts(small_disk) == []
+    assert ranks.run("load_step", 2, str(small_disk / "step-01"), size) == [1, 1]
+    shutil.rmtree(small_disk / "step-00")
+    ranks.run("save_plain", 2, str(small_disk / "again"), size)
+    ranks.run("load_plain", 2, str(small_disk / "again"), size)
+
+
 @pytest.mark.parametrize("verify", ["first", "always"])
 def test_replicas_that_differ_are_an_error_that_names_them(
     ranks: Ranks, tmp_path: Path, verify: str
@@ -154,6 +216,11 @@ def test_replicas_that_differ_are_an_error_that_names_them(
     assert all(caught.value.texts)
     assert directory.committed(tmp_path) == [tmp_path / f"c-{n}" for n in range(saves)]
     ranks.run("save_differing", 3, str(tmp_path / "own"), ["model.buffer"], verify, saves)
+
+
+def test_replicas_among_what_only_some_hold(ranks: Ranks, tmp_path: Path) -> None:
+    ranks.run("save_unalike", 3, str(tmp_path / "c"))
+    assert len(directory.committed(tmp_path)) == 3
 
 
 def test_a_missing_key_is_an_error_on_every_rank(ranks: Ranks, tmp_path: Path) -> None:

@@ -95,6 +95,12 @@ def test_what_is_changed_after_staging_is_not_saved(ranks: Ranks, tmp_path: Path
     ranks.run("staged_apart", 2, str(tmp_path / "c"), 4)
 
 
+def test_what_does_not_fit_the_arena_goes_in_waves(ranks: Ranks, tmp_path: Path) -> None:
+    for arena_bytes in ranks.run("staged_apart", 2, str(tmp_path / "c"), 2, BLOCK_BYTES):
+        assert arena_bytes == BLOCK_BYTES
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c-0", "c-1"]
+
+
 def test_at_most_one_save_in_flight(ranks: Ranks, tmp_path: Path) -> None:
     for outcome in ranks.run("while_one_is_written", 2, str(tmp_path / "fail"), "fail"):
         assert outcome[0] == "saved"

@@ -81,6 +81,20 @@ def round_trip(path: str, objects: State, write: State, read: State) -> dict[str
     return reader.statistics
 
 
+def round_trip_of_one(path: str, size: int, asynchronous: bool) -> None:
+    """One tensor of so many bytes, all different from their neighbours."""
+    group = dist.new_group(backend="gloo")
+    tensor = torch.arange(size // 8 + 1).view(torch.uint8)[:size]
+    writer = SuperFSWriter(path, process_group=group, durable=False)
+    if asynchronous:
+        dcp.async_save({"w": tensor}, storage_writer=writer, process_group=group).result()
+    else:
+        dcp.save({"w": tensor}, storage_writer=writer, process_group=group)
+    found = {"w": torch.zeros_like(tensor)}
+    dcp.load(found, storage_reader=SuperFSReader(path, process_group=group), process_group=group)
+    assert torch.equal(found["w"], tensor)
+
+
 # ---- layouts ------------------------------------------------------------------------------------
 
 SHAPES = ((37, 1000), (5, 70_001), (301,), (64, 33, 9), (2, 2), (1_000_003,))
@@ -155,6 +169,19 @@ def save_differing(path: str, per_rank: list[str], verify: str, saves: int) -> N
         dcp.save(state, storage_writer=writer)
 
 
+def save_unalike(path: str) -> None:
+    """Each rank holds something that others do not, and a tensor is tied on some: what they have in
+    common is still the same, and is seen to be."""
+    rank = dist.get_rank()
+    common = random_bytes((90_001,), torch.float32, 5)
+    for number in range(3):
+        twin = common if rank else common.clone()
+        state: State = {f"only{rank}": torch.ones(50_000 + rank)} if rank < 2 else {}
+        state |= {"common": common, "twin": twin}
+        dcp.save(state, storage_writer=SuperFSWriter(f"{path}-{number}"))
+        common += 1
+
+
 def own_round_trip(path: str) -> None:
     """Tensors and objects of which every rank stores its own, of its own size."""
     rank = dist.get_rank()
@@ -186,12 +213,13 @@ def remembered(path: str) -> list[dict[str, int]]:
     return found
 
 
-def staged_apart(path: str, saves: int) -> None:
-    """What is changed right after `async_save` has returned is not in the checkpoint."""
+def staged_apart(path: str, saves: int, arena_bytes: int | None = None) -> int:
+    """What is changed right after `async_save` has returned is not in the checkpoint. Returns how
+    many bytes the arena has."""
     group = dist.new_group(backend="gloo")
     tensor = torch.zeros(3_000_001)
     for number in range(saves):
-        writer = SuperFSWriter(f"{path}-{number}", process_group=group)
+        writer = SuperFSWriter(f"{path}-{number}", process_group=group, arena_bytes=arena_bytes)
         tensor.fill_(number)
         state = {"w": tensor, "step": number}
         future = dcp.async_save(state, storage_writer=writer, process_group=group)
@@ -202,6 +230,9 @@ def staged_apart(path: str, saves: int) -> None:
         dcp.load(found, storage_reader=reader, process_group=group)
         assert found["step"] == number
         assert torch.equal(found["w"], torch.full_like(tensor, number))
+    courier = session.of(group).courier
+    assert courier is not None
+    return courier.arena_bytes
 
 
 def while_one_is_written(path: str, policy: str) -> list[str]:
@@ -239,6 +270,7 @@ def while_one_is_written(path: str, policy: str) -> list[str]:
 
 def save_and_die(path: str, step: str, rank: int, asynchronous: bool) -> None:
     """A committed save, then one in which a rank is killed at a step."""
+    waves = step == "before-wave"
 
     def die(name: str) -> None:
         if name == step and dist.get_rank() == rank:
@@ -249,8 +281,10 @@ def save_and_die(path: str, step: str, rank: int, asynchronous: bool) -> None:
         steps.hook = die if number else None
         # another structure each time, so that plans are exchanged
         state = {"w": torch.full((700_000,), float(number)), "step": number}
-        state |= {"other": torch.ones(number + 1)}
-        writer = SuperFSWriter(f"{path}/step-{number}", process_group=group, timeout_s=20)
+        state |= {"other": torch.ones(number + 1), "more": torch.ones(3_000_000 * waves)}
+        where = f"{path}/step-{number}"
+        arena = 1 if waves else None
+        writer = SuperFSWriter(where, process_group=group, timeout_s=20, arena_bytes=arena)
         if asynchronous:
             future = dcp.async_save(state, storage_writer=writer, process_group=group)
             future.result()
@@ -281,10 +315,10 @@ def _kill_at(step: str, pid: int, name: str) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def load_step(path: str) -> int:
-    state = {"w": torch.zeros(700_000), "step": -1}
+def load_step(path: str, size: int = 700_000) -> int:
+    state = {"w": torch.zeros(size), "step": -1}
     dcp.load(state, storage_reader=SuperFSReader(path))
-    assert torch.equal(state["w"], torch.full((700_000,), float(state["step"])))
+    assert torch.equal(state["w"], torch.full((size,), float(state["step"])))
     return int(state["step"])
 
 
@@ -312,6 +346,22 @@ def fail_on(path: str, step: str, rank: int) -> None:
         save_plain(path, 300_000)
     finally:
         steps.hook = None
+
+
+def save_until_full(root: str, size: int, asynchronous: bool) -> tuple[int, str]:
+    """Saves until one fails: which one, and what it said."""
+    group = dist.new_group(backend="gloo")
+    for number in range(100):
+        state = {"w": torch.full((size,), float(number)), "step": number}
+        writer = SuperFSWriter(f"{root}/step-{number:02}", process_group=group)
+        try:
+            if asynchronous:
+                dcp.async_save(state, storage_writer=writer, process_group=group).result()
+            else:
+                dcp.save(state, storage_writer=writer, process_group=group)
+        except BaseException as error:  # DCP's own is no Exception
+            return number, str(error)
+    raise AssertionError("the disk is too large")
 
 
 def many_saves(path: str, saves: int, asynchronous: bool) -> list[tuple[int, int, int]]:

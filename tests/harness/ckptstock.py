@@ -1,4 +1,4 @@
-"""Rank jobs beside stock DCP: our planner with its writer, and other formats."""
+"""Rank jobs beside stock DCP, and beside others of our own: formats, and races."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
 from harness.ckptjobs import SHAPES, check, full_state, laid_out, zeros_like
-from superfs.checkpoint import BalancedSavePlanner, SuperFSReader, SuperFSWriter
+from superfs.checkpoint import BalancedSavePlanner, SuperFSReader, SuperFSWriter, steps
 
 
 def stock_round_trip(path: str, layout: str, balanced: bool) -> int:
@@ -71,3 +71,20 @@ def export_round_trip(path: str, layout: str, asynchronous: bool) -> None:
         check(found, {**laid_out("ddp", full)})
         tied = found["tied"]
         check({"tied": tied}, {"tied": full["w1"]})
+
+
+def race(path: str, size: int) -> str:
+    """Every rank is a job of its own that saves to the same path; all rename at the same time."""
+
+    def line_up(name: str) -> None:
+        if name == "before-rename":
+            dist.barrier()
+
+    rank = dist.get_rank()
+    steps.hook = line_up
+    try:
+        state = {"w": torch.full((size,), float(rank)), "step": rank}
+        dcp.save(state, storage_writer=SuperFSWriter(path, no_dist=True), no_dist=True)
+    except BaseException as error:  # DCP's own is no Exception
+        return str(error)
+    return "won"

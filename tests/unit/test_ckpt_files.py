@@ -124,7 +124,7 @@ def test_attempts_become_checkpoints_and_nothing_is_replaced(tmp_path: Path) -> 
     one, two = "1" * 32, "2" * 32
     for attempt in (one, two):
         io.begin(attempt)
-        sink = io.create(attempt, "r00000.data")
+        sink = io.create(attempt, "r00000.data", durable=True)
         out = BlockWriter(sink)
         out.write(memoryview(attempt.encode()), 0)
         out.write(memoryview(b"more"), 4096)

@@ -18,10 +18,11 @@ _ZEROS = memoryview(bytes(ALIGN_BYTES))
 class BlockWriter:
     """Writes pieces at rising offsets; what lies between them is filled with zeros."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, start: int = 0) -> None:
+        """`start`: what lies before is not its concern."""
         self._sink = sink
         self._waiting: list[memoryview] = []
-        self._start = self._end = 0
+        self._start = self._end = start
 
     def write(self, piece: memoryview, offset: int) -> list[int]:
         """The hashes of its blocks. `piece` must stay as it is until `flush`."""

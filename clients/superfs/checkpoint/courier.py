@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from superfs.checkpoint.limits import ARENA_STEP_BYTES
+from superfs.checkpoint.limits import ARENA_BYTES_MIN, ARENA_STEP_BYTES
 from superfs.core.errors import Code, FsError, known_code
 
 if TYPE_CHECKING:
@@ -61,17 +61,16 @@ class Courier:
     def staged(self) -> torch.Tensor:
         return self._arena
 
-    def arena(self, size: int, limit: int | None) -> torch.Tensor:
-        """At least `size` bytes that the writer process sees too."""
+    def arena(self, size: int, limit: int | None, sharers: int) -> torch.Tensor:
+        """Memory that the writer process sees too: for `size` bytes, or as much as `limit` allows
+        (None: half of what is free, of which `sharers` have each their part)."""
         if size > self.arena_bytes:
-            limit = _half_of_free() + self.arena_bytes if limit is None else limit
-            if size > limit:
-                raise FsError(
-                    Code.NO_SPACE,
-                    f"this rank stages {size} bytes and the arena may have {limit}: raise "
-                    "arena_bytes, or use dcp.save",
-                )
-            self._grow(min(-(-size // ARENA_STEP_BYTES) * ARENA_STEP_BYTES, max(size, limit)))
+            if limit is None:
+                limit = self.arena_bytes + _free_bytes() // 2 // sharers
+            room = -(-size // ARENA_STEP_BYTES) * ARENA_STEP_BYTES
+            room = min(room, max(size, limit), max(limit, ARENA_BYTES_MIN))
+            if room > self.arena_bytes:
+                self._grow(room)
         return self._arena
 
     def _grow(self, size: int) -> None:
@@ -86,10 +85,14 @@ class Courier:
             self._send({"do": "arena", "bytes": size}, [self._memfd])
             self._receive()
 
-    def deliver(self, path: str, spans: Sequence[Span], *, durable: bool) -> list[list[int]]:
-        """Writes a new file from the arena; the hashes of the blocks of each span."""
+    def deliver(
+        self, path: str, spans: Sequence[Span], *, new: bool, durable: bool
+    ) -> list[list[int]]:
+        """Writes from the arena to a file, which is `new` or was begun by an earlier call; the
+        hashes of the blocks of each span."""
+        request = {"do": "deliver", "path": path, "new": new, "spans": spans, "durable": durable}
         with self._lock:
-            self._send({"do": "deliver", "path": path, "spans": spans, "durable": durable})
+            self._send(request)
             return list(self._receive()["hashes"])
 
     def _send(self, request: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -138,9 +141,9 @@ class Courier:
         self._drop_arena()
 
 
-def _half_of_free() -> int:
+def _free_bytes() -> int:
     with open("/proc/meminfo") as file:
         for line in file:
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024 // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

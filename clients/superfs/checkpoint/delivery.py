@@ -3,7 +3,8 @@
 Started by `courier.Courier` with the number of its socket. One request a line, one answer a line:
 
     {"do": "arena", "bytes": n} + descriptor                       {}
-    {"do": "deliver", "path", "spans": [[arena, file, bytes]...], "durable"}     {"hashes": [...]}
+    {"do": "deliver", "path", "new", "spans": [[arena, file, bytes]...], "durable"}
+                                                                   {"hashes": [[...] of each span]}
 
 An answer with "errno" or "code" is an error. It ends with its socket, which is when the trainer
 closes it or dies; what it was writing then never becomes a checkpoint.
@@ -43,10 +44,12 @@ class Arena:
         os.close(fd)
 
 
-def deliver(arena: Arena, path: str, spans: list[list[int]], durable: bool) -> list[list[int]]:
-    sink = FileSink(Path(path))
+def deliver(
+    arena: Arena, path: str, spans: list[list[int]], *, new: bool, durable: bool
+) -> list[list[int]]:
+    sink = FileSink(Path(path), new=new, durable=durable)
     try:
-        out = BlockWriter(sink)
+        out = BlockWriter(sink, 0 if new else spans[0][1])
         hashes = [out.write(arena.view[at : at + size], offset) for at, offset, size in spans]
         out.flush()
         if durable:
@@ -76,7 +79,8 @@ def _answer(arena: Arena, request: dict[str, Any], fds: list[int]) -> dict[str, 
         if request["do"] == "arena":
             arena.replace(fds.pop(0), request["bytes"])
             return {}
-        hashes = deliver(arena, request["path"], request["spans"], request["durable"])
+        path, spans = request["path"], request["spans"]
+        hashes = deliver(arena, path, spans, new=request["new"], durable=request["durable"])
         return {"hashes": hashes}
     except FsError as error:
         return {"code": int(error.code), "detail": error.detail}

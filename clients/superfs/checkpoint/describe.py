@@ -32,18 +32,19 @@ class Local:
     tensors: list[torch.Tensor]
 
     def contents(self, *, sample_seed: int | None) -> dict[int, int]:
-        """Of every plain tensor, by place: a hash of all of it, or of samples."""
+        """Of every plain tensor, by place: a hash of all of it, or of samples. Which samples says
+        its name, because others may hold it at another place."""
         found: dict[int, int] = {}
         for place, holding in enumerate(self.state.description):
-            if holding.kind is Kind.PLAIN and holding.tied_to >= 0:
+            if holding.kind is not Kind.PLAIN:
+                continue
+            if sample_seed is not None:
+                seed = xxhash.xxh3_64_intdigest(holding.name.encode(), sample_seed)
+                found[place] = tensors.sampled_hash(self.tensors[place], seed)
+            elif holding.tied_to >= 0:
                 found[place] = found[holding.tied_to]
-            elif holding.kind is Kind.PLAIN:
-                tensor = self.tensors[place]
-                found[place] = (
-                    tensors.whole_hash(tensor)
-                    if sample_seed is None
-                    else tensors.sampled_hash(tensor, sample_seed + place)
-                )
+            else:
+                found[place] = tensors.whole_hash(self.tensors[place])
         return found
 
     def object_hashes(self) -> dict[str, int]:
@@ -57,6 +58,7 @@ def describe(
     items: Sequence[WriteItem],
     planner: SavePlanner,
     *,
+    world_size: int,
     per_rank: Sequence[str] = (),
     allow_pickle: bool = False,
 ) -> Local:
@@ -73,9 +75,11 @@ def describe(
             )
             (local.state.own_objects if own else local.state.objects)[name] = encoded
             continue
-        _refuse_partial(name, whole.get(name))
+        value = whole.get(name)
+        refuse_unsound(name, value)
         tensor = planner.resolve_data(item).detach()
-        holding = _holding(item, tensor, own)
+        kind = Kind.OWN if own else _kind(value, world_size)
+        holding = _holding(item, tensor, kind)
         where = _memory_of(tensor)
         tied_to = places.setdefault(where, len(local.tensors)) if where else len(local.tensors)
         if tied_to != len(local.tensors):
@@ -85,13 +89,20 @@ def describe(
                 holding.box,
                 holding.kind,
             )
-            holding = _holding(item, tensor, own, tied_to if alike else -1)
+            holding = _holding(item, tensor, kind, tied_to if alike else -1)
         local.state.description.append(holding)
         local.tensors.append(tensor)
     return local
 
 
-def _holding(item: WriteItem, tensor: torch.Tensor, own: bool, tied_to: int = -1) -> Holding:
+def _kind(value: object, world_size: int) -> Kind:
+    """A DTensor vouches that equal parts are equal only for the ranks of its mesh: tensor parallel
+    ranks each have a norm of their own that FSDP cuts, and nothing keeps those equal."""
+    vouched = isinstance(value, DTensor) and value.device_mesh.size() >= world_size
+    return Kind.SHARD if vouched else Kind.PLAIN
+
+
+def _holding(item: WriteItem, tensor: torch.Tensor, kind: Kind, tied_to: int = -1) -> Holding:
     data = item.tensor_data
     assert data is not None, "the planner gives every tensor its box"
     dtype = tensors.dtype_name(tensor.dtype)
@@ -107,11 +118,11 @@ def _holding(item: WriteItem, tensor: torch.Tensor, own: bool, tied_to: int = -1
             f"tensor {item.index.fqn!r}: its memory has shape {list(tensor.shape)} where the "
             f"planner says {list(box.sizes)}",
         )
-    shard = Kind.SHARD if item.type is WriteItemType.SHARD else Kind.PLAIN
-    shape = box.sizes if own else tuple(data.size)
-    if own:
+    shape = tuple(data.size)
+    if kind is Kind.OWN:
+        shape = box.sizes
         box = Box((0,) * len(shape), shape)
-    return Holding(item.index.fqn, dtype, shape, box, Kind.OWN if own else shard, tied_to)
+    return Holding(item.index.fqn, dtype, shape, box, kind, tied_to)
 
 
 def _memory_of(tensor: torch.Tensor) -> tuple[object, ...] | None:
@@ -129,13 +140,27 @@ def _object(planner: SavePlanner, item: WriteItem) -> Any:  # noqa: ANN401
     return planner.resolve_data(item).getvalue()
 
 
-def _refuse_partial(name: str, value: object) -> None:
-    if isinstance(value, DTensor) and any(p.is_partial() for p in value.placements):
+def refuse_unsound(name: str, value: object) -> None:
+    """FsError for a DTensor whose local part is not what its one box says."""
+    if not isinstance(value, DTensor):
+        return
+    if any(p.is_partial() for p in value.placements):
         raise FsError(
             Code.INVALID,
             f"tensor {name!r} has a Partial placement: what ranks hold has yet to be added up. "
-            "Redistribute it before saving",
+            "Redistribute it before saving or loading",
         )
+    for at, placement in enumerate(value.placements):
+        parts = 1  # into which the placements that come after it cut the same dimension
+        for dim, later in enumerate(value.placements[at + 1 :], at + 1):
+            if getattr(later, "dim", None) == getattr(placement, "dim", -1):
+                parts *= value.device_mesh.size(dim)
+        if getattr(placement, "split_factor", 1) not in (1, parts):
+            raise FsError(
+                Code.NOT_SUPPORTED,
+                f"tensor {name!r}: with {placement} of {list(value.placements)} a rank holds rows "
+                "that are not neighbours, and DCP has no words for that. Redistribute it to Shard",
+            )
 
 
 def _paths(planner: SavePlanner) -> dict[str, list[str | int]]:

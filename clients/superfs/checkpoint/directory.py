@@ -10,6 +10,7 @@ anything in it fails, so nothing that was committed is ever replaced.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -19,30 +20,44 @@ from typing import TYPE_CHECKING
 
 from superfs.checkpoint import manifest as manifests
 from superfs.checkpoint import steps
+from superfs.checkpoint.limits import MIB
 from superfs.core.errors import Code, FsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from superfs.checkpoint.manifest import Manifest
+
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux only
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+_SYNC_FILE_RANGE_WRITE = 2
 
 BUFFERS_MAX = 1024  # IOV_MAX
 ATTEMPT = re.compile(r"\.(?P<name>.+)\.superfs-attempt-(?P<id>[0-9a-f]{32})", re.DOTALL)
 
 
 class FileSink:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    def __init__(self, path: Path, *, new: bool = True, durable: bool = False) -> None:
+        self._path, self._durable = path, durable
+        with _told_of(path):
+            flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if new else 0)
+            self._fd = os.open(path, flags, 0o644)
 
     def pwrite(self, buffers: Sequence[memoryview], offset: int) -> None:
-        for first in range(0, len(buffers), BUFFERS_MAX):
-            waiting = list(buffers[first : first + BUFFERS_MAX])
-            while waiting:
-                written = os.pwritev(self._fd, waiting, offset)
-                offset += written
-                _drop(waiting, written)
+        with _told_of(self._path, made_here=True):
+            for first in range(0, len(buffers), BUFFERS_MAX):
+                waiting = list(buffers[first : first + BUFFERS_MAX])
+                while waiting:
+                    written = os.pwritev(self._fd, waiting, offset)
+                    if self._durable:
+                        _start_writing(self._fd, offset, written)
+                    offset += written
+                    _drop(waiting, written)
 
     def sync(self) -> None:
-        os.fsync(self._fd)
+        with _told_of(self._path, made_here=True):
+            os.fsync(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -102,11 +117,12 @@ class DirectoryIO:
 
     def begin(self, attempt: str) -> None:
         self._refuse_taken()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.attempt_path(attempt).mkdir()
+        with _told_of(self.attempt_path(attempt)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.attempt_path(attempt).mkdir()
 
-    def create(self, attempt: str, file: str) -> FileSink:
-        return FileSink(self.attempt_path(attempt) / file)
+    def create(self, attempt: str, file: str, *, durable: bool) -> FileSink:
+        return FileSink(self.attempt_path(attempt) / file, durable=durable)
 
     def location(self, attempt: str, file: str) -> str:
         return str(self.attempt_path(attempt) / file)
@@ -125,18 +141,19 @@ class DirectoryIO:
                 sink.sync()
         finally:
             sink.close()
-        if durable:
-            sync_directory(source)
-        steps.reached("before-rename")
-        try:
-            source.rename(self.path)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                self._refuse_taken()
-            raise
-        steps.reached("after-rename")
-        if durable:
-            sync_directory(self.path.parent)
+        with _told_of(self.path):
+            if durable:
+                sync_directory(source)
+            steps.reached("before-rename")
+            try:
+                source.rename(self.path)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    self._refuse_taken()
+                raise
+            steps.reached("after-rename")
+            if durable:
+                sync_directory(self.path.parent)
 
     def abandon(self, attempt: str) -> None:
         with contextlib.suppress(OSError):  # what stays is found by `attempts`
@@ -205,14 +222,63 @@ def attempts(root: str | os.PathLike[str]) -> list[tuple[str, str, Path]]:
 
 def committed(root: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints directly below, the newest last."""
-    found = []
-    for path in Path(root).iterdir():
+    found = [(m.created_unix_s, path) for path, m in listed(root) if not isinstance(m, FsError)]
+    return [path for _, path in sorted(found)]
+
+
+def listed(root: str | os.PathLike[str]) -> list[tuple[Path, Manifest | FsError]]:
+    """Directories directly below with a manifest: what it says, or why it cannot be read."""
+    found: list[tuple[Path, Manifest | FsError]] = []
+    for path in sorted(Path(root).iterdir()):
         if path.name.startswith(".") and ATTEMPT.fullmatch(path.name):
             continue
-        with contextlib.suppress(FsError, OSError):
-            manifest = manifests.decode(DirectoryIO(path).manifest(), str(path))
-            found.append((manifest.created_unix_s, path))
-    return [path for _, path in sorted(found)]
+        try:
+            where = f"{path}/{manifests.FILE_NAME}"
+            found.append((path, manifests.decode(DirectoryIO(path).manifest(), where)))
+        except FsError as error:
+            if error.code is not Code.NOT_FOUND:
+                found.append((path, error))
+        except OSError as error:
+            found.append((path, FsError(Code.IO, str(error))))
+    return found
+
+
+def _start_writing(fd: int, offset: int, size: int) -> None:
+    """The disk gets to work while the rest is still being hashed and copied. Where that is not to
+    be had it is left: `sync` does all of it."""
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE)
+
+
+@contextlib.contextmanager
+def _told_of(path: Path, *, made_here: bool = False) -> Iterator[None]:
+    """What the system refuses while a save writes, with where. What a full disk took of a file is
+    given back at once: others need the room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        if made_here:
+            with contextlib.suppress(OSError):
+                os.truncate(path, 0)
+        why = "No space left" if error.errno == errno.ENOSPC else "No quota left"
+        raise FsError(
+            Code.NO_SPACE,
+            f"{path}: {why} on the file system{_free(path.parent)}. This save is given up; what "
+            "was committed before is as it was. Make room (`superfs ckpt gc` removes what saves "
+            "left that never ended; old checkpoints are directories to remove), or save elsewhere",
+        ) from error
+
+
+def _free(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        found = os.statvfs(path)
+        free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        return f", {free / MIB:.1f} of {size / MIB:.1f} MiB are free"
+    return ""
 
 
 def _drop(waiting: list[memoryview], count: int) -> None:

@@ -87,7 +87,7 @@ def export(
 ) -> list[Exported]:
     """A rank's part. `pieces`: with their bytes."""
     file = f"__{rank}_0.distcp"
-    sink = io.create(attempt, file)
+    sink = io.create(attempt, file, durable=durable)
     try:
         out = _StockFile(sink, file)
         for piece, raw in pieces:
@@ -154,7 +154,7 @@ def write_metadata(
         storage_data=places,
         storage_meta=StorageMeta(),
     )
-    sink = io.create(attempt, METADATA)
+    sink = io.create(attempt, METADATA, durable=durable)
     try:
         sink.pwrite([memoryview(pickle.dumps(metadata))], 0)
         if durable:

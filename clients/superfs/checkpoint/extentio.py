@@ -48,8 +48,9 @@ class ExtentIO(Protocol):
         """The coordinator makes room for an attempt of this unique name. FsError EXISTS if there
         is a checkpoint already."""
 
-    def create(self, attempt: str, file: str) -> Sink:
-        """A new file of an attempt that has begun."""
+    def create(self, attempt: str, file: str, *, durable: bool) -> Sink:
+        """A new file of an attempt that has begun. `durable`: it is going to be synced, so storage
+        may begin with that at once."""
 
     def location(self, attempt: str, file: str) -> str:
         """Where the writer process creates a file of an attempt: a path."""

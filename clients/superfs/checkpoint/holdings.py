@@ -31,8 +31,8 @@ ITEM_BYTES = {
 
 
 class Kind(enum.IntEnum):
-    SHARD = 0  # of a DTensor: ranks that hold the same box hold the same bytes
-    PLAIN = 1  # a tensor of which equality is checked before it counts as a replica
+    SHARD = 0  # of a DTensor over all ranks: who holds the same box holds the same bytes
+    PLAIN = 1  # a tensor, or part of one, of which equality is checked before it is a replica
     OWN = 2  # declared to be each rank's own
 
 

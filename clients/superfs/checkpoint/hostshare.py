@@ -22,7 +22,13 @@ import torch
 
 from superfs.checkpoint import session as sessions
 from superfs.checkpoint import tensors
-from superfs.checkpoint.limits import HOST_WINDOW_BYTES, PROBES, aligned
+from superfs.checkpoint.limits import (
+    HOST_WINDOW_BYTES,
+    PROBES,
+    READ_THREADS_MAX,
+    READ_THREADS_MIN,
+    aligned,
+)
 from superfs.checkpoint.reading import Place
 
 if TYPE_CHECKING:
@@ -88,12 +94,14 @@ def read_together(
     if session.world_size == 1:
         if error is not None:
             raise error
+        reading.threads = _threads(session, _cached(reading, blocks))
         reading.to_destinations(list(blocks.values()))
         return
     needs = None
     if error is None:
         try:
-            needs = Needs(host.identity, _cached(host, reading, blocks), _pack(blocks))
+            needs = Needs(host.identity, _cached(reading, blocks), _pack(blocks))
+            reading.threads = _threads(session, needs.cached)
         except Exception as caught:
             error = caught
     told = session.everybody((sessions.told(error), needs))
@@ -207,10 +215,14 @@ def _window(session: Session, waves: Waves) -> Iterator[torch.Tensor]:
     yield torch.frombuffer(mapped, dtype=torch.uint8) if mapped is not None else empty
 
 
-def _cached(host: Host, reading: Reading, blocks: Mapping[Place, Block]) -> bool:
+def _threads(session: Session, cached: bool) -> int:
+    """What is in memory takes a core's whole time; what is not is waited for."""
+    cores = (os.cpu_count() or 1) // session.neighbours
+    return min(max(cores, 1 if cached else READ_THREADS_MIN), READ_THREADS_MAX)
+
+
+def _cached(reading: Reading, blocks: Mapping[Place, Block]) -> bool:
     """Whether what this rank wants seems to be in this host's memory."""
-    if host.share != "auto":
-        return False
     chosen = list(blocks.values())
     step = max(1, len(chosen) // PROBES)
     return all(

@@ -19,10 +19,14 @@ SAMPLE_BYTES = 4 * KIB
 SAMPLES_PER_TENSOR = 8
 
 ARENA_STEP_BYTES = 64 * MIB
+ARENA_BYTES_MIN = BLOCK_BYTES
+"""A wave of a save that does not fit the arena at once ends at a block."""
 HOST_WINDOW_BYTES = 256 * MIB
 """Shared memory of a host through which ranks hand each other what they read."""
-READ_THREADS = 2
-READ_HOT_BYTES = 512 * KIB
+READ_THREADS_MIN = 2  # where storage is waited for
+READ_THREADS_MAX = 4
+READ_HOT_BYTES = 128 * KIB
+"""Read and hashed at a time: it and the pages that it comes from fit the cache of a core."""
 READ_BATCH_BYTES = 4 * MIB
 """Neighbours in a file are read by one call, up to so many bytes."""
 READ_BATCH_BLOCKS = 256

@@ -16,6 +16,7 @@ from superfs.checkpoint import codec, steps
 from superfs.checkpoint import manifest as manifests
 from superfs.checkpoint import session as sessions
 from superfs.checkpoint.boxes import Box
+from superfs.checkpoint.describe import refuse_unsound
 from superfs.checkpoint.directory import DirectoryIO
 from superfs.checkpoint.hostshare import Host, read_together
 from superfs.checkpoint.metadata import metadata_of
@@ -136,6 +137,8 @@ class SuperFSReader(StorageReader):
     ) -> list[tuple[ReadItem, Want]]:
         stored = manifest.tensors_of(rank)
         found = []
+        for name, value in getattr(planner, "state_dict", {}).items():
+            refuse_unsound(name, value)
         for item in plan.items:
             if item.type is not LoadItemType.TENSOR:
                 continue

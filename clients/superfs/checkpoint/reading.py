@@ -23,7 +23,7 @@ from superfs.checkpoint.limits import (
     READ_BATCH_BLOCKS,
     READ_BATCH_BYTES,
     READ_HOT_BYTES,
-    READ_THREADS,
+    READ_THREADS_MIN,
 )
 from superfs.core.errors import Code, FsError
 
@@ -157,6 +157,7 @@ class Reading:
     def __init__(self, io: ExtentIO, manifest: Manifest, where: object) -> None:
         self.io, self.manifest, self.where = io, manifest, where
         self.bytes_read = 0
+        self.threads = READ_THREADS_MIN
         self._lock = threading.Lock()
         self._sources: dict[int, Source] = {}
 
@@ -199,11 +200,11 @@ class Reading:
     def _each(self, work: Callable[[list[Block]], None], batches: list[list[Block]]) -> None:
         for batch in batches:  # opened by one thread
             self.source(batch[0].place.file)
-        if len(batches) < 2:
+        if len(batches) < 2 or self.threads == 1:
             for batch in batches:
                 work(batch)
             return
-        with ThreadPoolExecutor(READ_THREADS, "superfs-checkpoint-read") as pool:
+        with ThreadPoolExecutor(self.threads, "superfs-checkpoint-read") as pool:
             waiting = [pool.submit(work, batch) for batch in batches]
             try:
                 for one in waiting:

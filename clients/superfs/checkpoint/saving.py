@@ -13,7 +13,7 @@ from superfs.checkpoint import steps, tensors
 from superfs.checkpoint.blocks import BlockWriter
 from superfs.checkpoint.courier import Courier
 from superfs.checkpoint.exporting import export
-from superfs.checkpoint.limits import aligned
+from superfs.checkpoint.limits import BLOCK_BYTES, aligned
 from superfs.checkpoint.stored import Written, WrittenObjects, file_name
 
 if TYPE_CHECKING:
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Staged:
-    """A rank's file as it lies in the arena."""
+    """A rank's file as far as it lies in the arena."""
 
     pieces: list[Piece]
     spans: list[Span]
+    owners: list[int]  # of each span: which piece it is of; -1: objects
+    hashes: list[list[int]]  # of each piece, of what has been written
     objects: list[WrittenObjects]
     description: Description
     shared: dict[str, str]  # the objects that everybody has and this rank writes
+    end: int = 0  # of the file
+    waves: int = 0  # that have been written and are gone from the arena
 
 
 def write_now(
@@ -48,7 +52,7 @@ def write_now(
         end, out = 0, None
         for offset, data, objects in _file(local, outcome):
             if sink is None or out is None:
-                sink = io.create(attempt, written.file)
+                sink = io.create(attempt, written.file, durable=durable)
                 out = BlockWriter(sink)
                 steps.reached("file-created")
             hashes = out.write(tensors.memory(data), offset)
@@ -71,44 +75,85 @@ def write_now(
     return written
 
 
-def stage(session: Session, local: Local, outcome: Outcome, *, arena_bytes: int | None) -> Staged:
-    """Copies what this rank will write, and nothing else, to where the writer process sees it."""
+def room(session: Session, outcome: Outcome, local: Local, arena_bytes: int | None) -> bool:
+    """Makes the arena; whether all that this rank writes fits."""
     if session.courier is None or not session.courier.alive:
         if session.courier is not None:
             session.courier.close()
         session.courier = Courier()
-    staged = Staged(
-        outcome.remembered.pieces, [], [], local.state.description, _shared(local, outcome)
-    )
-    blobs = _blobs(local, outcome)
     size = _end(outcome.remembered.pieces)
-    for _, _, text in blobs:
+    for _, _, text in _blobs(local, outcome):
         size = aligned(size) + len(text)
-    arena = session.courier.arena(size, arena_bytes)
-    for offset, data, objects in _file(local, outcome):
-        arena[offset : offset + data.numel()].copy_(data)
-        staged.spans.append((offset, offset, data.numel()))
+    return session.courier.arena(size, arena_bytes, session.neighbours).numel() >= size
+
+
+def stage(
+    io: ExtentIO, attempt: str | None, session: Session, local: Local, outcome: Outcome
+) -> Staged:
+    """Copies what this rank will write, and nothing else, to where the writer process sees it. What
+    does not fit at once goes in waves, all but the last of which are written here and now."""
+    staged = Staged(
+        outcome.remembered.pieces,
+        *([], [], [[] for _ in outcome.remembered.pieces], []),
+        local.state.description,
+        _shared(local, outcome),
+    )
+    assert session.courier is not None
+    arena = session.courier.staged
+    limit, at = arena.numel(), 0
+    for number, (offset, data, objects) in enumerate(_file(local, outcome)):
+        done, size = 0, data.numel()
+        while done < size:
+            at = aligned(at)
+            if at >= limit or (limit - at < size - done and limit - at < BLOCK_BYTES):
+                _wave(io, attempt, session, staged)
+                at = 0
+            fits = min(size - done, limit - at)
+            if fits < size - done:
+                fits -= fits % BLOCK_BYTES  # so that no hash covers parts of two waves
+            tensors.copy(arena[at : at + fits], data[done : done + fits])
+            staged.spans.append((at, offset + done, fits))
+            staged.owners.append(number if objects is None else -1)
+            at, done = at + fits, done + fits
         if objects is not None:
             staged.objects.append(objects)
+        staged.end = offset + size
     return staged
+
+
+def _wave(io: ExtentIO, attempt: str | None, session: Session, staged: Staged) -> None:
+    assert attempt is not None, "who has no room says so first"
+    steps.reached("before-wave")
+    _deliver(io, attempt, session, staged, durable=False)
+    staged.spans, staged.owners = [], []
+    staged.waves += 1
 
 
 def write_staged(
     io: ExtentIO, attempt: str, session: Session, staged: Staged, *, durable: bool
 ) -> Written:
     written = Written(session.rank, file_name(session.rank))
-    if not staged.spans:
+    if not staged.end:
         return written
-    assert session.courier is not None
-    path = io.location(attempt, written.file)
     steps.reached("before-delivery")
-    hashes = session.courier.deliver(path, staged.spans, durable=durable)
+    _deliver(io, attempt, session, staged, durable=durable)
     steps.reached("after-delivery")
-    written.hashes = hashes[: len(staged.pieces)]
+    written.hashes = staged.hashes
     written.objects = staged.objects
-    _, offset, size = staged.spans[-1]
-    written.bytes = offset + size
+    written.bytes = staged.end
     return written
+
+
+def _deliver(
+    io: ExtentIO, attempt: str, session: Session, staged: Staged, *, durable: bool
+) -> None:
+    assert session.courier is not None
+    path = io.location(attempt, file_name(session.rank))
+    new = not staged.waves
+    hashes = session.courier.deliver(path, staged.spans, new=new, durable=durable)
+    for owner, found in zip(staged.owners, hashes, strict=True):
+        if owner >= 0:
+            staged.hashes[owner] += found
 
 
 def _end(pieces: Sequence[Piece]) -> int:

@@ -47,6 +47,7 @@ class Save:
     """One save on this rank, from agreement to commit."""
 
     outcome: Outcome | None  # None: skipped
+    attempt: str | None = None  # begun before it was staged
     staged: Staged | None = None
     flight: sessions.Flight | None = None
 
@@ -102,6 +103,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         self._attempt = ""
 
     def __reduce__(self) -> Any:  # noqa: ANN401
+        self._over()  # it was staged, and will not be written
         raise FsError(
             Code.NOT_SUPPORTED,
             "SuperFSWriter cannot be sent to another process: use async_save with its default, "
@@ -125,6 +127,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
     def stage(self, state_dict: dict[str, Any], **_kwargs: object) -> dict[str, Any]:
         """Agrees on the plan first, then copies this rank's bytes only. What DCP saves afterwards
         is the empty state that this returns."""
+        session = self.session  # made by all ranks together
         local, error = None, None
         try:
             planner = DefaultSavePlanner()
@@ -132,19 +135,21 @@ class SuperFSWriter(StorageWriter, AsyncStager):
             local = self._describe(planner.create_local_plan().items, planner)
         except Exception as caught:  # whatever it is: all ranks have to hear of it
             error = caught
-        session = self.session
         outcome = self._agree(session, local, error)
         save = Save(outcome)
         if outcome is not None:
             assert local is not None
+            save.attempt = self._make_room(session, local, outcome)
             failed: Exception | None = None
             try:
-                save.staged = saving.stage(
-                    session, local, outcome, arena_bytes=self._options.arena_bytes
-                )
+                save.staged = saving.stage(self._io, save.attempt, session, local, outcome)
             except Exception as caught:
                 failed = caught
-            session.together(failed)
+            try:
+                session.together(failed)
+            except Exception:
+                session.give_up()
+                raise
             save.flight = session.flight = sessions.Flight()
         self._save = save
         return {}
@@ -189,12 +194,10 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         paths = {plan.storage_data for plan in plans}
         if len(paths) > 1:
             raise FsError(Code.INVALID, f"ranks save to different paths: {sorted(paths)}")
-        attempt = uuid.uuid4().hex
-        if self._save is None or self._save.outcome is not None:
-            session = self.session
-            session.give_up()
-            self._io.begin(attempt)
-            session.unfinished = self._io, attempt
+        attempt = self._save.attempt if self._save is not None else None
+        if attempt is None:
+            skipped = self._save is not None and self._save.outcome is None
+            attempt = "" if skipped else self._begin()
         steps.reached("attempt-begun")
         return [replace(plan, storage_data=attempt) for plan in plans]
 
@@ -271,6 +274,43 @@ class SuperFSWriter(StorageWriter, AsyncStager):
 
     # ---- behind them ----------------------------------------------------------------------------
 
+    def _begin(self) -> str:
+        session, attempt = self.session, uuid.uuid4().hex
+        session.give_up()
+        self._io.begin(attempt)
+        session.unfinished = self._io, attempt
+        return attempt
+
+    def _make_room(self, session: Session, local: Local, outcome: Outcome) -> str | None:
+        """The arena on all ranks. If what any of them writes does not fit, it is going to write
+        while it is staged, so the attempt begins."""
+        fits, failed, options = True, None, self._options
+        try:
+            fits = saving.room(session, outcome, local, options.arena_bytes)
+            if options.export_dcp and not fits:
+                raise FsError(
+                    Code.NO_SPACE,
+                    "what this rank stages does not fit the arena at once, and export_dcp needs "
+                    "it twice: raise arena_bytes, or use dcp.save",
+                )
+        except Exception as caught:
+            failed = caught
+        said = session.records(bytes([2 if failed is not None else int(fits)]))
+        if b"\2" in said:
+            session.together(failed)
+        if b"\0" not in said:
+            return None
+        answers = None
+        if session.rank == 0:
+            try:
+                answers = [(None, self._begin())] * session.world_size
+            except Exception as caught:
+                answers = [(sessions.told(caught), "")] * session.world_size
+        refused, attempt = session.scatter(answers)
+        if refused is not None:
+            raise refused[1]
+        return str(attempt)
+
     def _over(self) -> None:
         if self._save is not None and self._save.flight is not None:
             self._save.flight.done.set()
@@ -280,6 +320,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         return describe(
             items,
             planner,
+            world_size=self.session.world_size,
             per_rank=self._options.per_rank,
             allow_pickle=self._options.allow_pickle,
         )

@@ -32,21 +32,24 @@ EXIT_DIFFERENT = 1
 def ls(root: Root = Path(), as_json: JsonOption = False) -> None:
     """The checkpoints of a directory, oldest first, and attempts that were not committed."""
     from superfs.checkpoint import directory
+    from superfs.core.errors import FsError
 
     rows: list[dict[str, Any]] = []
-    for path in directory.committed(root):
-        with _opened(path) as contents:
-            manifest = contents.manifest
-            rows.append(
-                {
-                    "name": path.name,
-                    "state": "committed",
-                    "created_unix_s": manifest.created_unix_s,
-                    "world_size": manifest.world_size,
-                    "tensors": len(manifest.tensors) + len(manifest.same),
-                    "bytes": manifest.bytes,
-                }
-            )
+    for path, found in directory.listed(root):
+        if isinstance(found, FsError):
+            rows.append({"name": path.name, "state": "unreadable", "why": found.detail})
+            continue
+        rows.append(
+            {
+                "name": path.name,
+                "state": "committed",
+                "created_unix_s": found.created_unix_s,
+                "world_size": found.world_size,
+                "tensors": len(found.tensors) + len(found.same),
+                "bytes": found.bytes,
+            }
+        )
+    rows.sort(key=lambda row: row.get("created_unix_s", 0.0))
     rows += [
         {"name": name, "state": "attempt", "path": str(path)}
         for name, _, path in directory.attempts(root)
@@ -60,6 +63,8 @@ def ls(root: Root = Path(), as_json: JsonOption = False) -> None:
     for row in rows:
         if row["state"] == "attempt":
             table.add_row(f"[dim]{row['name']}[/]", "[yellow]never committed[/]", "", "", "")
+        elif row["state"] == "unreadable":
+            table.add_row(row["name"], "[red]unreadable[/]", "", "", "")
         else:
             cells = [_when(row["created_unix_s"]), str(row["world_size"]), str(row["tensors"])]
             table.add_row(row["name"], *cells, _size(row["bytes"]))
