@@ -91,6 +91,12 @@ def test_of_several_savers_to_one_path_one_wins(ranks: Ranks, tmp_path: Path) ->
     assert ranks.run("load_step", 2, str(tmp_path / "c"), 5000) == [said.index("won")] * 2
 
 
+def test_who_loads_while_another_saves_gets_what_was_committed(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    assert ranks.run("ckptstock:load_while_saving", 2, str(tmp_path), 5000) == [[0, 1]] * 2
+
+
 def test_a_flipped_bit_anywhere_is_seen_unless_nothing_is_there(
     ranks: Ranks, tmp_path: Path
 ) -> None:
