@@ -30,7 +30,7 @@ KILLS = [(step, rank) for step in ON_ALL for rank in (0, 1)] + [(s, 0) for s in 
 @pytest.mark.parametrize(("step", "rank"), [*KILLS, ("after-rename", 0)])
 def test_a_rank_is_killed_during_a_save(ranks: Ranks, tmp_path: Path, step: str, rank: int) -> None:
     with pytest.raises(RankFailed) as caught:
-        ranks.run("save_and_die", 2, str(tmp_path), step, rank, False)
+        ranks.run("ckptfaults:save_and_die", 2, str(tmp_path), step, rank, False)
     assert caught.value.texts[rank] == "ended: -9"
     assert caught.value.texts[1 - rank], "the survivor was told"
     newest = directory.committed(tmp_path)[-1]
@@ -48,14 +48,14 @@ def test_a_rank_is_killed_during_a_save_in_the_background(
     ranks: Ranks, tmp_path: Path, step: str, rank: int
 ) -> None:
     with pytest.raises(RankFailed) as caught:
-        ranks.run("save_and_die", 2, str(tmp_path), step, rank, True)
+        ranks.run("ckptfaults:save_and_die", 2, str(tmp_path), step, rank, True)
     assert all(caught.value.texts)
     [newest] = directory.committed(tmp_path)
     assert ranks.run("load_step", 2, str(newest)) == [0, 0]
 
 
 def test_a_writer_process_is_killed(ranks: Ranks, tmp_path: Path) -> None:
-    said = ranks.run("save_without_courier", 2, str(tmp_path))
+    said = ranks.run("ckptfaults:save_without_courier", 2, str(tmp_path))
     assert all("the writer process has ended" in text for text in said)
     assert [path.name for path in directory.committed(tmp_path)] == ["step-0", "step-2"]
     assert directory.attempts(tmp_path) == []
@@ -64,7 +64,7 @@ def test_a_writer_process_is_killed(ranks: Ranks, tmp_path: Path) -> None:
 
 def test_an_attempt_is_never_loaded(ranks: Ranks, tmp_path: Path) -> None:
     with pytest.raises(RankFailed):
-        ranks.run("save_and_die", 2, str(tmp_path), "before-rename", 0, False)
+        ranks.run("ckptfaults:save_and_die", 2, str(tmp_path), "before-rename", 0, False)
     [(name, _, where)] = directory.attempts(tmp_path)
     assert name == "step-1"
     assert (where / "manifest.json").exists()
@@ -84,7 +84,7 @@ def test_a_committed_checkpoint_is_never_overwritten(ranks: Ranks, tmp_path: Pat
 
 
 def test_of_several_savers_to_one_path_one_wins(ranks: Ranks, tmp_path: Path) -> None:
-    said = ranks.run("ckptstock:race", 3, str(tmp_path / "c"), 5000)
+    said = ranks.run("ckptfaults:race", 3, str(tmp_path / "c"), 5000)
     assert said.count("won") == 1
     assert sum("which is never overwritten" in text for text in said) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
@@ -94,7 +94,7 @@ def test_of_several_savers_to_one_path_one_wins(ranks: Ranks, tmp_path: Path) ->
 def test_who_loads_while_another_saves_gets_what_was_committed(
     ranks: Ranks, tmp_path: Path
 ) -> None:
-    assert ranks.run("ckptstock:load_while_saving", 2, str(tmp_path), 5000) == [[0, 1]] * 2
+    assert ranks.run("ckptfaults:load_while_saving", 2, str(tmp_path), 5000) == [[0, 1]] * 2
 
 
 def test_a_flipped_bit_anywhere_is_seen_unless_nothing_is_there(
@@ -176,7 +176,7 @@ def test_a_full_disk_is_an_error_on_every_rank(
     ranks: Ranks, tmp_path: Path, step: str, rank: int
 ) -> None:
     with pytest.raises(RankFailed, match="No space left") as caught:
-        ranks.run("fail_on", 2, str(tmp_path / "c"), step, rank)
+        ranks.run("ckptfaults:fail_on", 2, str(tmp_path / "c"), step, rank)
     assert all("No space left" in text for text in caught.value.texts)
     ranks.run("save_plain", 2, str(tmp_path / "c"), 1000)
     ranks.run("load_plain", 2, str(tmp_path / "c"), 1000)
@@ -197,7 +197,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full_in_earnest(ranks: Ranks, small_disk: Path, asynchronous: bool) -> None:
     """The error says what, where and what to do; what was committed loads; with room it goes on."""
     size = 1_500_000  # of float32: two fit
-    for number, text in ranks.run("save_until_full", 2, str(small_disk), size, asynchronous):
+    job = "ckptfaults:save_until_full"
+    for number, text in ranks.run(job, 2, str(small_disk), size, asynchronous):
         assert number == 2
         assert "No space left on the file system" in text
         assert f"{small_disk}/.step-02.superfs-attempt-" in text

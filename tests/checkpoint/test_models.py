@@ -14,21 +14,19 @@ if TYPE_CHECKING:
     from harness.ranks import Ranks
 
 FOUR = ["fsdp", "hsdp", "fsdp-tp", "tp-fsdp"]
-TWO = ["fsdp", "tp", "plain"]
+SAVED = [*(f"{how}4" for how in FOUR), "fsdp3", "tp2", "plain1"]
 
 
-@pytest.mark.parametrize(
-    ("how", "world"),
-    [*((how, 4) for how in FOUR), ("fsdp", 3), ("tp", 2), ("plain", 1)],
-)
-def test_any_arrangement_loads_into_any_other(
-    ranks: Ranks, tmp_path: Path, how: str, world: int
-) -> None:
-    where = str(tmp_path / "c")
-    ranks.run("ckptmodels:save_model", world, where, how)
-    ranks.run("ckptmodels:load_models", 4, where, FOUR, "never")
-    ranks.run("ckptmodels:load_models", 2, where, TWO, "always")
-    ranks.run("ckptmodels:load_models", 3, where, ["fsdp"], "always")
+def test_any_arrangement_loads_into_any_other(ranks: Ranks, tmp_path: Path) -> None:
+    root = str(tmp_path)
+    for world, arrangements in ((4, FOUR), (3, ["fsdp"]), (2, ["tp"]), (1, ["plain"])):
+        ranks.run("ckptmodels:save_models", world, root, arrangements)
+    pairs = [(saved, "fsdp-tp") for saved in SAVED if saved != "fsdp-tp4"]
+    pairs += [("fsdp-tp4", how) for how in FOUR if how != "fsdp-tp"]
+    ranks.run("ckptmodels:load_models", 4, root, pairs, "always")
+    pairs = [("fsdp-tp4", "fsdp"), ("tp-fsdp4", "tp"), ("hsdp4", "tp"), ("fsdp3", "plain")]
+    ranks.run("ckptmodels:load_models", 2, root, pairs, "never")
+    ranks.run("ckptmodels:load_models", 3, root, [("fsdp-tp4", "fsdp"), ("tp2", "fsdp")], "auto")
 
 
 def test_equality_that_no_layout_promises_is_checked(ranks: Ranks, tmp_path: Path) -> None:

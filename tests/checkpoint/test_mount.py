@@ -28,7 +28,7 @@ def test_what_is_saved_on_the_mount_comes_back(ranks: Ranks, place: Path) -> Non
 
 def test_a_kill_during_a_save_on_the_mount(ranks: Ranks, place: Path) -> None:
     with pytest.raises(RankFailed):
-        ranks.run("save_and_die", 2, str(place), "before-sync", 1, False)
+        ranks.run("ckptfaults:save_and_die", 2, str(place), "before-sync", 1, False)
     [newest] = directory.committed(place)
     assert ranks.run("load_step", 2, str(newest)) == [0, 0]
     with pytest.raises(RankFailed, match="never overwritten"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import signal
 from typing import Any
 
 import torch
@@ -131,6 +129,16 @@ def save_as(path: str, layout: str, **options: Any) -> dict[str, int]:  # noqa: 
     writer = SuperFSWriter(path, **options)
     dcp.save(laid_out(layout, full_state()), storage_writer=writer)
     return dict(writer.session.statistics)
+
+
+def save_all_as(root: str, layouts: list[str]) -> None:
+    for layout in layouts:
+        save_as(f"{root}/{layout}", layout)
+
+
+def load_each_as(root: str, saved: list[str], layouts: list[str], share: str) -> None:
+    for name in saved:
+        load_all_as(f"{root}/{name}", layouts, share)
 
 
 def load_as(path: str, layout: str, **options: Any) -> dict[str, int]:  # noqa: ANN401
@@ -265,54 +273,7 @@ def while_one_is_written(path: str, policy: str) -> list[str]:
     return outcomes
 
 
-# ---- failures -----------------------------------------------------------------------------------
-
-
-def save_and_die(path: str, step: str, rank: int, asynchronous: bool) -> None:
-    """A committed save, then one in which a rank is killed at a step."""
-    waves = step == "before-wave"
-
-    def die(name: str) -> None:
-        if name == step and dist.get_rank() == rank:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    group = dist.new_group(backend="gloo")
-    for number in range(2):
-        steps.hook = die if number else None
-        # another structure each time, so that plans are exchanged
-        state = {"w": torch.full((700_000,), float(number)), "step": number}
-        state |= {"other": torch.ones(number + 1), "more": torch.ones(3_000_000 * waves)}
-        where = f"{path}/step-{number}"
-        arena = 1 if waves else None
-        writer = SuperFSWriter(where, process_group=group, timeout_s=20, arena_bytes=arena)
-        if asynchronous:
-            future = dcp.async_save(state, storage_writer=writer, process_group=group)
-            future.result()
-        else:
-            dcp.save(state, storage_writer=writer, process_group=group)
-
-
-def save_without_courier(path: str) -> str:
-    """The writer process of rank 1 is killed: that save fails, the next does not."""
-    group = dist.new_group(backend="gloo")
-    said = ""
-    for number in range(3):
-        state = {"w": torch.full((700_000,), float(number)), "step": number}
-        writer = SuperFSWriter(f"{path}/step-{number}", process_group=group)
-        courier = session.of(group).courier
-        if number == 1 and dist.get_rank() == 1 and courier is not None:
-            steps.hook = functools.partial(_kill_at, "before-delivery", courier.pid)
-        try:
-            dcp.async_save(state, storage_writer=writer, process_group=group).result()
-        except BaseException as error:  # DCP's own is no Exception
-            said = str(error)
-        steps.hook = None
-    return said
-
-
-def _kill_at(step: str, pid: int, name: str) -> None:
-    if name == step:
-        os.kill(pid, signal.SIGKILL)
+# ---- what other jobs begin and end with ----------------------------------------------------------
 
 
 def load_step(path: str, size: int = 700_000) -> int:
@@ -331,37 +292,6 @@ def load_plain(path: str, size: int, share: str = "auto") -> None:
     state = {"w": torch.zeros(size), "v": torch.zeros(10), "note": ""}
     dcp.load(state, storage_reader=SuperFSReader(path, share=share))
     assert torch.equal(state["w"], torch.ones(size))
-
-
-def fail_on(path: str, step: str, rank: int) -> None:
-    """A rank meets a full disk at a step."""
-    import errno
-
-    def full(name: str) -> None:
-        if name == step and dist.get_rank() == rank:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "r.data")
-
-    steps.hook = full
-    try:
-        save_plain(path, 300_000)
-    finally:
-        steps.hook = None
-
-
-def save_until_full(root: str, size: int, asynchronous: bool) -> tuple[int, str]:
-    """Saves until one fails: which one, and what it said."""
-    group = dist.new_group(backend="gloo")
-    for number in range(100):
-        state = {"w": torch.full((size,), float(number)), "step": number}
-        writer = SuperFSWriter(f"{root}/step-{number:02}", process_group=group)
-        try:
-            if asynchronous:
-                dcp.async_save(state, storage_writer=writer, process_group=group).result()
-            else:
-                dcp.save(state, storage_writer=writer, process_group=group)
-        except BaseException as error:  # DCP's own is no Exception
-            return number, str(error)
-    raise AssertionError("the disk is too large")
 
 
 def many_saves(path: str, saves: int, asynchronous: bool) -> list[tuple[int, int, int]]:

@@ -107,33 +107,31 @@ def expected() -> dict[str, Any]:
     return state_of(model, optimizer)
 
 
-def save_model(path: str, how: str) -> None:
-    model = arranged(how, 3)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    stepped(model, optimizer)
-    state = state_of(model, optimizer)
-    alike(whole(state), expected())
-    dcp.save(state, storage_writer=SuperFSWriter(path))
-
-
-def load_model(path: str, how: str, share: str) -> None:
-    """Into a model of other parameters; then it goes on as the one that was saved would have."""
-    model = arranged(how, 4)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.3)
-    state = state_of(model, optimizer)
-    dcp.load(state, storage_reader=SuperFSReader(path, share=share))
-    set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-    )
-    alike(whole(state_of(model, optimizer)), expected())
-
-
-def load_models(path: str, arrangements: list[str], share: str) -> None:
+def save_models(root: str, arrangements: list[str]) -> None:
     for how in arrangements:
-        load_model(path, how, share)
+        model = arranged(how, 3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        stepped(model, optimizer)
+        state = state_of(model, optimizer)
+        alike(whole(state), expected(), how)
+        dcp.save(state, storage_writer=SuperFSWriter(f"{root}/{how}{dist.get_world_size()}"))
+
+
+def load_models(root: str, pairs: list[tuple[str, str]], share: str) -> None:
+    """(checkpoint, arrangement): each into a model of other parameters, which is then the one that
+    was saved."""
+    for saved, how in pairs:
+        model = arranged(how, 4)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.3)
+        state = state_of(model, optimizer)
+        dcp.load(state, storage_reader=SuperFSReader(f"{root}/{saved}", share=share))
+        set_state_dict(
+            model,
+            optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+        )
+        alike(whole(state_of(model, optimizer)), expected(), f"{saved} into {how}")
 
 
 def save_drifted(path: str) -> None:

@@ -1,16 +1,15 @@
-"""Rank jobs beside stock DCP, and beside others of our own: formats, and races."""
+"""Rank jobs beside stock DCP: our planner with its writer, and other formats."""
 
 from __future__ import annotations
 
 import os
-import threading
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from harness.ckptjobs import SHAPES, check, full_state, laid_out, load_step, zeros_like
-from superfs.checkpoint import BalancedSavePlanner, SuperFSReader, SuperFSWriter, committed, steps
+from harness.ckptjobs import SHAPES, check, full_state, laid_out, zeros_like
+from superfs.checkpoint import BalancedSavePlanner, SuperFSReader, SuperFSWriter
 
 
 def stock_round_trip(path: str, layout: str, balanced: bool) -> int:
@@ -72,40 +71,3 @@ def export_round_trip(path: str, layout: str, asynchronous: bool) -> None:
         check(found, {**laid_out("ddp", full)})
         tied = found["tied"]
         check({"tied": tied}, {"tied": full["w1"]})
-
-
-def race(path: str, size: int) -> str:
-    """Every rank is a job of its own that saves to the same path; all rename at the same time."""
-
-    def line_up(name: str) -> None:
-        if name == "before-rename":
-            dist.barrier()
-
-    rank = dist.get_rank()
-    steps.hook = line_up
-    try:
-        state = {"w": torch.full((size,), float(rank)), "step": rank}
-        dcp.save(state, storage_writer=SuperFSWriter(path, no_dist=True), no_dist=True)
-    except BaseException as error:  # DCP's own is no Exception
-        return str(error)
-    return "won"
-
-
-def load_while_saving(root: str, size: int) -> list[int]:
-    """What is loaded while the next save is held up before it is committed, and after."""
-    group, go_on, found = dist.new_group(backend="gloo"), threading.Event(), []
-
-    def hold(name: str) -> None:
-        if name in ("before-delivery", "before-rename"):
-            go_on.wait(60)
-
-    for number in range(2):
-        steps.hook = hold if number else None
-        state = {"w": torch.full((size,), float(number)), "step": number}
-        writer = SuperFSWriter(f"{root}/step-{number}", process_group=group)
-        future = dcp.async_save(state, storage_writer=writer, process_group=group)
-        if number:
-            found.append(load_step(str(committed(root)[-1]), size))
-            go_on.set()
-        future.result()
-    return [*found, load_step(str(committed(root)[-1]), size)]

@@ -51,7 +51,7 @@ def digest(state: Any) -> int:  # noqa: ANN401
     return found.intdigest()
 
 
-class Watched(example.Training):
+class Watched(example.Training):  # type: ignore[name-defined]
     """Remembers what it was like when it was saved and when it had been loaded."""
 
     def run(self) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,12 +33,12 @@ class Staged:
     """A rank's file as far as it lies in the arena."""
 
     pieces: list[Piece]
-    spans: list[Span]
-    owners: list[int]  # of each span: which piece it is of; -1: objects
-    hashes: list[list[int]]  # of each piece, of what has been written
-    objects: list[WrittenObjects]
     description: Description
     shared: dict[str, str]  # the objects that everybody has and this rank writes
+    hashes: list[list[int]]  # of each piece, of what has been written
+    spans: list[Span] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)  # of each span: its piece; -1: objects
+    objects: list[WrittenObjects] = field(default_factory=list)
     end: int = 0  # of the file
     waves: int = 0  # that have been written and are gone from the arena
 
@@ -92,12 +92,8 @@ def stage(
 ) -> Staged:
     """Copies what this rank will write, and nothing else, to where the writer process sees it. What
     does not fit at once goes in waves, all but the last of which are written here and now."""
-    staged = Staged(
-        outcome.remembered.pieces,
-        *([], [], [[] for _ in outcome.remembered.pieces], []),
-        local.state.description,
-        _shared(local, outcome),
-    )
+    pieces = outcome.remembered.pieces
+    staged = Staged(pieces, local.state.description, _shared(local, outcome), [[] for _ in pieces])
     assert session.courier is not None
     arena = session.courier.staged
     limit, at = arena.numel(), 0

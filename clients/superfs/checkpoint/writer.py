@@ -300,12 +300,13 @@ class SuperFSWriter(StorageWriter, AsyncStager):
             session.together(failed)
         if b"\0" not in said:
             return None
-        answers = None
+        answer: tuple[Any, str] = (None, "")
         if session.rank == 0:
             try:
-                answers = [(None, self._begin())] * session.world_size
+                answer = None, self._begin()
             except Exception as caught:
-                answers = [(sessions.told(caught), "")] * session.world_size
+                answer = sessions.told(caught), ""
+        answers = [answer] * session.world_size if session.rank == 0 else None
         refused, attempt = session.scatter(answers)
         if refused is not None:
             raise refused[1]

@@ -1,0 +1,130 @@
+"""Rank jobs in which something dies, fills up, or gets in the way of something else."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from harness.ckptjobs import load_step, save_plain
+from superfs.checkpoint import SuperFSWriter, committed, session, steps
+
+
+def save_and_die(path: str, step: str, rank: int, asynchronous: bool) -> None:
+    """A committed save, then one in which a rank is killed at a step."""
+    waves = step == "before-wave"
+
+    def die(name: str) -> None:
+        if name == step and dist.get_rank() == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    group = dist.new_group(backend="gloo")
+    for number in range(2):
+        steps.hook = die if number else None
+        # another structure each time, so that plans are exchanged
+        state = {"w": torch.full((700_000,), float(number)), "step": number}
+        state |= {"other": torch.ones(number + 1), "more": torch.ones(3_000_000 * waves)}
+        where = f"{path}/step-{number}"
+        arena = 1 if waves else None
+        writer = SuperFSWriter(where, process_group=group, timeout_s=20, arena_bytes=arena)
+        if asynchronous:
+            future = dcp.async_save(state, storage_writer=writer, process_group=group)
+            future.result()
+        else:
+            dcp.save(state, storage_writer=writer, process_group=group)
+
+
+def save_without_courier(path: str) -> str:
+    """The writer process of rank 1 is killed: that save fails, the next does not."""
+    group = dist.new_group(backend="gloo")
+    said = ""
+    for number in range(3):
+        state = {"w": torch.full((700_000,), float(number)), "step": number}
+        writer = SuperFSWriter(f"{path}/step-{number}", process_group=group)
+        courier = session.of(group).courier
+        if number == 1 and dist.get_rank() == 1 and courier is not None:
+            steps.hook = functools.partial(_kill_at, "before-delivery", courier.pid)
+        try:
+            dcp.async_save(state, storage_writer=writer, process_group=group).result()
+        except BaseException as error:  # DCP's own is no Exception
+            said = str(error)
+        steps.hook = None
+    return said
+
+
+def _kill_at(step: str, pid: int, name: str) -> None:
+    if name == step:
+        os.kill(pid, signal.SIGKILL)
+
+
+def fail_on(path: str, step: str, rank: int) -> None:
+    """A rank meets a full disk at a step."""
+    import errno
+
+    def full(name: str) -> None:
+        if name == step and dist.get_rank() == rank:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "r.data")
+
+    steps.hook = full
+    try:
+        save_plain(path, 300_000)
+    finally:
+        steps.hook = None
+
+
+def save_until_full(root: str, size: int, asynchronous: bool) -> tuple[int, str]:
+    """Saves until one fails: which one, and what it said."""
+    group = dist.new_group(backend="gloo")
+    for number in range(100):
+        state = {"w": torch.full((size,), float(number)), "step": number}
+        writer = SuperFSWriter(f"{root}/step-{number:02}", process_group=group)
+        try:
+            if asynchronous:
+                dcp.async_save(state, storage_writer=writer, process_group=group).result()
+            else:
+                dcp.save(state, storage_writer=writer, process_group=group)
+        except BaseException as error:  # DCP's own is no Exception
+            return number, str(error)
+    raise AssertionError("the disk is too large")
+
+
+def race(path: str, size: int) -> str:
+    """Every rank is a job of its own that saves to the same path; all rename at the same time."""
+
+    def line_up(name: str) -> None:
+        if name == "before-rename":
+            dist.barrier()
+
+    rank = dist.get_rank()
+    steps.hook = line_up
+    try:
+        state = {"w": torch.full((size,), float(rank)), "step": rank}
+        dcp.save(state, storage_writer=SuperFSWriter(path, no_dist=True), no_dist=True)
+    except BaseException as error:  # DCP's own is no Exception
+        return str(error)
+    return "won"
+
+
+def load_while_saving(root: str, size: int) -> list[int]:
+    """What is loaded while the next save is held up before it is committed, and after."""
+    group, go_on, found = dist.new_group(backend="gloo"), threading.Event(), []
+
+    def hold(name: str) -> None:
+        if name in ("before-delivery", "before-rename"):
+            go_on.wait(60)
+
+    for number in range(2):
+        steps.hook = hold if number else None
+        state = {"w": torch.full((size,), float(number)), "step": number}
+        writer = SuperFSWriter(f"{root}/step-{number}", process_group=group)
+        future = dcp.async_save(state, storage_writer=writer, process_group=group)
+        if number:
+            found.append(load_step(str(committed(root)[-1]), size))
+            go_on.set()
+        future.result()
+    return [*found, load_step(str(committed(root)[-1]), size)]
