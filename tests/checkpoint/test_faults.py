@@ -97,6 +97,14 @@ def test_who_loads_while_another_saves_gets_what_was_committed(
     assert ranks.run("ckptfaults:load_while_saving", 2, str(tmp_path), 5000) == [[0, 1]] * 2
 
 
+def test_a_process_of_dcps_own_is_refused_and_holds_nothing_up(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    for said, took_s in ranks.run("ckptfaults:refused_by_process", 2, str(tmp_path / "c")):
+        assert "use async_save with its default" in said
+        assert took_s < 30, "a save that never starts is waited for twice as long"
+
+
 def test_a_flipped_bit_anywhere_is_seen_unless_nothing_is_there(
     ranks: Ranks, tmp_path: Path
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import signal
 import threading
+import time
 
 import torch
 import torch.distributed as dist
@@ -13,6 +15,7 @@ import torch.distributed.checkpoint as dcp
 
 from harness.ckptjobs import load_step, save_plain
 from superfs.checkpoint import SuperFSWriter, committed, session, steps
+from superfs.core.errors import FsError
 
 
 def save_and_die(path: str, step: str, rank: int, asynchronous: bool) -> None:
@@ -128,3 +131,20 @@ def load_while_saving(root: str, size: int) -> list[int]:
             go_on.set()
         future.result()
     return [*found, load_step(str(committed(root)[-1]), size)]
+
+
+def refused_by_process(path: str) -> tuple[str, int]:
+    """What PROCESS does with a writer: it is staged, and then cannot be sent. The next save goes on
+    at once."""
+    group, state = dist.new_group(backend="gloo"), {"w": torch.ones(5000)}
+    writer = SuperFSWriter(f"{path}-0", process_group=group)
+    writer.stage(state)
+    said = ""
+    try:
+        pickle.dumps(writer)
+    except FsError as error:
+        said = error.detail
+    start = time.monotonic()
+    writer = SuperFSWriter(f"{path}-1", process_group=group)
+    dcp.async_save(state, storage_writer=writer, process_group=group).result()
+    return said, int(time.monotonic() - start)

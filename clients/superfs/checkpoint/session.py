@@ -66,13 +66,18 @@ class Flight:
         self._thread = threading.current_thread()
         self._started.set()
 
+    def end(self) -> None:
+        """Written, failed or given up, begun or not."""
+        self.done.set()
+        self._started.set()
+
     @property
     def over(self) -> bool:
         return self.done.is_set() or (self._thread is not None and not self._thread.is_alive())
 
     def wait(self) -> None:
         if not self._started.wait(self.STARTING_S):
-            self.done.set()  # whoever was to write it has given up
+            self.end()  # whoever was to write it has given up
         while not self.over:
             self.done.wait(0.02)
 

@@ -314,7 +314,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
 
     def _over(self) -> None:
         if self._save is not None and self._save.flight is not None:
-            self._save.flight.done.set()
+            self._save.flight.end()
         self._save = None
 
     def _describe(self, items: Sequence[WriteItem], planner: SavePlanner) -> Local:
