@@ -1,6 +1,6 @@
 """Trains a small Llama on the bytes of some files, and goes on where it was when started again.
 
-    torchrun --nproc-per-node 2 examples/train_llama.py --run /mnt/run README.md docs/*.md
+    torchrun --nproc-per-node 2 examples/train_llama.py --checkpoints /mnt/run README.md docs/*.md
 
 Kill it at any moment, with any signal, and start it again: it loads the newest checkpoint that was
 committed and does the steps that are missing. With as many ranks as before it computes the same to
@@ -138,7 +138,7 @@ class Training:
     def save(self) -> None:
         """Training goes on as soon as this rank's bytes are copied."""
         self.saved()
-        path = self.args.run / f"step-{self.step:08}"
+        path = self.args.checkpoints / f"step-{self.step:08}"
         writer = SuperFSWriter(path, process_group=self.group, per_rank=["rng"])
         self._saving = dcp.async_save(self.state(), storage_writer=writer, process_group=self.group)
 
@@ -150,12 +150,12 @@ class Training:
 
     def resume(self) -> None:
         found: list[Any] = [None]
-        if self.rank == 0 and self.args.run.is_dir():
-            found = [max((path.name for path in committed(self.args.run)), default=None)]
+        if self.rank == 0 and self.args.checkpoints.is_dir():
+            found = [max((path.name for path in committed(self.args.checkpoints)), default=None)]
         dist.broadcast_object_list(found)  # one answer for all: another save may just be committed
         if found[0] is None:
             return
-        path, state = self.args.run / found[0], self.state()
+        path, state = self.args.checkpoints / found[0], self.state()
         was: dict[str, Any] = {"world": 0}
         dcp.load(was, storage_reader=SuperFSReader(path))
         if was["world"] != self.world:
@@ -193,7 +193,7 @@ def _config(args: argparse.Namespace) -> LlamaConfig:
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("text", nargs="+", type=Path, help="what to learn")
-    parser.add_argument("--run", required=True, type=Path, help="where checkpoints go")
+    parser.add_argument("--checkpoints", required=True, type=Path, help="where checkpoints go")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--save-every", type=int, default=20)
     parser.add_argument("--batch", type=int, default=12, help="samples of a step, of all ranks")

@@ -24,7 +24,7 @@ Found = tuple[int, list[float], dict[int, int]]
 
 def words(run: Path, dropout: float) -> list[str]:
     numbers = ["--steps", str(STEPS), "--save-every", str(EVERY), "--dropout", str(dropout)]
-    return [*TEXT, "--run", str(run), *SMALL, *numbers]
+    return [*TEXT, "--checkpoints", str(run), *SMALL, *numbers]
 
 
 @pytest.fixture(scope="module")

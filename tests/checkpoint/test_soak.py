@@ -33,7 +33,7 @@ def test_a_tensor_over_2_gib(ranks: Ranks, tmp_path: Path, asynchronous: bool) -
 def launched(run: Path, log: Path, world: int, steps: int) -> subprocess.Popen[bytes]:
     texts = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
     words: list[object] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", world]
-    words += [TOP / "examples" / "train_llama.py", "--run", run, "--steps", steps]
+    words += [TOP / "examples" / "train_llama.py", "--checkpoints", run, "--steps", steps]
     words += ["--save-every", 6, "--batch", 4, "--context", 64, *texts]
     with log.open("ab") as out:
         return subprocess.Popen(
