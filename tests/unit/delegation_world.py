@@ -9,6 +9,7 @@ from superfs.client.codec import unpack_names
 from superfs.client.delegation.meta import DelegatedMeta
 from superfs.client.delegation.shipping import Shipping
 from superfs.client.delegation.state import Delegations
+from superfs.client.session import Session
 from superfs.core.attrs import PACKED_ATTR_BYTES, Attr, pack_attr, unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import DELEGATED_GENERATION, GENERATION_HALF, ROOT, is_directory_id, range_of
@@ -43,22 +44,34 @@ class Server:
         self.messages = 0
         self.logs = 0
         self.held: list[OpItem] | None = None
+        self.held_verbs: frozenset[str] | None = None
+        """Only these are held."""
+        self.grants_logged = True
+        """Directories that a log makes are their client's."""
         self.refuses: Code | None = None
         self.buried = 0
         """Entries of logs that a client has given up."""
         self._generations = GENERATION_HALF
         self.exclusive: set[int] = set()
+        self.given_back: set[int] = set()
         self.client: Client | None = None
 
     def submit(self, items: Iterable[OpItem]) -> None:
         for item in items:
             self.messages += 1
-            if self.held is not None:
+            if self.held is not None and self._holds(item):
                 self.held.append(item)
             else:
                 self.answer(item)
 
+    def _holds(self, item: OpItem) -> bool:
+        return self.held_verbs is None or item.op.WhichOneof("verb") in self.held_verbs
+
     def give_back(self, leases: Iterable[int]) -> None:
+        self.given_back.update(leases)
+        self.exclusive.difference_update(leases)
+
+    def downgrade(self, leases: Iterable[int]) -> None:
         self.exclusive.difference_update(leases)
 
     def answer(self, item: OpItem) -> None:
@@ -74,6 +87,9 @@ class Server:
                 if self.refuses is not None:
                     raise FsError(self.refuses, "because")
                 result = self.replay(op.log)
+                for entry in op.log.entries:
+                    if entry.WhichOneof("verb") == "mkdir" and self.grants_logged:
+                        self.grant(entry.ino)
             elif name == "reserve":
                 result = meta_pb2.Result(number=self._generations)
                 self._generations += op.reserve.generations
@@ -130,7 +146,6 @@ class Server:
                         assert outcome.attr is not None
                         assert outcome.attr.ino == entry.ino
                         self._pin(outcome.attr.ino, entry.generation)
-                        self.exclusive.add(entry.ino)
             attrs = []
             for start in range(0, len(log.attrs), PACKED_ATTR_BYTES):
                 attrs.append(pack_attr(self._verify(unpack_attr(log.attrs, start))))
@@ -237,8 +252,11 @@ class Now:
         except StopIteration as stop:
             done.complete(stop.value)
 
-    def call_later(self, _seconds: float, _callback: Callable[[], object]) -> None:
-        pass
+    def __init__(self) -> None:
+        self.timers: list[Callable[[], object]] = []
+
+    def call_later(self, _seconds: float, callback: Callable[[], object]) -> None:
+        self.timers.append(callback)
 
 
 class Client:
@@ -246,12 +264,12 @@ class Client:
 
     retry_timeout_s = 0.0  # what is to be asked again is an answer
     is_closed = False
-    session = None
 
     def __init__(self, server: Server) -> None:
         self.server = server
         server.client = self
         self.caller = WHO
+        self.session = Session(1, b"", 0)
         self.background = Now()
         self.clock = 100.0
         self.state = Delegations(lambda: ((1,), 1), lambda: self.clock)
@@ -266,6 +284,8 @@ class Client:
         def settled() -> None:
             self.settled += 1
 
+        if session != self.session.id:
+            self.session = Session(session, b"", 0)
         welcome = meta_pb2.Welcome(number_range=session, now_ns=self.server.store.now_ns)
         self.state.extended(self.clock + 20)
         self.shipping.welcomed(session, welcome, settled)

@@ -6,8 +6,10 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
+from superfs.client.codec import encode_touch
 from superfs.core.errors import Code
 from superfs.core.ids import directory_id
+from superfs.core.namespace.txn import Ref
 from superfs.daemon.clock import ManualClock
 from unit.meta_exclusive import ExclusiveClient, until
 from unit.meta_leases import Late, LeaseClient, is_waiting
@@ -77,6 +79,42 @@ def test_who_asks_waits_until_the_holder_has_let_go(tmp_path: Path) -> None:
                 assert not reply.results[0].code, reply
                 assert not reply.exclusive
             assert not client.mine
+
+    asyncio.run(run())
+
+
+def test_access_times_have_nothing_shipped(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client, other = ExclusiveClient(node, 1), ExclusiveClient(node, 2)
+            await client.hello()
+            await other.hello()
+            made = await client.directory(b"d")
+            file = (await client.good(create={"dir": ref(made), "name": b"f", **NEW})).attr
+            touch = encode_touch([(Ref(file.ino, file.generation, made.ino), file.atime_ns + 5)])
+            await other.good(touch=touch)
+            assert not client.recalled()
+            before = (await client.good(getattr={"inode": ref(file)})).attr.atime_ns
+            assert before == file.atime_ns, "passed over"
+            await client.good(touch=touch)
+            after = (await client.good(getattr={"inode": ref(file)})).attr.atime_ns
+            assert after == file.atime_ns + 5
+
+    asyncio.run(run())
+
+
+def test_a_lease_of_which_only_the_right_to_change_is_returned_is_shared(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(make(tmp_path)) as node:
+            client, other = ExclusiveClient(node, 1), LeaseClient(node, 2)
+            await client.hello()
+            await other.hello()
+            made = await client.directory(b"d")
+            node.lessor.returned(client.grant.session_id, client, (), (made.ino,))
+            assert made.ino not in client.mine
+            await other.good(create={"dir": ref(made), "name": b"f", **NEW})
+            assert not client.recalled()
+            assert b"f" in (client.heard()[made.ino] or ())
 
     asyncio.run(run())
 

@@ -209,6 +209,26 @@ def test_data_of_files_that_will_never_be_goes(tmp_path: Path) -> None:
     with_directory(tmp_path, body, datads)
 
 
+def test_data_that_a_refused_log_has_written_to_another_file_goes(tmp_path: Path) -> None:
+    datads = FakeDataDaemons()
+
+    async def body(node: MetaNode, client: ExclusiveClient, made: common_pb2.Attr) -> None:
+        there = client.on_daemons(made.ino, 100_000)
+        await client.good(log=log(files(made.ino, [(b"f", there, b"")])))
+        inode = {"ino": there.ino, "generation": there.generation, "place": made.ino}
+        publish = meta_pb2.LogEntry()
+        publish.publish.inode.ino = there.ino
+        publish.publish.inode.generation = there.generation
+        publish.publish.inode.place = made.ino
+        publish.publish.data_generation, publish.publish.size = 7, 200_000
+        assert (await client.do(log=log(publish))).code == Code.LOG_REFUSED
+        await until(lambda: bool(datads.reaped))
+        assert {(ino, generation) for _, ino, generation in datads.reaped} == {(there.ino, 7)}
+        assert (await client.good(getattr={"inode": inode})).attr.data_generation == 1
+
+    with_directory(tmp_path, body, datads)
+
+
 def test_data_of_a_log_that_its_client_has_given_up_goes(tmp_path: Path) -> None:
     datads = FakeDataDaemons()
 

@@ -157,6 +157,8 @@ class Connection:
             stream.close()
         self.data.close()
         self.background.close()
+        if self.shipping is not None:
+            self.shipping.closed()
         if self._remains is not None:
             self._remains.close()
 

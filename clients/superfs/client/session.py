@@ -343,6 +343,13 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             portion = meta_pb2.ReturnLeases(leases=leases[start : start + RETURNED_LEASES_MAX])
             self.say(meta_pb2.SessionRequest(return_leases=portion))
 
+    def downgrade(self, leases: Sequence[int]) -> None:
+        """As `give_back`, of the exclusive part alone: answers are still repeated under them."""
+        for start in range(0, len(leases), RETURNED_LEASES_MAX):
+            portion = leases[start : start + RETURNED_LEASES_MAX]
+            returned = meta_pb2.ReturnLeases(exclusive=portion)
+            self.say(meta_pb2.SessionRequest(return_leases=returned))
+
     def _spare(self, items: list[OpItem]) -> None:
         """An operation of an expired session never runs: one that went out only once may go out
         again in the next session."""

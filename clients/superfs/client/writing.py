@@ -134,9 +134,16 @@ class Writing:
             raise FsError(failure.code, failure.detail)
 
     def lose(self, error: FsError) -> None:
-        """What was published is not so, after all: every handle is told, once."""
+        """What was published is not so, after all: every handle is told, once. Any answer is newer
+        than what is known here."""
         self._last_loss = error
         self.losses += 1
+        with self._state:
+            self._attr = self._attr.copy()
+            self._attr.change = 0
+            self._inline = None
+            self._readahead.drop()
+            self._age.recalls += 1
 
     def _fail(self, error: FsError) -> None:
         """In the background. What is only late is still dirty, and will be tried again."""

@@ -283,6 +283,7 @@ class Operations:
         attr = outcome.attr
         if name == "touch":
             del txn.touched[touched:]  # a matter of minutes, and due at every first read
+            txn.delegated.clear()
         elif name == "create":
             assert attr is not None
             if body.open:

@@ -127,11 +127,20 @@ class Lessor:
         until = self._now() + min(SLOW_TIMES * seconds, SLOW_MAX_S)
         self._slow[session] = max(until, self._slow.get(session, 0.0))
 
-    def returned(self, session: int, listener: Listener, leases: Iterable[int]) -> None:
+    def returned(
+        self,
+        session: int,
+        listener: Listener,
+        leases: Iterable[int],
+        exclusive: Iterable[int] = (),
+    ) -> None:
+        """`exclusive`: only the right to change it."""
         tenant = self._tenants.get(session)
         if tenant is not None and tenant.listener is listener:
             for lease in leases:
                 self.leases.give_up(session, lease)
+                self.exclusives.give_up(session, lease)
+            for lease in exclusive:
                 self.exclusives.give_up(session, lease)
 
     def settled(self, session: int, listener: Listener) -> bool:

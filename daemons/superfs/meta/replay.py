@@ -16,10 +16,11 @@ from superfs.core.errors import Code, FsError
 from superfs.core.ids import FIRST_DATA_GENERATION, GENERATION_HALF
 from superfs.core.limits import GENERATION_RUNS_MAX, LOG_ENTRIES_MAX, MANY_ENTRIES_MAX
 from superfs.core.namespace.access import check_removal
-from superfs.core.namespace.find import find_directory, inode_of
+from superfs.core.namespace.find import find_directory, find_inode, inode_of
 from superfs.core.namespace.inodes import remove_link, save
 from superfs.core.namespace.names import check_name
 from superfs.core.namespace.outcome import Outcome
+from superfs.core.namespace.publish import reap_lost
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.meta.columns import decode_columns, decode_names
 from superfs.meta.logfiles import CHANGE_AHEAD_MAX, Numbers, put_files, stamp_names
@@ -106,6 +107,8 @@ def _bury(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log) -> None:
     delegation = Delegation(txn, caller)
     chains = txn.all_chains()
     for entry in m.entries:
+        if entry.WhichOneof("verb") == "publish":
+            _bury_data(txn, entry.publish)
         if entry.WhichOneof("verb") != "files":
             continue
         try:
@@ -120,6 +123,18 @@ def _bury(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log) -> None:
                 txn.reap_data(attr)
     delegation.save()
     txn.rows.changes -= 1
+
+
+def _bury_data(txn: LmdbTxn, m: meta_pb2.Publish) -> None:
+    """Written for a file that does not use that generation any more. What is in the one that it
+    uses lies behind its size, or was to be overwritten."""
+    try:
+        attr = find_inode(txn, Ref(m.inode.ino, m.inode.generation, m.inode.place))
+    except FsError:
+        return  # removed, with all its data; or somebody else's by now
+    if m.data_generation and m.data_generation != attr.data_generation:
+        attr.chains = attr.chains or txn.all_chains()
+        reap_lost(txn, attr, m.data_generation)
 
 
 class _Replay:

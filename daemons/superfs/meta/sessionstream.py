@@ -92,8 +92,8 @@ class SessionStream:
                 )
                 await self._write(meta_pb2.SessionReply(keep_alive=keep_alive))
             elif body == "return_leases":
-                leases = request.return_leases.leases
-                self._node.lessor.returned(self._grant.session_id, self, leases)
+                returned, session = request.return_leases, self._grant.session_id
+                self._node.lessor.returned(session, self, returned.leases, returned.exclusive)
             elif body == "settled":
                 self._node.settled(self._grant, self)
             elif body == "goodbye":

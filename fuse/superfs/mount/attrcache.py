@@ -74,6 +74,15 @@ class AttrCache:
     def drop_attr(self, node: Node) -> None:
         node.lease = NEVER
 
+    def disown(self, node: Node) -> None:
+        """What is known of it may never have been so: any answer is newer."""
+        self.drop_attr(node)
+        node.gone = False
+        if node.attr is not None:
+            node.attr = node.attr.copy()
+            node.attr.change = 0
+            node.packed = None
+
     # names
 
     def learn(

@@ -99,13 +99,20 @@ class Recalls:
     # ---- in the loop
 
     def _lose(self, inos: Collection[int], error: FsError) -> None:
-        assert self._mounted is not None
+        """Each is as the server says, also where it has never heard of what was answered here."""
+        m = self._mounted
+        assert m is not None
         for ino in inos:
-            node = self._mounted.nodes.alive(ino)
-            if node is not None and node.file is not None:
+            node = m.nodes.alive(ino)
+            if node is None:
+                continue
+            m.cache.disown(node)
+            m.contents.drop(node)
+            node.pages_of = None
+            if node.file is not None:
                 contents = node.file.contents
                 if contents is None and node.attr is not None:
-                    contents = node.file.contents = self._mounted.contents_of(node.attr)
+                    contents = node.file.contents = m.contents_of(node.attr)
                 if contents is not None:
                     contents.lose(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import time
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from superfs.mount.notify import Kernel
     from superfs.mount.options import MountOptions
     from superfs.mount.prefetch import BulkReader
+
+log = logging.getLogger("superfs.mount")
 
 
 @dataclass(slots=True)
@@ -148,8 +151,11 @@ class Services:
         return unwritten
 
     async def finish(self) -> None:
-        """Whatever waits in memory goes to the daemons."""
+        """Whatever waits in memory goes to the daemons. What cannot go keeps nothing else."""
         await self.files.flush_everything()
-        await drive(self.mounted.meta.sync())
+        try:
+            await drive(self.mounted.meta.sync())
+        except FsError as error:
+            log.error("what was done last is not shipped: %s", error)
         await self.atimes.ship()
         await self.mounted.opens.settle(everything=True)

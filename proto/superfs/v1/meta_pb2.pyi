@@ -122,10 +122,12 @@ class Invalidated(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class ReturnLeases(_message.Message):
-    __slots__ = ("leases",)
+    __slots__ = ("leases", "exclusive")
     LEASES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
     leases: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, leases: _Optional[_Iterable[int]] = ...) -> None: ...
+    exclusive: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, leases: _Optional[_Iterable[int]] = ..., exclusive: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("batch", "acked_below", "ops")

@@ -7,18 +7,16 @@ shipped so far. While a directory that is held is asked about nothing is done in
 from __future__ import annotations
 
 import contextlib
-import stat
+import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from superfs.client import ops
-from superfs.client.delegation import journal
-from superfs.client.delegation.overlay import Away, Group
+from superfs.client.delegation import concerns, journal
+from superfs.client.delegation.absorbing import absorb, moved
+from superfs.client.delegation.overlay import Away
 from superfs.client.dispatch import ASK_AGAIN
 from superfs.client.meta import MetaClient
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import LISTING_ENTRIES_MAX
-from superfs.core.namespace.bits import ACL_FLAGS, MULTI
-from superfs.core.namespace.txn import Dentry, Directory, Ref
+from superfs.core.ids import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,25 +25,18 @@ if TYPE_CHECKING:
     from superfs.client.delegation.state import Delegations
     from superfs.client.dispatch import Router
     from superfs.client.ops import Call
-    from superfs.client.session import Session
-    from superfs.core.attrs import Attr
+    from superfs.client.session import OpItem, Session
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
     from superfs.v1 import meta_pb2
 
 T = TypeVar("T")
-LOAD_AFTER = 2
-"""An exclusive directory that was not made here is learned when so many changes could not be made
-here."""
-LOAD_ENTRIES_MAX = 20_000
-GENERATIONS = 1024
 _ALONE = frozenset(("reserve", "statfs"))
 """Verbs that neither change nor tell anything that a log is about."""
 _UNORDERED = frozenset(("touch",))
 """Changes that nobody minds to see before earlier ones."""
-_TAKE_NAMES = frozenset(("rmdir", "rename", "remove_tree"))
-_ONE_NAME = frozenset(("create", "mkdir", "unlink", "rmdir"))
-_ATTR_ONLY = frozenset(("setattr", "publish", "append", "new_data", "setxattr", "removexattr"))
+_NOBODYS = _ALONE | _UNORDERED | {"log"}
+"""Changes that make no copy of ours old."""
 
 
 class Asking(MetaClient):
@@ -81,7 +72,7 @@ class Asking(MetaClient):
 
     @property
     def is_here_only(self) -> bool:
-        return self._state.here_only
+        return self._state.here_only == threading.get_ident()
 
     @contextlib.contextmanager
     def here_only(self) -> Iterator[bool]:
@@ -90,11 +81,11 @@ class Asking(MetaClient):
             if not (state.is_good and state.overlay.groups):
                 yield False
                 return
-            state.here_only = True
+            state.here_only = threading.get_ident()
             try:
                 yield True
             finally:
-                state.here_only = False
+                state.here_only = 0
 
     # ---- asking the daemon
 
@@ -107,7 +98,7 @@ class Asking(MetaClient):
         ask_again: frozenset[Code] = ASK_AGAIN,
         session: Session | None = None,
     ) -> T:
-        if self._state.here_only:
+        if self.is_here_only:
             raise Away
         asking = super().ask(call, decode, caller, ask_again=ask_again, session=session)
         if call.verb in _ALONE:
@@ -134,14 +125,15 @@ class Asking(MetaClient):
             try:
                 outcome = await running
             except BaseException as error:
-                if call.mutates and groups and not _is_refusal(error):
-                    self._forget(groups)  # nobody knows what was done
+                if call.mutates and not _is_refusal(error):
+                    self._forget(groups)  # nobody knows what was done,
+                    if isinstance(error, FsError):  # nor will ever
+                        self.let_go(groups)
                 raise
             if call.mutates and call.verb not in _UNORDERED:
                 with self._state.lock:
-                    self._moved(call, outcome)
-                    if groups:
-                        self._absorb(call, outcome, groups)
+                    moved(self._state, call, outcome)
+                    absorb(self._state, call, outcome, groups)
             return outcome
 
     async def run_many(
@@ -157,39 +149,49 @@ class Asking(MetaClient):
 
     @contextlib.contextmanager
     def _asking(self, call: Call) -> Iterator[list[int]]:
-        """Directories that we hold and that the operation is about: meanwhile nothing is done in
-        them here."""
-        state = self._state
+        """What we hold of what the operation is about: meanwhile nothing is done there by oneself.
+        What is not held is counted, too: it may come to be held meanwhile."""
+        state, overlay = self._state, self._overlay
         with state.lock:
-            groups = [d for d in self._concerned(call) if d in state.overlay.groups]
-            for directory in groups:
-                state.busy[directory] = state.busy.get(directory, 0) + 1
+            about = concerns.places(call, overlay)
+            groups = [directory for directory in about if directory in overlay.groups]
+            for place in about:
+                state.busy[place] = state.busy.get(place, 0) + 1
+            changes = _keys(call, about)
+            state.begin(changes)
         try:
             yield groups
         finally:
             with state.lock:
-                for directory in groups:
-                    state.busy[directory] -= 1
-                    if not state.busy[directory]:
-                        del state.busy[directory]
+                for place in about:
+                    state.busy[place] -= 1
+                    if not state.busy[place]:
+                        del state.busy[place]
+                state.end(changes)
 
-    def _concerned(self, call: Call) -> set[int]:
-        """Also directories that may lose their name: nobody makes a file in one meanwhile."""
-        places = _places(call)
-        if call.verb in _TAKE_NAMES:
-            names = _names(call)
-            for ino, group in self._overlay.groups.items():
-                record = group.directory
-                if not record.name or (record.parent, record.name) in names:
-                    places.add(ino)
-        return places
+    def _item(
+        self, call: Call, caller: Caller | None, lane: int, session: Session | None = None
+    ) -> OpItem:
+        """Whoever asked may have stopped waiting: the operation is under way until its answer."""
+        item = super()._item(call, caller, lane, session)
+        with self._state.lock:
+            changes = _keys(call, ())
+            self._state.begin(changes)
+        if changes:
+            item.pending.on_done(lambda: self._ended(changes))
+        return item
+
+    def _ended(self, changes: frozenset[int]) -> None:
+        with self._state.lock:
+            self._state.end(changes)
 
     async def _ship_before(self, call: Call, groups: list[int]) -> None:
         state = self._state
         with state.lock:
             ordered = call.mutates and call.verb not in _UNORDERED
             wait = not state.is_synced and (
-                ordered or any(state.concerns(place) for place in _places(call))
+                ordered
+                or any(state.concerns(place) for place in concerns.places(call, self._overlay))
             )
         if wait:
             assert self.shipping is not None
@@ -204,59 +206,11 @@ class Asking(MetaClient):
         with self._state.lock:
             self._state.forget(groups)
 
-    def _moved(self, call: Call, outcome: Outcome) -> None:
-        """Directories that were moved or removed by the daemon."""
-        verb, body, held = call.verb, call.body, self._overlay.groups
-        if verb == "remove_tree":
-            self._state.forget(list(held))
-        elif verb in ("rename", "rmdir"):
-            if outcome.other is not None:
-                self._state.forget((outcome.other.ino,))
-            group = None if outcome.attr is None else held.get(outcome.attr.ino)
-            if group is not None:
-                group.directory.parent = body.new_dir.ino
-                group.directory.name = body.new_name
-
-    def _absorb(self, call: Call, outcome: Outcome, groups: list[int]) -> None:
-        """What the daemon has changed in a directory that we hold."""
-        held = self._overlay.groups
-        verb, body = call.verb, call.body
-        for above in outcome.dirs:
-            group = held.get(above.ino)
-            if group is not None:
-                group.directory.attr = above.copy()
-        attr = outcome.attr
-        if verb in _ATTR_ONLY:
-            if attr is not None:
-                self._put(attr)
-            return
-        group = held.get(body.dir.ino) if verb in _ONE_NAME else None
-        if verb not in _ONE_NAME:
-            self._state.forget(_places(call))
-        elif group is not None and verb in ("create", "mkdir"):
-            if attr is not None:
-                self._put(attr)
-                group.entries[body.name] = _dentry(attr)
-        elif group is not None:
-            entry = group.entries.pop(body.name, None)
-            if entry is not None:
-                group.inodes.pop(entry.ino, None)
-
-    def _put(self, attr: Attr) -> None:
-        group = self._overlay.groups.get(attr.place)
-        if group is None:
-            return
-        if attr.ino == attr.place:
-            group.directory.attr = attr.copy()
-        else:
-            group.inodes[attr.ino] = attr.copy()
-            self._overlay.inline.pop(attr.ino, None)
-
     # ---- doing it here
 
     async def _room(self) -> None:
         if self._state.is_full:
-            if self._state.here_only:
+            if self.is_here_only:
                 raise Away
             assert self.shipping is not None
             await self.shipping.room()
@@ -275,7 +229,7 @@ class Asking(MetaClient):
             outcome.leases = frozenset(directories)
             state.local_operations += 1
             for place, ino in self._overlay.touched:
-                state.part.touched[place, ino] = None
+                state.part.touch(place, ino)
             state.touch(directories[0])
             assert self.shipping is not None
             self.shipping.noted()
@@ -301,77 +255,28 @@ class Asking(MetaClient):
         state = self._state
         with state.lock:
             going = [lease for lease in leases if not state.concerns(lease)]
-            state.exclusive.difference_update(going)
-            state.forget(going)
+            state.let_go(going)
+            state.let_gone(going)
         super().return_leases(going)
 
-    # ---- learning a directory that was not made here
-
-    async def _maybe_load(self, directory: Ref) -> None:
+    def let_go(self, directories: Iterable[int]) -> None:
+        """Not changed here any more; what is known of them is still good. Only of what the log is
+        not about."""
         state = self._state
         with state.lock:
-            ino = directory.ino
-            if ino not in state.exclusive or ino in self._overlay.groups or not state.is_good:
-                return
-            wanted = state.wanted[ino] = state.wanted.get(ino, 0) + 1
-            if wanted != LOAD_AFTER:
-                return
-        group = await self._load(directory)
-        if group is not None:
+            going = [d for d in directories if d in state.exclusive and not state.concerns(d)]
+            state.let_go(going)
+        if going:
+            self._router.meta_stream(ROOT).downgrade(going)
             with state.lock:
-                state.adopt(ino, group)
-
-    async def _load(self, directory: Ref) -> Group | None:
-        """Nobody else changes it meanwhile: it is ours. But we may, and lose it."""
-        outcome = await super().getattr(directory)
-        attr = outcome.attr
-        if attr is None or attr.size > LOAD_ENTRIES_MAX:
-            return None
-        group = Group(Directory(attr.copy(), 0, b""), born=False)
-        after = b""
-        while True:
-            page = await self.run(ops.read_dir(directory, after=after, limit=LISTING_ENTRIES_MAX))
-            for entry in page.entries:
-                assert entry.attr is not None
-                group.entries[entry.name] = _dentry(entry.attr)
-                if entry.attr.place == directory.ino:
-                    group.inodes[entry.attr.ino] = entry.attr
-                after = entry.name
-            if not page.more:
-                break
-        again = (await super().getattr(directory)).attr
-        if again is None or again.change != attr.change or len(group.entries) != attr.size:
-            return None
-        return group
+                state.let_gone(going)
 
 
-def _dentry(attr: Attr) -> Dentry:
-    if attr.is_dir:
-        return Dentry(
-            attr.ino, attr.generation, attr.mode, attr.uid, attr.gid, attr.flags & ACL_FLAGS
-        )
-    multi = MULTI if attr.place == attr.ino else 0
-    return Dentry(attr.ino, attr.generation, stat.S_IFMT(attr.mode), flags=multi)
-
-
-def _places(call: Call) -> set[int]:
-    """What an operation is about, as far as one can tell before."""
-    places = {call.key}
-    if call.verb == "rename":
-        places.add(call.body.new_dir.ino)
-    elif call.verb == "release":
-        places.update(inode.place or inode.ino for inode in call.body.inodes)
-    elif call.verb == "link":
-        places.update((call.body.dir.ino, call.body.inode.place, call.body.inode.ino))
-    return places
-
-
-def _names(call: Call) -> set[tuple[int, bytes]]:
-    """What loses its name, or may."""
-    body = call.body
-    if call.verb == "rename":
-        return {(body.old_dir.ino, body.old_name), (body.new_dir.ino, body.new_name)}
-    return {(body.dir.ino, body.name)}
+def _keys(call: Call, about: Iterable[int]) -> frozenset[int]:
+    """What a change of the daemon's is about."""
+    if not call.mutates or call.verb in _NOBODYS:
+        return frozenset()
+    return concerns.keys(call, about)
 
 
 def _is_refusal(error: BaseException) -> bool:

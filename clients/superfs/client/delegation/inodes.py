@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from superfs.client import ops
 from superfs.client.codec import encode_ref
-from superfs.client.delegation.asking import Asking
+from superfs.client.delegation.concerns import ACCESS
+from superfs.client.delegation.learning import Learning
 from superfs.client.delegation.overlay import Away
-from superfs.core.attrs import Set
 from superfs.core.ids import FIRST_DATA_GENERATION
 from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.publish import publish
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from superfs.client.session import Session
     from superfs.core.namespace.txn import Caller, Ref
 
-_ACCESS = Set.MODE | Set.UID | Set.GID | Set.KILL_PRIV
 
-
-class Inodes(Asking):
+class Inodes(Learning):
     async def setattr(
         self, inode: Ref, mask: int, *, caller: Caller | None = None, **values: int
     ) -> Outcome:
@@ -33,24 +31,26 @@ class Inodes(Asking):
 
         def do() -> Outcome:
             overlay, part = self._overlay, self._state.part
-            if place == inode.ino:
-                self._check_directory(inode.ino, mask)
+            places = [place]
+            if place == inode.ino and mask & ACCESS:
+                places.append(self._parent_of(inode.ino))
             absorbed = part.is_ours(inode.ino)
             run = overlay.run if absorbed else overlay.run_reaping
             outcome = run(setattr_, self._caller(caller), inode, mask, **values)
             if not absorbed:
                 body = meta_pb2.Setattr(inode=encode_ref(inode), mask=mask, **values)
-                self._step(caller, (), [inode.ino], [place], meta_pb2.LogEntry(setattr=body))
+                self._step(caller, (), [inode.ino], places, meta_pb2.LogEntry(setattr=body))
             return outcome
 
         outcome = self._here(do, place)
         return outcome or await super().setattr(inode, mask, caller=caller, **values)
 
-    def _check_directory(self, ino: int, mask: int) -> None:
+    def _parent_of(self, ino: int) -> int:
         """Access metadata of a directory lie with its name, too."""
         record = self._overlay.groups[ino].directory
-        if mask & _ACCESS and not (record.name and self._state.is_open(record.parent)):
+        if not (record.name and self._state.is_open(record.parent)):
             raise Away
+        return record.parent
 
     async def publish(
         self,

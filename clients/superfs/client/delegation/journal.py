@@ -65,6 +65,10 @@ class Sealed:
     """Contents that need not be kept when it is done."""
     changed: list[tuple[int, int]]
     """(place, number) of each of `log.attrs`."""
+    touched: set[int]
+    """Numbers of all that was changed, removed or made."""
+    made: list[int]
+    """Directories."""
     places: set[int]
     entries: int
     size: int
@@ -81,8 +85,14 @@ class Part:
     entered: set[int] = field(default_factory=set)  # inodes that entries besides a birth are about
     names: dict[tuple[int, bytes], int] = field(default_factory=dict)  # last entry about it
     touched: dict[tuple[int, int], None] = field(default_factory=dict)
+    touched_places: set[int] = field(default_factory=set)
     places: set[int] = field(default_factory=set)
     next: int = 0
+
+    def touch(self, place: int, ino: int) -> None:
+        """Its record was changed, made or removed."""
+        self.touched[place, ino] = None
+        self.touched_places.add(place)
 
     def _add(self, entry: Birth | Removal | Step, size: int, now: float) -> int:
         if not self.entries:
@@ -193,10 +203,11 @@ class Part:
                 changed.append((place, ino))
                 packed.append(pack_attr(attr))
         log.attrs = b"".join(packed)
-        directories = self.places | {place for place, _ in self.touched}
+        made = [entry.ino for entry in log.entries if entry.WhichOneof("verb") == "mkdir"]
         return Sealed(
-            self.number, log, files, overlay.inline.copy(), changed, directories,
-            len(self.entries), self.size, self.since,
+            self.number, log, files, overlay.inline.copy(), changed,
+            {ino for _, ino in self.touched} | files.keys(), made,
+            self.places | self.touched_places, len(self.entries), self.size, self.since,
         )  # fmt: skip
 
     def _runs(self) -> Iterator[list[Birth | Removal | Step]]:

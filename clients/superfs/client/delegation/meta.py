@@ -110,6 +110,7 @@ class DelegatedMeta(Inodes):
             attr = outcome.attr
             assert attr is not None
             state.exclusive.add(attr.ino)
+            state.provisional.add(attr.ino)
             entry = meta_pb2.LogEntry(
                 ino=attr.ino, generation=attr.generation,
                 mkdir=meta_pb2.Mkdir(
@@ -193,6 +194,7 @@ class DelegatedMeta(Inodes):
             outcome = overlay.run_reaping(rmdir, self._caller(caller), dir, name)
             assert entry is not None
             state.exclusive.discard(entry.ino)
+            state.provisional.discard(entry.ino)
             step = meta_pb2.LogEntry(rmdir=meta_pb2.Rmdir(dir=encode_ref(dir), name=name))
             self._step(caller, [(dir.ino, name)], [entry.ino], [dir.ino, entry.ino], step)
             return outcome

@@ -68,8 +68,8 @@ class Overlay:
         self.commit = 0
         """The last that this client has heard of."""
         self.touched: set[tuple[int, int]] = set()
-        """(place, inode number) of all that the last rule has written; directories under their own
-        number."""
+        """(place, inode number) of all that the last rule has written or removed; directories under
+        their own number."""
         self._counter = 0
         self._now_ns = 0
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -144,6 +144,27 @@ class Overlay:
     def now_ns(self) -> int:
         return self._now_ns
 
+    # ---- where things are
+
+    def places_of(self, ino: int, hint: int) -> set[int]:
+        """Directories here that have an inode which was last seen at `hint`."""
+        group = self.groups.get(hint)
+        if ino == hint or (group is not None and ino in group.inodes):
+            return {hint}
+        return {place for place, group in self.groups.items() if ino in group.inodes}
+
+    def parents_of(self, directory: int) -> set[int]:
+        """Directories here that a directory has its name in: one at most."""
+        group = self.groups.get(directory)
+        if group is not None and group.directory.name:
+            parent = group.directory.parent
+            return {parent} if parent in self.groups else set()
+        for place, above in self.groups.items():
+            has_any = above.directory.attr.nlink > 2
+            if has_any and any(entry.ino == directory for entry in above.entries.values()):
+                return {place}
+        return set()
+
     # ---- dentries
 
     def get_dentry(self, directory: int, name: bytes) -> Dentry | None:
@@ -175,6 +196,7 @@ class Overlay:
 
     def delete_inode(self, place: int, ino: int) -> None:
         self._set(self._group(place).inodes, ino, None)
+        self.touched.add((place, ino))
 
     def get_directory(self, ino: int) -> Directory | None:
         group = self.groups.get(ino)
@@ -199,6 +221,7 @@ class Overlay:
 
     def delete_directory(self, ino: int) -> None:
         self._set(self.groups, ino, None)
+        self.touched.add((ino, ino))
 
     # ---- xattrs and inline contents
 

@@ -8,15 +8,14 @@ told to forget it.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
+from superfs.client.delegation.waiters import Waiters
 from superfs.client.ops import Call
 from superfs.client.session import MUTATIONS
 from superfs.core.attrs import PACKED_ATTR_BYTES, unpack_attr
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.ids import ROOT
-from superfs.rpc.pending import Pending
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from superfs.client.delegation.state import Delegations
     from superfs.client.dispatch import Dispatch
     from superfs.client.leases import LeaseHolder
+    from superfs.client.session import Session
 
 SHIP_AFTER_S = 0.25
 """What is done is shipped so long after, if nobody asks for it before."""
@@ -45,9 +45,11 @@ class Shipping:
         self._state = state
         self._dispatch = dispatch
         self._holder = holder
+        self._waiters = Waiters(connection, state)
         self._running = False
-        self._alarm = 0  # the part that a timer is set for
+        self._alarmed = False  # a timer is set for when the part is to be shipped
         self._session = 0
+        self._bound: Session | None = None  # in which the log may be shipped, and in no other
         self._welcomes = 0
 
     # ---- called with the lock of the state
@@ -58,19 +60,23 @@ class Shipping:
         if part.is_full:
             self._state.seal()
             self.kick()
-        elif self._alarm != part.number and (part.entries or part.touched):
-            self._alarm = part.number
-            self._connection.background.call_later(SHIP_AFTER_S, lambda: self._ring(part.number))
+        elif not self._alarmed and (part.entries or part.touched):
+            self._alarmed = True
+            self._connection.background.call_later(SHIP_AFTER_S, self._ring)
 
     def kick(self) -> None:
         if self._state.sealed and not self._running:
             self._running = True
             self._connection.background.spawn(self._run())
 
-    def _ring(self, number: int) -> None:
-        with self._state.lock:
-            if self._state.part.number == number:
-                self._state.seal()
+    def _ring(self) -> None:
+        state = self._state
+        with state.lock:
+            self._alarmed = False
+            if state.part.entries and state.now() - state.part.since < SHIP_AFTER_S / 2:
+                self.noted()  # it was begun after the one that the timer was set for
+                return
+            state.seal()
             self.kick()
 
     # ---- waiting
@@ -84,7 +90,7 @@ class Shipping:
                 return
             target, losses = state.seal(), len(state.losses)
             self.kick()
-        await self._until(lambda: state.shipped >= target)
+        await self._waiters.until(lambda: state.shipped >= target)
         for first, error in state.losses[losses:]:
             if first <= target:
                 raise FsError(error.code, error.detail)
@@ -98,30 +104,10 @@ class Shipping:
             state.seal()
             self.kick()
         try:
-            await self._until(lambda: not state.is_full)
+            await self._waiters.until(lambda: not state.is_full)
         except FsError as error:
             if error.code is not Code.IO:  # what was before it is lost; there is room now
                 raise
-
-    async def _until(self, enough: Callable[[], bool]) -> None:
-        state, timeout_s = self._state, self._connection.retry_timeout_s
-        late = FsError(Code.UNAVAILABLE, f"what was done before is not shipped in {timeout_s} s")
-        while True:
-            with state.lock:
-                if enough():
-                    return
-                waiter: Pending[None] = Pending()
-                state.waiters.append(waiter)
-            self._connection.background.call_later(timeout_s, partial(waiter.fail, late))
-            await waiter
-
-    def _tell_waiters(self, error: FsError | None = None) -> None:
-        waiters, self._state.waiters = self._state.waiters, []
-        for waiter in waiters:
-            if error is None:
-                waiter.complete(None)
-            else:
-                waiter.fail(error)
 
     # ---- in the background
 
@@ -131,37 +117,68 @@ class Shipping:
             with state.lock:
                 if not state.sealed:
                     self._running = False
-                    self._tell_waiters()
+                    self._waiters.tell()
                     return
-                part = state.sealed[0]
+                part, bound = state.sealed[0], self._bound
             try:
-                result = await self._send(part)
+                result = await self._send(part, bound)
             except FsError as error:
                 if self._connection.is_closed:
                     return
-                # What was refused is dealt with there; what was to come after it is not known.
+                lost = self._lose(f"{error}", part)
+                # What was refused is dealt with there, and what a session has left when it ends.
+                # Of the rest the daemon does not know.
                 known = 1 if error.code is Code.LOG_REFUSED else 0
-                for lost in self._lose(f"{error}")[known:]:
-                    await self._bury(lost)
+                if error.code is not Code.SESSION_EXPIRED:
+                    for later in lost[known:]:
+                        await self._bury(later, bound)
                 continue
             with state.lock:
                 self._done(part, result)
+                refused = [d for d in part.made if d in state.provisional]
                 going = state.crowded_out()
-            if going:
-                self._connection.meta_stream(ROOT).give_back(going)
+            self._let_go(going)
+            if refused:
+                self._not_granted(refused)
 
-    async def _bury(self, part: Sealed) -> None:
+    def _let_go(self, directories: list[int]) -> None:
+        if directories:
+            self._connection.meta_stream(ROOT).downgrade(directories)
+            with self._state.lock:
+                self._state.let_gone(directories)
+
+    def _not_granted(self, directories: list[int]) -> None:
+        """They were made here, and the daemon has not made them ours: others may use them. What
+        was done in them meanwhile is shipped at once."""
+        state = self._state
+        with state.lock:
+            state.let_go(directories)
+            state.seal()
+            self.kick()
+        self._drop(directories)
+        self._connection.meta_stream(ROOT).give_back(directories)
+        with state.lock:
+            state.let_gone(directories)
+
+    def _drop(self, directories: Iterable[int]) -> None:
+        """Nothing of them is repeated any more."""
+        message = meta_pb2.Invalidate()
+        for directory in sorted(directories):
+            message.recalls.add(lease=directory, whole=True)
+        self._holder.recalled(message, _nothing)
+
+    async def _bury(self, part: Sealed, bound: Session | None) -> None:
         """The numbers of its files are used up, and their data is nobody's."""
         part.log.lost = True
         try:
-            await self._send(part)
+            await self._send(part, bound)
         except FsError as error:
             log.warning("data of lost files may be left on data daemons: %s", error)
 
-    async def _send(self, part: Sealed) -> meta_pb2.Result:
+    async def _send(self, part: Sealed, bound: Session | None) -> meta_pb2.Result:
         call = Call("log", part.log, ROOT, mutates=True)
         while True:
-            item = self._dispatch._item(call, None, MUTATIONS)
+            item = self._dispatch._item(call, None, MUTATIONS, bound)
             item.patient = True
             self._connection.meta_stream(ROOT).submit((item,))
             result, _ = await item.pending
@@ -199,11 +216,20 @@ class Shipping:
         for ino, data in part.inline.items():
             if overlay.inline.get(ino) is data:
                 del overlay.inline[ino]
-        self._tell_waiters()
+        self._waiters.tell()
 
-    def _lose(self, reason: str) -> list[Sealed]:
+    def closed(self) -> None:
+        """The connection is closed, and nothing of it runs any more."""
+        if not self._state.is_synced:
+            self._lose("the connection was closed before it was shipped")
+
+    def _lose(self, reason: str, first: Sealed | None = None) -> list[Sealed]:
+        """Everything that is not shipped. `first`: nothing, if that is not the first of it any
+        more: it was lost with its session, whose end is told late."""
         state = self._state
         with state.lock:
+            if first is not None and (not state.sealed or state.sealed[0] is not first):
+                return []
             state.seal()
             lost, last = list(state.sealed), state.part.number - 1
             state.sealed.clear()
@@ -213,11 +239,12 @@ class Shipping:
                 directories |= part.places
             state.forget(list(state.overlay.groups))
             state.overlay.inline.clear()
-            given_back, state.exclusive = state.exclusive, set()
+            given_back = set(state.exclusive)
+            state.let_go(given_back | directories)
             error = FsError(Code.IO, f"what was done before is lost: {reason}")
             if lost:
                 state.losses.append((lost[0].number, error))
-            self._tell_waiters(error)
+            self._waiters.tell(error)
         for part in lost:
             for ino, (directory, name) in part.files.items():
                 state.lost_files += 1
@@ -225,14 +252,13 @@ class Shipping:
             for place, ino in part.changed:
                 if ino not in part.files:
                     log.error("lost: changes of inode %x in %x: %s", ino, place, reason)
-        inos = {ino for part in lost for ino in part.files}
-        inos.update(ino for part in lost for _, ino in part.changed)
-        self._holder.lost(inos, error)
-        message = meta_pb2.Invalidate()
-        for directory in sorted(directories):
-            message.recalls.add(lease=directory, whole=True)
-        self._holder.recalled(message, _nothing)
-        self._connection.meta_stream(ROOT).give_back(sorted(given_back | directories))
+        going = given_back | directories
+        self._drop(directories)
+        self._holder.lost(set().union(*(part.touched for part in lost)), error)
+        if not self._connection.is_closed:
+            self._connection.meta_stream(ROOT).give_back(sorted(going))
+        with state.lock:
+            state.let_gone(going)
         return lost
 
     # ---- in the reader's thread of the stream
@@ -249,7 +275,8 @@ class Shipping:
         with state.lock:
             state.overlay.commit = max(state.overlay.commit, commit)
             if not state.suspended:
-                state.exclusive.update(directories)
+                state.provisional.difference_update(directories)
+                state.exclusive.update(d for d in directories if d not in state.leaving)
 
     def recalled(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
         state = self._state
@@ -258,6 +285,10 @@ class Shipping:
             ours = [r.lease for r in message.recalls if r.exclusive or r.lease in state.exclusive]
             rest.recalls.extend(r for r in message.recalls if not r.exclusive)
             state.exclusive.difference_update(ours)
+            state.provisional.difference_update(ours)
+            state.spoil(r.lease for r in message.recalls)
+            for directory in ours:
+                state.wanted.pop(directory, None)
             wait = any(state.concerns(directory) for directory in ours)
             if wait:
                 state.seal()
@@ -288,9 +319,11 @@ class Shipping:
         then()
 
     def broken(self) -> None:
-        with self._state.lock:
+        state = self._state
+        with state.lock:
             self._welcomes += 1
-            self._state.suspended = True
+            state.suspended = True
+            state.spoil(list(state.learning))
 
     def welcomed(
         self, session: int, welcome: meta_pb2.Welcome, settled: Callable[[], None]
@@ -301,6 +334,8 @@ class Shipping:
         with state.lock:
             same = self._session in (0, session)
             self._session = session
+            if same or state.is_synced:
+                self._bound = self._connection.session
             state.suspended = True
             state.overlay.use_range(welcome.number_range)
             if not same:
@@ -311,8 +346,11 @@ class Shipping:
 
     async def _settle(self, number: int, same: bool, settled: Callable[[], None]) -> None:
         state = self._state
-        if not same and not state.is_synced:
-            self._lose("the session has expired")
+        if not same:
+            if not state.is_synced:
+                self._lose("the session has expired")
+            with state.lock:
+                self._bound = self._connection.session
         while True:
             try:
                 await self.ship()
@@ -326,6 +364,8 @@ class Shipping:
                 return  # there is a newer connection
             state.forget(list(state.overlay.groups))
             state.exclusive.clear()
+            state.provisional.clear()
+            state.leaving.clear()
             state.wanted.clear()
             state.suspended = False
         settled()

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from superfs.client.delegation.concerns import EVERYTHING
 from superfs.client.delegation.journal import Part
 from superfs.client.delegation.overlay import Group, Overlay
 from superfs.client.leases import lease_clock
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from superfs.client.delegation.journal import Sealed
     from superfs.core.errors import FsError
-    from superfs.rpc.pending import Pending
 
 LEASE_MARGIN_S = 0.5
 """Nothing is done any more so long before a lease ends."""
@@ -50,19 +50,25 @@ class Delegations:
         self.exclusive: set[int] = set()
         """Granted and not recalled."""
         self.busy: dict[int, int] = {}
-        """Directories that a daemon is being asked about: how often."""
+        """What a daemon is being asked about, held or not: how often."""
+        self.changing: dict[int, int] = {}
+        """Likewise what it is changing for us, by the numbers of directories and inodes."""
+        self.learning: dict[int, set[int]] = {}
+        """Directories that are being learned: what was changed meanwhile."""
+        self.leaving: set[int] = set()
+        """Let go of, while an answer is on its way that may grant them as they were before."""
+        self.provisional: set[int] = set()
+        """Made here, under a lease that the daemon has yet to grant."""
         self.wanted: dict[int, int] = {}
         """Exclusive directories that are not known here: how often that was a pity."""
         self.part = Part(1)
         self.sealed: deque[Sealed] = deque()
         self.shipped = 0
         """The last part that is done, or lost."""
-        self.here_only = False
-        """What cannot be done at once is not done at all."""
+        self.here_only = 0
+        """The thread where what cannot be done at once is not done at all."""
         self.suspended = True
         """No connection, or what was done before it broke is not shipped yet."""
-        self.waiters: list[Pending[None]] = []
-        """Who waits for something to be shipped."""
         self._now = now
         self._until = 0.0
         self._offset_ns: int | None = None
@@ -109,6 +115,56 @@ class Delegations:
         groups, busy = self.overlay.groups, self.busy
         return all(d in groups and d in self.exclusive and d not in busy for d in directories)
 
+    # ---- what daemons are changing for us
+
+    def begin(self, changes: Iterable[int]) -> None:
+        for number in changes:
+            self.changing[number] = self.changing.get(number, 0) + 1
+        for seen in self.learning.values():
+            seen.update(changes)
+
+    def end(self, changes: Iterable[int]) -> None:
+        for number in changes:
+            self.changing[number] -= 1
+            if not self.changing[number]:
+                del self.changing[number]
+                self.leaving.discard(number)
+
+    def learn(self, number: int) -> bool:
+        """A directory is going to be read. False: that is being done."""
+        if number in self.learning:
+            return False
+        self.learning[number] = set(self.changing)
+        return True
+
+    def learned(self, number: int, group: Group | None) -> None:
+        """Nothing that was changed while it was read is what was read."""
+        seen = self.learning.pop(number, {EVERYTHING})
+        if group is None or EVERYTHING in seen or number in seen:
+            return
+        if any(entry.ino in seen for entry in group.entries.values()):
+            return
+        self.adopt(number, group)
+
+    def spoil(self, directories: Iterable[int]) -> None:
+        """They were not ours all the time."""
+        for number in directories:
+            if number in self.learning:
+                self.learning[number].add(EVERYTHING)
+
+    def let_go(self, directories: Iterable[int]) -> None:
+        """From now on they are not ours, whatever an answer says that is on its way."""
+        directories = list(directories)
+        self.exclusive.difference_update(directories)
+        self.provisional.difference_update(directories)
+        self.leaving.update(directories)
+        self.spoil(directories)
+        self.forget(directories)
+
+    def let_gone(self, directories: Iterable[int]) -> None:
+        """The daemon is told so before it is asked anything else."""
+        self.leaving.difference_update([d for d in directories if d not in self.changing])
+
     def adopt(self, number: int, group: Group) -> None:
         if number in self.exclusive and not self.suspended:
             self.overlay.groups[number] = group
@@ -123,7 +179,8 @@ class Delegations:
         """What is known of them is not so any more, or nobody's business. What was done in them is
         still shipped."""
         directories = list(directories)
-        if any(directory in self.part.places for directory in directories):
+        part = self.part
+        if any(d in part.places or d in part.touched_places for d in directories):
             self.seal()
         for directory in directories:
             group = self.overlay.groups.pop(directory, None)
@@ -143,8 +200,7 @@ class Delegations:
             if directory not in self.busy and not self.concerns(directory):
                 entries -= len(group.entries)
                 going.append(directory)
-        self.exclusive.difference_update(going)
-        self.forget(going)
+        self.let_go(going)
         return going
 
     # ---- the log
@@ -155,7 +211,7 @@ class Delegations:
 
     def concerns(self, place: int) -> bool:
         """Whether anything of it is not shipped."""
-        if place in self.part.places or (place, place) in self.part.touched:
+        if place in self.part.places or place in self.part.touched_places:
             return True
         return any(place in part.places for part in self.sealed)
 

@@ -103,7 +103,7 @@ def _check_spill(
         raise FsError(Code.INVALID, "a spill takes a data generation and no writes")
     if not attr.is_inline:
         if data_generation != attr.data_generation:
-            _reap_lost(txn, attr, data_generation)
+            reap_lost(txn, attr, data_generation)
         raise FsError(Code.NOT_INLINE, "contents are on data daemons already")
     if data_generation != attr.data_generation or inline_change != attr.change:
         _refuse(txn, attr, data_generation)
@@ -113,11 +113,12 @@ def _refuse(txn: Txn, attr: Attr, data_generation: int) -> None:
     """The writer lost a race. What it wrote is dropped, unless it is what the file may still come
     to use: a generation that is prepared for a spill."""
     if data_generation != attr.data_generation:
-        _reap_lost(txn, attr, data_generation)
+        reap_lost(txn, attr, data_generation)
     raise FsError(Code.STALE_DATA, f"written under {data_generation}, not {attr.data_generation}")
 
 
-def _reap_lost(txn: Txn, attr: Attr, data_generation: int) -> None:
+def reap_lost(txn: Txn, attr: Attr, data_generation: int) -> None:
+    """Of a generation that the file does not use."""
     if 0 < data_generation < 1 << 32:
         lost = attr.copy()
         lost.data_generation = data_generation

@@ -2,7 +2,8 @@
 
 An access time never goes back, nor into the future, and no other time changes with it. The inode's
 `change` does not either: whatever is held of its contents is as good as before. What is not there
-any more, or may not be read by the caller, is passed over.
+any more, or may not be read by the caller, is passed over, as is what another client holds
+exclusively: an access time is not worth having it shipped.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def touch(txn: Txn, caller: Caller, inodes: Sequence[tuple[Ref, int]]) -> Outcom
         try:
             attr, directory = find(txn, ref)
         except FsError as error:
-            if error.code not in (Code.STALE, Code.NOT_FOUND):
+            if error.code not in (Code.STALE, Code.NOT_FOUND, Code.DELEGATED):
                 raise
             continue
         atime_ns = min(atime_ns, txn.now_ns)
