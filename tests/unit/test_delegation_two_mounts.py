@@ -277,7 +277,7 @@ class Run:
         store = self.daemon.store
         assert store.findings() == []
         for mount in self.mounts:
-            assert mount.state.lost_files == 0
+            assert not mount.state.losses
             assert mount.state.is_synced
             assert not mount.state.changing
             assert not mount.state.busy

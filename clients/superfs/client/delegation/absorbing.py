@@ -55,7 +55,7 @@ def absorb(state: Delegations, call: Call, outcome: Outcome, groups: Iterable[in
         state.forget(groups)
     elif group is not None and verb in ("create", "mkdir"):
         if attr is not None:
-            put(state, attr)
+            put(state, attr, new=True)
             group.entries[body.name] = dentry_of(attr)
     elif group is not None:
         entry = group.entries.pop(body.name, None)
@@ -63,8 +63,9 @@ def absorb(state: Delegations, call: Call, outcome: Outcome, groups: Iterable[in
             group.inodes.pop(entry.ino, None)
 
 
-def put(state: Delegations, attr: Attr) -> None:
-    """Attributes as the daemon has told them, if they are the newest."""
+def put(state: Delegations, attr: Attr, *, new: bool = False) -> None:
+    """Attributes as the daemon has told them, if they are the newest. Of a file that is not known
+    they may be from before it was removed or moved, unless it is `new`."""
     overlay = state.overlay
     if attr.is_dir:
         group = overlay.groups.get(attr.ino)
@@ -81,7 +82,9 @@ def put(state: Delegations, attr: Attr) -> None:
     if group is None:
         return
     known = group.inodes.get(attr.ino)
-    if known is None or attr.change >= known.change:
+    if known is None and not new:
+        state.forget((attr.place,))
+    elif known is None or attr.change >= known.change:
         group.inodes[attr.ino] = attr.copy()
         overlay.inline.pop(attr.ino, None)
 
