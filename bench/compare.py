@@ -13,6 +13,7 @@ and of the workers (who do the kernel's part). Needs root for cold phases and fo
     F     the floor: an in-memory pyfuse3 file system, mounted by our code with our options
     M     MooseFS from Debian's packages (make bench-peers)
     S     SuperFS
+    D     SuperFS with -o delegate; only when it is named
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from systems import fusecount
 from systems.moosefs import MooseFS
-from systems.ours import Disk, Floor, SuperFS
+from systems.ours import Delegating, Disk, Floor, SuperFS
 from systems.system import System, Unavailable, Usage
 
 from superfs.cli.bench import caches
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 
     from superfs.cli.bench.workers import Outcome
 
-KINDS: dict[str, type[System]] = {kind.name: kind for kind in (Disk, Floor, MooseFS, SuperFS)}
+DEFAULT: tuple[type[System], ...] = (Disk, Floor, MooseFS, SuperFS)
+KINDS: dict[str, type[System]] = {kind.name: kind for kind in (*DEFAULT, Delegating)}
+USUAL = [kind.name for kind in DEFAULT]
 
 
 @dataclass(slots=True)
@@ -103,7 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--io-ops", type=int, default=1000, help="random IO of a process")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fsync", action="store_true", help="fsync every small file made")
-    parser.add_argument("--systems", type=words, default=list(KINDS), metavar="NAME,...")
+    parser.add_argument("--systems", type=words, default=USUAL, metavar="NAME,...")
     parser.add_argument("--dir", default="/var/tmp", help="on the disk that is meant")
     parser.add_argument("--json", type=Path, help="write everything there, too")
     args = parser.parse_args()
@@ -202,21 +205,23 @@ def ratios(table: Table, phase: Phase, ours: str, other: str) -> list[float]:
 
 def show(table: Table, names: list[str]) -> None:
     print(f"\n### {title(table.job)}\n")
-    others = [name for name in ("F", "M", "ext4") if name in names and "S" in names]
-    rows = [["phase", *names, *(f"S/{name}" for name in others)]]
+    ours = "D" if "D" in names else "S"
+    others = [name for name in ("F", "M", "ext4", "S") if name in names and ours in names]
+    others = [name for name in others if name != ours]
+    rows = [["phase", *names, *(f"{ours}/{name}" for name in others)]]
     for phase in table.phases:
         row = [phase.name]
         for name in names:
             rates = table.cells[phase.name, name].rates
             row.append(rate_text(phase, statistics.median(rates)))
         for name in others:
-            found = ratios(table, phase, "S", name)
+            found = ratios(table, phase, ours, name)
             low, high = quartiles(found)
             row.append(f"{short(statistics.median(found))} ({short(low)}-{short(high)})")
         rows.append(row)
     markdown(rows)
-    fuse = [name for name in ("F", "M", "S") if name in names]
-    rpcs = [name for name in ("M", "S") if name in names]
+    fuse = [name for name in ("F", "M", "S", "D") if name in names]
+    rpcs = [name for name in ("M", "S", "D") if name in names]
     head = [f"req {n}" for n in fuse] + [f"msg {n}" for n in rpcs] + [f"us {n}" for n in names]
     rows = [["per operation", *head]]
     for phase in table.phases:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compare import KINDS, markdown, short, started, words
+from compare import USUAL, markdown, short, started, words
 
 from superfs.cli.bench import caches
 from superfs.cli.bench.results import file_system, machine, quartiles
@@ -85,7 +85,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--systems", type=words, default=list(KINDS), metavar="NAME,...")
+    parser.add_argument("--systems", type=words, default=USUAL, metavar="NAME,...")
     parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds; 0: leave it out")
     parser.add_argument("--reading", action="store_true", help="leave out what writes")
     parser.add_argument("--dir", default="/var/tmp", help="on the disk that is meant")
@@ -182,18 +182,20 @@ def measure(systems: list[System], todo: list[Program], rounds: int) -> None:
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     names = [system.name for system in systems]
-    others = [name for name in ("F", "M", "ext4") if name in names and "S" in names]
-    rows = [["program", *(f"{name}, s" for name in names), *(f"{name}/S" for name in others)]]
+    ours = "D" if "D" in names else "S"
+    others = [name for name in ("F", "M", "ext4", "S") if name in names and ours in names]
+    others = [name for name in others if name != ours]
+    rows = [["program", *(f"{name}, s" for name in names), *(f"{name}/{ours}" for name in others)]]
     for program in todo:
         row = [program.name]
         row += [f"{statistics.median(seconds[program.name, name]):.2f}" for name in names]
         for name in others:
-            both = zip(seconds[program.name, name], seconds[program.name, "S"], strict=True)
-            ratios = [theirs / ours for theirs, ours in both]
+            both = zip(seconds[program.name, name], seconds[program.name, ours], strict=True)
+            ratios = [other_s / ours_s for other_s, ours_s in both]
             low, high = quartiles(ratios)
             row.append(f"{short(statistics.median(ratios))} ({short(low)}-{short(high)})")
         rows.append(row)
-    print("\nTimes as fast as another system (its seconds by those of S): more is better.\n")
+    print(f"\nTimes as fast as another system (its seconds by those of {ours}): more is better.\n")
     markdown(rows)
 
 
