@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from superfs.core.attrs import Set
+from superfs.core.ids import is_directory_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ def places(call: Call, overlay: Overlay) -> set[int]:
         found |= overlay.places_of(body.inode.ino, body.inode.place)
     elif verb in _OF_INODE:
         found |= overlay.places_of(body.inode.ino, body.inode.place)
-        if is_access(call):
+        if is_directory_id(body.inode.ino) and is_access(call):
             found |= overlay.parents_of(body.inode.ino)
     if verb in _TAKE_NAMES:
         names = _names(call)

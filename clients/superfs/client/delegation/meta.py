@@ -193,6 +193,7 @@ class DelegatedMeta(Inodes):
                 raise Away
             outcome = overlay.run_reaping(rmdir, self._caller(caller), dir, name)
             assert entry is not None
+            overlay.learned.discard(entry.ino)
             state.exclusive.discard(entry.ino)
             state.provisional.discard(entry.ino)
             step = meta_pb2.LogEntry(rmdir=meta_pb2.Rmdir(dir=encode_ref(dir), name=name))

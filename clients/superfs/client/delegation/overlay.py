@@ -60,6 +60,8 @@ class Overlay:
         self._clock = clock
         self._chains = chains
         self.groups: dict[int, Group] = {}
+        self.learned: set[int] = set()
+        """Those of `groups` that were not made here: a file may have come from elsewhere."""
         self.inline: dict[int, bytes] = {}
         """Contents by inode number, of what is not shipped yet."""
         self.range = 0
@@ -146,12 +148,24 @@ class Overlay:
 
     # ---- where things are
 
+    def adopt(self, directory: int, group: Group) -> None:
+        self.groups[directory] = group
+        if not group.born:
+            self.learned.add(directory)
+
+    def forget(self, directory: int) -> None:
+        group = self.groups.pop(directory, None)
+        self.learned.discard(directory)
+        for ino in group.inodes if group is not None else ():
+            self.inline.pop(ino, None)
+
     def places_of(self, ino: int, hint: int) -> set[int]:
         """Directories here that have an inode which was last seen at `hint`."""
         group = self.groups.get(hint)
         if ino == hint or (group is not None and ino in group.inodes):
             return {hint}
-        return {place for place, group in self.groups.items() if ino in group.inodes}
+        learned = ((place, self.groups.get(place)) for place in self.learned)
+        return {place for place, group in learned if group is not None and ino in group.inodes}
 
     def parents_of(self, directory: int) -> set[int]:
         """Directories here that a directory has its name in: one at most."""

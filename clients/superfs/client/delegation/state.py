@@ -167,7 +167,7 @@ class Delegations:
 
     def adopt(self, number: int, group: Group) -> None:
         if number in self.exclusive and not self.suspended:
-            self.overlay.groups[number] = group
+            self.overlay.adopt(number, group)
             self.wanted.pop(number, None)
 
     def touch(self, directory: int) -> None:
@@ -183,10 +183,7 @@ class Delegations:
         if any(d in part.places or d in part.touched_places for d in directories):
             self.seal()
         for directory in directories:
-            group = self.overlay.groups.pop(directory, None)
-            if group is not None:
-                for ino in group.inodes:
-                    self.overlay.inline.pop(ino, None)
+            self.overlay.forget(directory)
 
     def crowded_out(self) -> list[int]:
         """Directories that are let go, those used longest ago first: too much is known here."""
