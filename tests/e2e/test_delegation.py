@@ -19,6 +19,7 @@ from harness.daemon import BIN
 from harness.hammers import LEASE_TIMEOUT_S, QUICK, SHORT, sdk_of
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
+from superfs.client.delegation.shipping import SHIP_AFTER_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,11 +87,12 @@ def test_files_of_an_own_directory_cost_few_messages(mounts: tuple[Mount, Mount]
     first, _ = mounts
     (first.point / "own").mkdir()
     make(first.point / "own", 8)
-    before = messages(first)
+    before, started = messages(first), time.monotonic()
     make(first.point / "own", 1024, 8)
     sync(first.point / "own")
     beside = 12  # keep-alives, and late news of what is open
-    assert messages(first) - before <= 1024 / 128 + beside
+    aged = (time.monotonic() - started) / SHIP_AFTER_S  # on a machine with much else to do
+    assert messages(first) - before <= 1024 / 128 + beside + aged
     assert check(first.point / "own") == 1032
 
 
