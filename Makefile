@@ -67,7 +67,7 @@ stop: ## unmount and stop what `make run` started
 
 check: lint type ## lint, types and fast tests: under two minutes
 	$(BIN)/python -m pytest -q -m 'not slow and not fuse and not gpu and not soak' \
-	  tests/unit tests/conformance
+	  tests/unit tests/conformance tests/kvcache
 
 lint: .venv/.dev ## ruff
 	$(BIN)/ruff check .
@@ -84,7 +84,7 @@ test: .venv/.test ## every test, mounts included
 	$(BIN)/python -m pytest
 
 unit: .venv/.dev ## tests without daemons or mounts
-	$(BIN)/python -m pytest -q tests/unit tests/conformance tests/property
+	$(BIN)/python -m pytest -q tests/unit tests/conformance tests/property tests/kvcache
 
 e2e: .venv/.test ## tests with daemons and mounts
 	$(BIN)/python -m pytest tests/e2e

@@ -25,8 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "meta": OUTER | {"daemon"},
     "data": OUTER | {"daemon"},
     "client": OUTER,
-    **dict.fromkeys(("mount", "fsspec", "checkpoint"), OUTER | {"client"}),
-    "cli": OUTER | {"client", "checkpoint"},
+    **dict.fromkeys(("mount", "fsspec", "checkpoint", "kvcache"), OUTER | {"client"}),
+    "cli": OUTER | {"client", "checkpoint", "kvcache"},
 }
 SOURCES = {
     str(path.relative_to(TOP / root).with_suffix("")).replace("/", "."): path

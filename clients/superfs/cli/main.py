@@ -16,6 +16,7 @@ from superfs.cli import (
     ckpt,
     files,
     fsck,
+    kv,
     mounting,
     profile,
     stats,
@@ -62,6 +63,7 @@ app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)
 app.command("bench", rich_help_panel=LOOK)(benchmark.bench)
 app.add_typer(ckpt.app, name="ckpt", rich_help_panel=USE)
+app.add_typer(kv.app, name="kv", rich_help_panel=USE)
 
 
 def _version(wanted: bool) -> None:

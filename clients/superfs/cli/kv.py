@@ -1,0 +1,89 @@
+"""`superfs kv`: what a KVCache pool keeps of a trace of requests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from superfs.cli.options import JsonOption  # noqa: TC001  # typer looks at it
+from superfs.cli.output import EXIT_USAGE, CliError, console, print_json
+
+if TYPE_CHECKING:
+    from superfs.kvcache.simulate import Mode
+
+app = typer.Typer(no_args_is_help=True, help="The KVCache pool of superfs.kvcache.")
+
+Trace = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace of Mooncake's form.")]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy", metavar="P", help="lru, lfu, length-aware, fifo or s3-fifo; repeatable."
+    ),
+]
+Capacities = Annotated[
+    list[int] | None,
+    typer.Option("--capacity", metavar="N", help="Blocks that fit; repeatable.", min=1),
+]
+ModeOption = Annotated[
+    str,
+    typer.Option(
+        "--mode",
+        help="leaf-first: no parent goes before its child, as in the pool. reference: as the "
+        "literature simulates.",
+    ),
+]
+
+
+@app.command("simulate")
+def simulate(
+    trace: Trace,
+    policies: Policies = None,
+    capacities: Capacities = None,
+    mode: ModeOption = "leaf-first",
+    as_json: JsonOption = False,
+) -> None:
+    """Hit rates of a trace for each policy and capacity, by simulation."""
+    from superfs.kvcache.simulate import MODES
+    from superfs.kvcache.simulate import simulate as run
+    from superfs.kvcache.trace import read_trace
+
+    if mode not in MODES:
+        raise CliError(f"--mode must be one of {', '.join(MODES)}", status=EXIT_USAGE)
+    checked: Mode = "reference" if mode == "reference" else "leaf-first"
+    requests = read_trace(trace)
+    wanted = [(p, c) for c in capacities or [10_000] for p in _known(policies or ["lru"])]
+    rows: list[dict[str, Any]] = []
+    for policy, capacity in wanted:
+        if sys.stderr.isatty():
+            print(f"{policy}, {capacity} blocks …", file=sys.stderr)
+        rows.append(run(requests, policy, capacity, checked).as_dict())
+    _show(rows, as_json=as_json)
+
+
+def _known(policies: list[str]) -> list[str]:
+    from superfs.core.kvcache.policy import POLICIES
+
+    for policy in policies:
+        if policy not in POLICIES:
+            words = ", ".join(POLICIES)
+            raise CliError(f"no policy {policy!r}; there are: {words}", status=EXIT_USAGE)
+    return policies
+
+
+def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(rows[0] if len(rows) == 1 else rows)
+        return
+    from rich.table import Table
+
+    table = Table("policy", "mode", box=None)
+    for name in ("blocks", "prefix hits", "block hits", "token hits"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        rates = [row[f"{kind}_hit_rate"] for kind in ("prefix", "block", "token")]
+        cells = [f"{rate:.4f}" for rate in rates]
+        table.add_row(row["policy"], row["mode"], f"{row['capacity_blocks']:,}", *cells)
+    console().print(table)
