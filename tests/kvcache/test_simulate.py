@@ -62,7 +62,7 @@ def test_what_is_no_trace(tmp_path: Path, text: str) -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_text(line(0, 1) + line(0, 1))
-    args = ["kv", "simulate", str(path), "--policy", "lru", "--capacity", "5", "--json"]
+    args = ["kv", "replay", str(path), "--simulate", "--policy", "lru", "--capacity", "5", "--json"]
     with pytest.raises(SystemExit) as ended:
         main(args)
     assert not ended.value.code
@@ -71,7 +71,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["capacity_blocks"] == 5
     assert found["prefix_hit_rate"] == found["block_hit_rate"] == found["token_hit_rate"] == 0.5
     with pytest.raises(SystemExit) as ended:
-        main(["kv", "simulate", str(path), "--policy", "best"])
+        main(["kv", "replay", str(path), "--simulate", "--policy", "best"])
     assert ended.value.code == 2
     assert "lru" in capsys.readouterr().err
 

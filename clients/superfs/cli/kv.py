@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from superfs.cli.options import JsonOption  # noqa: TC001  # typer looks at it
+from superfs.cli.options import (
+    ClusterOption,
+    DirOption,
+    JsonOption,
+    TokenOption,
+    target_of,
+)
 from superfs.cli.output import EXIT_USAGE, CliError, console, print_json
 
 if TYPE_CHECKING:
@@ -37,29 +42,44 @@ ModeOption = Annotated[
 ]
 
 
-@app.command("simulate")
-def simulate(
+@app.command("replay")
+def replay(
     trace: Trace,
     policies: Policies = None,
     capacities: Capacities = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Without a pool: no cluster is needed.")
+    ] = False,
     mode: ModeOption = "leaf-first",
     as_json: JsonOption = False,
+    directory: DirOption = None,
+    cluster: ClusterOption = None,
+    token_file: TokenOption = None,
 ) -> None:
-    """Hit rates of a trace for each policy and capacity, by simulation."""
+    """Hit rates of a trace for each policy and capacity, on the pool or by simulation."""
     from superfs.kvcache.simulate import MODES
-    from superfs.kvcache.simulate import simulate as run
+    from superfs.kvcache.simulate import simulate as simulated
     from superfs.kvcache.trace import read_trace
 
     if mode not in MODES:
         raise CliError(f"--mode must be one of {', '.join(MODES)}", status=EXIT_USAGE)
     checked: Mode = "reference" if mode == "reference" else "leaf-first"
+    if not simulate and checked != "leaf-first":
+        raise CliError(f"--mode {mode} needs --simulate", status=EXIT_USAGE)
     requests = read_trace(trace)
     wanted = [(p, c) for c in capacities or [10_000] for p in _known(policies or ["lru"])]
     rows: list[dict[str, Any]] = []
-    for policy, capacity in wanted:
-        if sys.stderr.isatty():
-            print(f"{policy}, {capacity} blocks …", file=sys.stderr)
-        rows.append(run(requests, policy, capacity, checked).as_dict())
+    if simulate:
+        for policy, capacity in wanted:
+            rows.append(simulated(requests, policy, capacity, checked).as_dict())
+    else:
+        from superfs.client import ClientConfig
+        from superfs.kvcache.replay import replay as replayed
+
+        target = target_of(directory, cluster, token_file)
+        config = ClientConfig(cluster=target.cluster, token_file=target.token_file)
+        for policy, capacity in wanted:
+            rows.append(replayed(config, requests, policy, capacity).as_dict())
     _show(rows, as_json=as_json)
 
 

@@ -1,5 +1,6 @@
-"""The KVCache pool: keys of prefixes, and the simulator of what a pool keeps (docs/kvcache.md)."""
+"""The KVCache pool, for processes that never met (docs/kvcache.md)."""
 
 from superfs.core.kvcache.keys import Fingerprint, KeyChain
+from superfs.kvcache.store import KVStore
 
-__all__ = ["Fingerprint", "KeyChain"]
+__all__ = ["Fingerprint", "KVStore", "KeyChain"]

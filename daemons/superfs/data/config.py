@@ -14,6 +14,7 @@ from superfs.core.limits import (
     SEGMENT_BYTES,
 )
 from superfs.daemon.common import CommonConfig
+from superfs.data.kvcache.config import KvCacheConfig
 
 SEGMENT_BYTES_MAX = 1 << 31
 
@@ -118,3 +119,4 @@ class DatadConfig:
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
+    kvcache: KvCacheConfig = field(default_factory=KvCacheConfig)

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from superfs.data import recovery
 from superfs.data.check import Checker
 from superfs.data.compaction import Compactor
+from superfs.data.kvcache.pool import Pool
+from superfs.data.kvcache.service import KvCacheService
+from superfs.data.kvcache.slab import Slab
 from superfs.data.local import LocalSocket
 from superfs.data.metrics import DataMetrics
 from superfs.data.requests import READ_THREADS, Requests
 from superfs.data.scrub import Scrubber
 from superfs.data.service import DataService
 from superfs.data.syncer import Syncer
-from superfs.v1 import data_pb2_grpc
+from superfs.v1 import data_pb2_grpc, kvcache_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -36,6 +39,8 @@ class DataDaemon:
         self.world = world
         self.store: DataStore
         self.service: DataService
+        self.kvcache: KvCacheService
+        self._pool: Pool | None = None
         self.syncer: Syncer
         self.compactor: Compactor
         self.requests: Requests
@@ -56,7 +61,9 @@ class DataDaemon:
         checker = Checker(self.store, self.syncer, self._threads)
         self._open_local_socket(metrics)
         self.service = DataService(self.store, self.requests, checker, config.stream, world)
+        await self._open_pool()
         group.create_task(self.syncer.run(), name="sync")
+        self._start(group, self.kvcache.expire(), "kvcache")
         self._start(group, self._finish_cuts(), "cuts")
         self.compactor = Compactor(
             self.store, self.syncer, config.compaction, metrics, world, self._threads
@@ -81,8 +88,28 @@ class DataDaemon:
         self.local = local
         self.requests.local_socket = str(path)
 
+    async def _open_pool(self) -> None:
+        """Without it there are no KVCaches, but files."""
+        config, world = self.config.kvcache, self.world
+        why = "this data daemon has no KVCache pool: kvcache.slab_bytes is 0"
+        if config.slab_bytes:
+            store = self.store.identity.store
+            try:
+                self._pool = await asyncio.to_thread(self._make_pool, store)
+            except OSError as error:
+                why = f"the slab of the KVCache pool cannot be had: {error.strerror}"
+                world.log.warning("no KVCache pool", slab_dir=str(config.slab_dir), error=why)
+        self.kvcache = KvCacheService(self._pool, why, self._threads)
+
+    def _make_pool(self, store: bytes) -> Pool:
+        config, world = self.config.kvcache, self.world
+        slab = Slab(config.slab_dir, store, config, world.rng)
+        state = self.config.daemon.state_dir
+        return Pool(slab, state, config, world.rng, world.clock.monotonic)
+
     def register(self, server: GrpcServer) -> None:
         data_pb2_grpc.add_DataServicer_to_server(self.service, server.grpc)
+        kvcache_pb2_grpc.add_KVCacheServicer_to_server(self.kvcache, server.grpc)
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
         self._background.append(group.create_task(work, name=name))
@@ -96,6 +123,8 @@ class DataDaemon:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.syncer.finish()
         self._threads.shutdown()
+        if self._pool is not None:
+            self._pool.slab.close()
         self.store.close()
 
     async def _finish_cuts(self) -> None:

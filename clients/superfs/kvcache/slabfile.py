@@ -1,0 +1,46 @@
+"""The slab of a data daemon on this host, opened by who may open it (its owner and root).
+
+System calls only: the daemon may make the file anew, and a page that is not there any more would
+be SIGBUS in a mapping. What comes back short is caught by the checksum."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Memory = bytearray | memoryview
+
+_ID = struct.Struct("<Q")
+
+
+class SlabFile:
+    def __init__(self, fd: int) -> None:
+        """Use `open`."""
+        self._fd = fd
+
+    @classmethod
+    def open(cls, path: str, slab_id: int) -> SlabFile | None:
+        """None: it is not on this host, or may not be opened."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        size = os.fstat(fd).st_size
+        if size < _ID.size or os.pread(fd, _ID.size, size - _ID.size) != _ID.pack(slab_id):
+            os.close(fd)
+            return None
+        return cls(fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def read_into(self, buffer: Memory, offset: int) -> None:
+        os.preadv(self._fd, [buffer], offset)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """OSError when it does not fit."""
+        written = os.pwrite(self._fd, data, offset)
+        if written != len(data):
+            raise OSError("the slab has no room for it")

@@ -1,0 +1,201 @@
+"""The KVCache service: decodes, asks the pool, encodes. Only bytes for other hosts take time here:
+they are read and written in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from superfs.core.errors import Code, FsError
+from superfs.core.kvcache.keys import KEY_BYTES
+from superfs.core.limits import KV_KEYS_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.rpc.server import grant_of
+from superfs.v1 import kvcache_pb2 as pb
+from superfs.v1 import kvcache_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from concurrent.futures import Executor
+
+    from superfs.data.kvcache.pool import Pool
+
+TICK_S = 1.0
+
+
+class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
+    def __init__(self, pool: Pool | None, why: str, threads: Executor) -> None:
+        """`pool` None: there is none, and why."""
+        self._there = pool
+        self._why = why
+        self._threads = threads
+
+    async def expire(self) -> None:
+        """Runs until it is cancelled."""
+        while self._there is not None:
+            await asyncio.sleep(TICK_S)
+            self._there.expire()
+
+    def _pool(self, context: Any, *, change: bool = False) -> tuple[Pool, int]:  # noqa: ANN401
+        grant = grant_of(context)
+        if grant.kind == "user":
+            raise FsError(Code.FORBIDDEN, "the KVCache pool is not for user sessions")
+        if change and grant.read_only:
+            raise FsError(Code.READ_ONLY, "the session is for reading only")
+        if self._there is None:
+            raise FsError(Code.NOT_SUPPORTED, self._why)
+        return self._there, grant.session_id
+
+    async def Open(self, request: pb.KvOpen, context: Any) -> pb.KvOpened:  # noqa: ANN401
+        pool, _ = self._pool(context, change=True)
+        space = pool.open(request.name, request.layout, request.quota_bytes, request.policy)
+        return pb.KvOpened(
+            namespace=space.made.number,
+            quota_bytes=space.made.quota_bytes,
+            policy=space.made.policy,
+            slab_path=str(pool.slab.path),
+            slab_id=pool.slab.id,
+            block_bytes_max=pool.config.block_bytes_max,
+            granule_bytes=pool.slab.granule,
+        )
+
+    async def Drop(self, request: pb.KvDrop, context: Any) -> pb.KvCount:  # noqa: ANN401
+        pool, _ = self._pool(context, change=True)
+        return pb.KvCount(count=pool.drop(pool.space(request.namespace)))
+
+    async def Match(self, request: pb.KvKeys, context: Any) -> pb.KvCount:  # noqa: ANN401
+        pool, _ = self._pool(context)
+        space = pool.space(request.namespace)
+        return pb.KvCount(count=len(space.committed(_keys(request.keys))))
+
+    async def PutStart(self, request: pb.KvPutStart, context: Any) -> pb.KvPlaces:  # noqa: ANN401
+        pool, session = self._pool(context, change=True)
+        keys, lengths = _keys(request.keys), list(request.lengths)
+        if len(lengths) != len(keys) or len(request.parent) not in (0, KEY_BYTES):
+            raise FsError(Code.BAD_REQUEST, "a length for each key, and one parent or none")
+        space = pool.space(request.namespace)
+        started = pool.start(session, space, request.parent, keys, lengths)
+        granule = pool.slab.granule
+        return pb.KvPlaces(
+            codes=[code for code, _, _ in started],
+            puts=[number for _, number, _ in started],
+            offsets=[place.at * granule if place else 0 for _, _, place in started],
+            lengths=[place.length if place else 0 for _, _, place in started],
+            lease_ms=round(pool.config.put_s * 1000),
+        )
+
+    async def PutCommit(self, request: pb.KvPutCommit, context: Any) -> pb.KvCodes:  # noqa: ANN401
+        pool, session = self._pool(context, change=True)
+        if len(request.puts) != len(request.checksums) or len(request.puts) > KV_KEYS_MAX:
+            raise FsError(Code.BAD_REQUEST, "a checksum for each put")
+        pairs = zip(request.puts, request.checksums, strict=True)
+        return pb.KvCodes(codes=[pool.commit(session, number, check) for number, check in pairs])
+
+    async def PutAbort(self, request: pb.KvPutAbort, context: Any) -> pb.KvCodes:  # noqa: ANN401
+        pool, session = self._pool(context, change=True)
+        _few(len(request.puts))
+        return pb.KvCodes(codes=[pool.abort(session, number) for number in request.puts])
+
+    async def Get(self, request: pb.KvGet, context: Any) -> pb.KvPlaces:  # noqa: ANN401
+        pool, session = self._pool(context)
+        lease, places = pool.get(session, pool.space(request.namespace), _keys(request.keys))
+        return pb.KvPlaces(
+            lease=lease,
+            offsets=[place.at * pool.slab.granule for place in places],
+            lengths=[place.length for place in places],
+            checksums=[place.checksum for place in places],
+            lease_ms=round(pool.config.lease_s * 1000),
+        )
+
+    async def Release(self, request: pb.KvRelease, context: Any) -> pb.KvCodes:  # noqa: ANN401
+        pool, session = self._pool(context)
+        _few(len(request.leases))
+        _few(len(request.damaged))
+        if request.damaged:
+            lease = pool.lease_of(session, request.damaged_of)
+            for number in request.damaged:
+                if number < len(lease.held):
+                    key, _, place = lease.held[number]
+                    pool.check(lease.space, key, place)
+        return pb.KvCodes(codes=[pool.release(session, number) for number in request.leases])
+
+    async def Pin(self, request: pb.KvPin, context: Any) -> pb.KvCount:  # noqa: ANN401
+        pool, _ = self._pool(context, change=True)
+        space = pool.space(request.namespace)
+        return pb.KvCount(count=pool.pin(space, _keys(request.keys), request.ttl_ms / 1000))
+
+    async def Unpin(self, request: pb.KvKeys, context: Any) -> pb.KvCount:  # noqa: ANN401
+        pool, _ = self._pool(context, change=True)
+        space = pool.space(request.namespace)
+        return pb.KvCount(count=pool.unpin(space, _keys(request.keys)))
+
+    async def Remove(self, request: pb.KvKeys, context: Any) -> pb.KvCount:  # noqa: ANN401
+        pool, _ = self._pool(context, change=True)
+        space = pool.space(request.namespace)
+        return pb.KvCount(count=pool.remove(space, _keys(request.keys)))
+
+    async def Stats(self, request: pb.KvStatsRequest, context: Any) -> pb.KvStats:  # noqa: ANN401
+        pool, _ = self._pool(context)
+        one = request.namespace
+        spaces = [pool.space(one)] if one else list(pool.spaces.values())
+        return pb.KvStats(
+            capacity_bytes=spaces[0].made.quota_bytes if one else pool.capacity_bytes,
+            used_bytes=sum(s.table.used for s in spaces),
+            blocks=sum(len(s.table) for s in spaces),
+            pending=sum(1 for put in pool.puts.values() if put.space in spaces),
+            leases=sum(1 for lease in pool.leases.values() if lease.space in spaces),
+            pinned_bytes=sum(s.pinned_bytes for s in spaces),
+            evicted=sum(s.evicted for s in spaces),
+            asked_blocks=sum(s.asked for s in spaces),
+            found_blocks=sum(s.found for s in spaces),
+            dropped=sum(s.dropped for s in spaces),
+            damaged=pool.damaged,
+        )
+
+    async def Read(self, request: pb.KvRead, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        pool, session = self._pool(context)
+        loop = asyncio.get_running_loop()
+        lease = pool.lease_of(session, request.lease)
+        for number, (_, _, place) in enumerate(lease.held):
+            for offset in range(0, place.length, MESSAGE_DATA_BYTES_MAX):
+                if pool.leases.get(request.lease) is not lease:
+                    raise FsError(Code.NOT_FOUND, "the lease is over")
+                size = min(MESSAGE_DATA_BYTES_MAX, place.length - offset)
+                data = await loop.run_in_executor(
+                    self._threads, pool.slab.read, place.at, offset, size
+                )
+                yield pb.KvBytes(block=number, offset=offset, data=data)
+
+    async def Write(self, _requests: Any, context: Any) -> pb.KvCodes:  # noqa: ANN401
+        pool, session = self._pool(context, change=True)
+        loop = asyncio.get_running_loop()
+        while (part := await context.read()) is not grpc.aio.EOF:
+            if len(part.data) > MESSAGE_DATA_BYTES_MAX:
+                raise FsError(Code.TOO_LARGE, f"at most {MESSAGE_DATA_BYTES_MAX} bytes a message")
+            put = pool.put_of(session, part.put)
+            if part.offset + len(part.data) > put.place.length:
+                raise FsError(Code.INVALID, "outside of the block")
+            # Held as a reader holds it: given up meanwhile, its room is not another's yet.
+            put.place.readers += 1
+            try:
+                await loop.run_in_executor(
+                    self._threads, pool.slab.write, put.place.at, part.offset, part.data
+                )
+            finally:
+                pool.let_go(put.place)
+        return pb.KvCodes()
+
+
+def _keys(raw: bytes) -> list[bytes]:
+    if len(raw) % KEY_BYTES or len(raw) > KEY_BYTES * KV_KEYS_MAX:
+        raise FsError(Code.BAD_REQUEST, f"keys of {KEY_BYTES} bytes, at most {KV_KEYS_MAX}")
+    keys = [raw[at : at + KEY_BYTES] for at in range(0, len(raw), KEY_BYTES)]
+    if len(set(keys)) != len(keys):
+        raise FsError(Code.BAD_REQUEST, "a key twice")
+    return keys
+
+
+def _few(count: int) -> None:
+    if count > KV_KEYS_MAX:
+        raise FsError(Code.TOO_LARGE, f"at most {KV_KEYS_MAX} at a time")

@@ -1,0 +1,185 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class KvOpen(_message.Message):
+    __slots__ = ("name", "layout", "quota_bytes", "policy")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    layout: bytes
+    quota_bytes: int
+    policy: str
+    def __init__(self, name: _Optional[str] = ..., layout: _Optional[bytes] = ..., quota_bytes: _Optional[int] = ..., policy: _Optional[str] = ...) -> None: ...
+
+class KvOpened(_message.Message):
+    __slots__ = ("namespace", "quota_bytes", "policy", "slab_path", "slab_id", "block_bytes_max", "granule_bytes")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SLAB_PATH_FIELD_NUMBER: _ClassVar[int]
+    SLAB_ID_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    GRANULE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    quota_bytes: int
+    policy: str
+    slab_path: str
+    slab_id: int
+    block_bytes_max: int
+    granule_bytes: int
+    def __init__(self, namespace: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., policy: _Optional[str] = ..., slab_path: _Optional[str] = ..., slab_id: _Optional[int] = ..., block_bytes_max: _Optional[int] = ..., granule_bytes: _Optional[int] = ...) -> None: ...
+
+class KvDrop(_message.Message):
+    __slots__ = ("namespace",)
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    def __init__(self, namespace: _Optional[int] = ...) -> None: ...
+
+class KvKeys(_message.Message):
+    __slots__ = ("namespace", "keys")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    keys: bytes
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ...) -> None: ...
+
+class KvCount(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class KvPutStart(_message.Message):
+    __slots__ = ("namespace", "parent", "keys", "lengths")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    parent: bytes
+    keys: bytes
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, namespace: _Optional[int] = ..., parent: _Optional[bytes] = ..., keys: _Optional[bytes] = ..., lengths: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class KvPlaces(_message.Message):
+    __slots__ = ("lease", "codes", "puts", "offsets", "lengths", "checksums", "lease_ms")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    PUTS_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    lease: int
+    codes: _containers.RepeatedScalarFieldContainer[int]
+    puts: _containers.RepeatedScalarFieldContainer[int]
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    checksums: _containers.RepeatedScalarFieldContainer[int]
+    lease_ms: int
+    def __init__(self, lease: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., puts: _Optional[_Iterable[int]] = ..., offsets: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+
+class KvPutCommit(_message.Message):
+    __slots__ = ("puts", "checksums")
+    PUTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    puts: _containers.RepeatedScalarFieldContainer[int]
+    checksums: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, puts: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class KvPutAbort(_message.Message):
+    __slots__ = ("puts",)
+    PUTS_FIELD_NUMBER: _ClassVar[int]
+    puts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, puts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class KvCodes(_message.Message):
+    __slots__ = ("codes",)
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    codes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, codes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class KvGet(_message.Message):
+    __slots__ = ("namespace", "keys")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    keys: bytes
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ...) -> None: ...
+
+class KvRelease(_message.Message):
+    __slots__ = ("leases", "damaged_of", "damaged")
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_OF_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    leases: _containers.RepeatedScalarFieldContainer[int]
+    damaged_of: int
+    damaged: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, leases: _Optional[_Iterable[int]] = ..., damaged_of: _Optional[int] = ..., damaged: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class KvPin(_message.Message):
+    __slots__ = ("namespace", "keys", "ttl_ms")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    keys: bytes
+    ttl_ms: int
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class KvStatsRequest(_message.Message):
+    __slots__ = ("namespace",)
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    def __init__(self, namespace: _Optional[int] = ...) -> None: ...
+
+class KvStats(_message.Message):
+    __slots__ = ("capacity_bytes", "used_bytes", "blocks", "pending", "leases", "pinned_bytes", "evicted", "asked_blocks", "found_blocks", "dropped", "damaged")
+    CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    PINNED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
+    ASKED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    FOUND_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    capacity_bytes: int
+    used_bytes: int
+    blocks: int
+    pending: int
+    leases: int
+    pinned_bytes: int
+    evicted: int
+    asked_blocks: int
+    found_blocks: int
+    dropped: int
+    damaged: int
+    def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., pending: _Optional[int] = ..., leases: _Optional[int] = ..., pinned_bytes: _Optional[int] = ..., evicted: _Optional[int] = ..., asked_blocks: _Optional[int] = ..., found_blocks: _Optional[int] = ..., dropped: _Optional[int] = ..., damaged: _Optional[int] = ...) -> None: ...
+
+class KvRead(_message.Message):
+    __slots__ = ("lease",)
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    lease: int
+    def __init__(self, lease: _Optional[int] = ...) -> None: ...
+
+class KvBytes(_message.Message):
+    __slots__ = ("put", "block", "offset", "data")
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    put: int
+    block: int
+    offset: int
+    data: bytes
+    def __init__(self, put: _Optional[int] = ..., block: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,401 @@
+"""The pool without a wire: random chains, pins, removals, gets in progress and tenants, against
+what must always be so; what a restart finds; and the simulator, block for block."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superfs.core.errors import Code, FsError
+from superfs.core.kvcache.policy import POLICIES
+from superfs.core.limits import KIB
+from superfs.daemon.clock import ManualClock
+from superfs.data.kvcache.config import KvCacheConfig
+from superfs.data.kvcache.pool import Pool
+from superfs.data.kvcache.runs import Runs
+from superfs.data.kvcache.slab import HEADER_BYTES, RECORD_BYTES, Slab
+from superfs.kvcache.simulate import Simulator
+from superfs.kvcache.trace import Request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from superfs.data.kvcache.namespaces import Namespace
+
+GRANULE = 4 * KIB
+STORE = b"s" * 16
+LAYOUT = b"l" * 16
+
+
+class Bench:
+    """A pool on a slab in a directory, with a clock of its own."""
+
+    def __init__(self, path: Path, granules: int = 16) -> None:
+        self.path = path
+        self.config = KvCacheConfig(
+            slab_bytes=granules * GRANULE, slab_dir=path, granule_bytes=GRANULE,
+            block_bytes_max=4 * GRANULE,
+        )  # fmt: skip
+        self.clock = ManualClock()
+        self.start()
+
+    def start(self) -> None:
+        slab = Slab(self.path, STORE, self.config, random.Random(1))
+        self.pool = Pool(slab, self.path, self.config, random.Random(2), self.clock.monotonic)
+
+    def restart(self) -> None:
+        """As after a kill: nothing was told to anybody."""
+        self.pool.slab.close()
+        self.start()
+
+    def put(
+        self, space: Namespace, keys: list[bytes], first: int = 0, size: int = 100, session: int = 1
+    ) -> list[Code]:
+        """Stores what a put of this chain stores, with bytes made from the keys."""
+        wanted = keys[first:]
+        parent = keys[first - 1] if first else b""
+        started = self.pool.start(session, space, parent, wanted, [size] * len(wanted))
+        return [self.finish(number, session) if number else code for code, number, _ in started]
+
+    def finish(self, number: int, session: int = 1) -> Code:
+        """What a client does with a put that was started."""
+        put = self.pool.puts.get(number)
+        if put is None:
+            return self.pool.commit(session, number, 0)
+        self.pool.slab.write(put.place.at, 0, contents(put.key, put.place.length))
+        checksum = self.pool.slab.checksum(put.place.at, put.place.length)
+        return self.pool.commit(session, number, checksum)
+
+    def check(self) -> None:
+        """What must be so whatever happened."""
+        pool = self.pool
+        taken: set[int] = set()
+        for space in pool.spaces.values():
+            table = space.table
+            assert table.used <= table.capacity, "over its quota"
+            assert table.used == sum(block.size for block in table.blocks.values())
+            assert table.blocks.keys() == space.places.keys()
+            assert space.pinned_bytes == sum(block.size for block, _ in space.pins.values())
+            for key, block in table.blocks.items():
+                if block.parent is not None:
+                    assert table.blocks[block.parent.key] is block.parent  # type: ignore[index]
+                place = space.places[key]
+                rooms = set(range(place.at, place.at + place.granules))
+                assert not rooms & taken, "two blocks in one room"
+                taken |= rooms
+                if place.committed:
+                    assert pool.slab.checksum(place.at, place.length) == place.checksum
+        gone = {
+            at
+            for lease in pool.leases.values()
+            for _, _, place in lease.held
+            if place.gone
+            for at in range(place.at, place.at + place.granules)
+        }
+        assert not gone & taken, "room that is still read was given away"
+        assert pool.slab.runs.free + len(taken) + len(gone) == pool.slab.granules
+
+
+def contents(key: bytes, size: int) -> bytes:
+    return (key * (size // len(key) + 1))[:size]
+
+
+def chain(tenant: int, leaf: int) -> list[bytes]:
+    found = [leaf]
+    while found[-1] > 1:
+        found.append(found[-1] // 2)
+    return [struct.pack("<QQ", tenant, number) for number in reversed(found)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["put", "put", "put", "start", "commit", "abort", "get", "release", "pin", "unpin",
+             "remove", "wait", "restart"]
+        ),
+        st.integers(0, 1),
+        st.integers(1, 40),
+        st.integers(1, 3 * GRANULE),
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+@settings(max_examples=80)
+@given(steps=steps, policy=st.sampled_from(POLICIES))
+def test_whatever_is_done(
+    tmp_path_factory: pytest.TempPathFactory, policy: str, steps: list[tuple[str, int, int, int]]
+) -> None:
+    bench = Bench(tmp_path_factory.mktemp("slab"))
+    quotas = (10 * GRANULE, 9 * GRANULE)
+    for number, quota in enumerate(quotas):
+        bench.pool.open(f"tenant-{number}", LAYOUT, quota, policy)
+    puts: list[int] = []
+    leases: list[int] = []
+    for verb, tenant, leaf, size in steps:
+        pool, space, keys = bench.pool, bench.pool.spaces[1 + tenant], chain(tenant, leaf)
+        if verb == "put":
+            bench.put(space, keys, size=size)
+        elif verb == "start":
+            puts += [n for _, n, _ in pool.start(1, space, b"", keys, [size] * len(keys)) if n]
+        elif verb == "commit" and puts:
+            bench.finish(puts.pop(leaf % len(puts)))
+        elif verb == "abort" and puts:
+            pool.abort(1, puts.pop(leaf % len(puts)))
+        elif verb == "get":
+            lease, places = pool.get(1, space, keys)
+            leases += [lease] if lease else []
+            assert len(places) <= len(keys)
+        elif verb == "release" and leases:
+            pool.release(1, leases.pop(leaf % len(leases)))
+        elif verb == "pin":
+            pool.pin(space, keys, 5.0)
+            assert space.pinned_bytes <= quotas[tenant] // 2
+        elif verb == "unpin":
+            pool.unpin(space, keys)
+        elif verb == "remove":
+            pool.remove(space, keys[-1:])
+        elif verb == "wait":
+            bench.clock.advance(size / GRANULE * 12)
+            pool.expire()
+        elif verb == "restart":
+            puts, leases = [], []
+            bench.restart()
+        bench.check()
+    assert not {k for k in bench.pool.spaces[1].places if k in bench.pool.spaces[2].places}
+    bench.pool.slab.close()
+
+
+def test_what_is_committed_survives_and_nothing_else(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 0, "lfu")
+    keys = chain(0, 8)
+    assert bench.put(space, keys[:2]) == [Code.OK, Code.OK]
+    bench.pool.get(1, space, keys)
+    bench.pool.start(1, space, keys[1], keys[2:], [10, 10])
+    before = {key: (b.uses, b.last) for key, b in space.table.blocks.items() if key in keys[:2]}
+    bench.restart()
+    again = bench.pool.open("a", LAYOUT, 0, "")
+    assert again.made == space.made
+    assert {key: (b.uses, b.last) for key, b in again.table.blocks.items()} == before
+    assert again.committed(keys) == keys[:2]
+    bench.check()
+
+
+def test_what_has_gone_stays_away(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 4 * GRANULE, "lru")
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.pool.remove(space, keys[3:])
+    bench.restart()
+    space = bench.pool.spaces[1]
+    assert space.places.keys() == set(keys[:3])
+    other = [struct.pack("<QQ", 9, n) for n in range(3)]
+    bench.put(space, other)
+    bench.restart()
+    assert bench.pool.spaces[1].places.keys() == {keys[0], *other}
+    bench.pool.drop(bench.pool.spaces[1])
+    bench.restart()
+    assert not bench.pool.spaces
+    assert not bench.pool.slab.records()
+    assert bench.pool.open("a", LAYOUT, 0, "").made.number == 2, "never the same number again"
+
+
+def test_a_slab_of_another_size_is_made_anew(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 0, "")
+    bench.put(space, chain(0, 1))
+    bench.pool.slab.close()
+    other = Bench(bench.path, granules=32)
+    assert not other.pool.spaces[1].table.blocks
+    other.check()
+
+
+def test_records_are_not_believed(bench: Bench) -> None:
+    """A flipped bit anywhere in a record, or a record in another's place, is no record."""
+    space = bench.pool.open("a", LAYOUT, 0, "")
+    bench.put(space, chain(0, 4))
+    (first, _), *_ = records = bench.pool.slab.records()
+    assert len(records) == 3
+    path = bench.pool.slab.path.with_suffix(".map")
+    descriptor = os.open(path, os.O_RDWR)
+    place = HEADER_BYTES + first * RECORD_BYTES
+    raw = os.pread(descriptor, RECORD_BYTES, place)
+    for at in range(RECORD_BYTES - 8):
+        os.pwrite(descriptor, bytes([raw[at] ^ 1]), place + at)
+        assert len(bench.pool.slab.records()) == 2, at
+        os.pwrite(descriptor, raw[at : at + 1], place + at)
+    free = bench.pool.slab.granules - 1
+    os.pwrite(descriptor, raw, HEADER_BYTES + free * RECORD_BYTES)
+    os.close(descriptor)
+    assert len(bench.pool.slab.records()) == 3
+    bench.restart()
+    bench.check()
+
+
+def test_a_child_is_nothing_without_its_parent(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 0, "")
+    keys = chain(0, 4)
+    assert bench.put(space, keys, first=1) == [Code.NOT_FOUND, Code.NOT_FOUND]
+    started = bench.pool.start(1, space, b"", keys, [9, 9, 9])
+    assert bench.finish(started[1][1]) is Code.NOT_FOUND, "before its parent"
+    assert bench.finish(started[2][1]) is Code.NOT_FOUND, "its parent is gone"
+    assert bench.finish(started[0][1]) is Code.OK
+    assert space.committed(keys) == keys[:1]
+    bench.check()
+
+
+def test_somebody_elses_put(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 0, "")
+    keys = chain(0, 2)
+    (_, number, _), _ = bench.pool.start(1, space, b"", keys, [9, 9])
+    assert [code for code, _, _ in bench.pool.start(2, space, b"", keys, [9, 9])] == [Code.BUSY] * 2
+    assert bench.pool.commit(2, number, 0) is Code.NOT_FOUND
+    assert bench.pool.abort(2, number) is Code.NOT_FOUND
+    with pytest.raises(FsError):
+        bench.pool.put_of(2, number)
+    bench.clock.advance(31)
+    bench.pool.expire()
+    assert not bench.pool.puts
+    assert bench.put(space, keys, session=2) == [Code.OK, Code.OK]
+    assert bench.put(space, keys, session=2) == [Code.EXISTS, Code.EXISTS]
+    bench.check()
+
+
+def test_a_get_in_progress_is_not_evicted_and_ends(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 4 * GRANULE, "lru")
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    lease, places = bench.pool.get(1, space, keys)
+    other = [struct.pack("<QQ", 9, n) for n in range(2)]
+    assert bench.put(space, other) == [Code.NO_SPACE, Code.NOT_FOUND]
+    assert len(places) == 4
+    assert bench.pool.release(2, lease) is Code.NOT_FOUND
+    bench.clock.advance(31)
+    bench.pool.expire()
+    assert bench.put(space, other) == [Code.OK, Code.OK]
+    assert space.committed(keys) == keys[:2]
+    bench.check()
+
+
+def test_room_that_is_read_waits_for_its_reader(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 0, "")
+    keys = chain(0, 2)
+    bench.put(space, keys)
+    lease, _ = bench.pool.get(1, space, keys)
+    assert bench.pool.remove(space, keys[:1]) == 2
+    assert bench.pool.slab.runs.free == bench.pool.slab.granules - 2
+    bench.check()
+    assert bench.pool.release(1, lease) is Code.OK
+    assert bench.pool.slab.runs.free == bench.pool.slab.granules
+
+
+def test_looking_changes_nothing(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 2 * GRANULE, "lru")
+    first, second, third = ([struct.pack("<QQ", 9, n)] for n in range(3))
+    bench.put(space, first)
+    bench.put(space, second)
+    assert space.committed(first) == first
+    bench.put(space, third)
+    assert not space.committed(first), "it was the oldest still"
+
+
+def test_namespaces_are_what_they_were_made(bench: Bench) -> None:
+    bench.pool.open("a", LAYOUT, GRANULE, "lfu")
+    assert bench.pool.open("a", LAYOUT, 5, "lru").made.quota_bytes == GRANULE
+    for name, layout, policy in (
+        ("a", b"m" * 16, ""), ("A", LAYOUT, ""), ("", LAYOUT, ""), ("x" * 65, LAYOUT, ""),
+        ("../x", LAYOUT, ""), ("b", b"short", ""), ("b", LAYOUT, "best"),
+    ):  # fmt: skip
+        with pytest.raises(FsError):
+            bench.pool.open(name, layout, 0, policy)
+    for number in range(63):
+        bench.pool.open(f"n{number}", LAYOUT, 0, "")
+    with pytest.raises(FsError):
+        bench.pool.open("one-more", LAYOUT, 0, "")
+    bench.restart()
+    assert len(bench.pool.spaces) == 64
+
+
+def test_who_has_most_makes_way(bench: Bench) -> None:
+    one = bench.pool.open("one", LAYOUT, 0, "")
+    two = bench.pool.open("two", LAYOUT, 0, "")
+    for number in range(16):
+        bench.put(one, [struct.pack("<QQ", 1, number)])
+    for number in range(8):
+        assert bench.put(two, [struct.pack("<QQ", 2, number)]) == [Code.OK]
+    assert len(one.table) == len(two.table) == 8
+    assert one.evicted == 8
+    bench.check()
+
+
+def test_damage_is_looked_at(bench: Bench) -> None:
+    space = bench.pool.open("a", LAYOUT, 0, "")
+    keys = chain(0, 4)
+    bench.put(space, keys)
+    _, places = bench.pool.get(1, space, keys)
+    bench.pool.check(space, keys[1], places[1])
+    assert space.committed(keys) == keys, "a client's word is not enough"
+    bench.pool.slab.write(places[1].at, 5, b"x")
+    bench.pool.check(space, keys[1], places[1])
+    assert space.committed(keys) == keys[:1]
+    assert bench.pool.damaged == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_equal_to_the_simulator(bench: Bench, policy: str) -> None:
+    """Request by request, block by block."""
+    capacity = 12
+    space = bench.pool.open("a", LAYOUT, capacity * GRANULE, policy)
+    simulator = Simulator(policy, capacity)
+    rng = random.Random(7)
+    for _ in range(400):
+        leaf = min(rng.randrange(1, 200), rng.randrange(1, 200))
+        keys = chain(0, leaf)
+        numbers = tuple(struct.unpack("<QQ", key)[1] for key in keys)
+        before = simulator.rates.prefix_blocks
+        simulator.request(Request(0, 512 * len(keys), numbers))
+        lease, places = bench.pool.get(1, space, keys)
+        assert len(places) == simulator.rates.prefix_blocks - before
+        bench.pool.release(1, lease)
+        bench.put(space, keys, first=len(places))
+        stored = {struct.unpack("<QQ", key)[1] for key in space.places}
+        assert stored == simulator.table.blocks.keys()
+    assert space.evicted > 300
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(1, 6), st.integers(0, 40)), max_size=80))
+def test_runs(steps: list[tuple[bool, int, int]]) -> None:
+    """Against a plain list of which granules are free."""
+    runs, free = Runs(30), [True] * 30
+    given_: list[tuple[int, int]] = []
+    for take, count, which in steps:
+        if take and which < 10:
+            at = runs.take(count)
+            fits = [i for i in range(31 - count) if all(free[i : i + count])]
+            assert at == (fits[0] if fits else None)
+        elif take:
+            at = which - 10
+            good = at + count <= 30 and all(free[at : at + count])
+            assert runs.take_at(at, count) == good
+            at = at if good else None
+        elif given_:
+            start, count = given_.pop(which % len(given_))
+            runs.give(start, count)
+            free[start : start + count] = [True] * count
+            at = None
+        else:
+            continue
+        if at is not None:
+            given_.append((at, count))
+            free[at : at + count] = [False] * count
+        assert runs.free == sum(free)
