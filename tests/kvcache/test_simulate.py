@@ -11,7 +11,7 @@ import pytest
 from superfs.cli.main import main
 from superfs.core.errors import FsError
 from superfs.core.kvcache.policy import POLICIES
-from superfs.kvcache.simulate import MODES, Mode, simulate
+from superfs.kvcache.simulate import MODES, Mode, Rates, Simulator, simulate
 from superfs.kvcache.trace import Request, read_trace
 
 TRACES = os.environ.get("SUPERFS_TRACES", "")
@@ -88,4 +88,25 @@ def test_the_traces_of_mooncake(case: tuple[str, int], mode: Mode) -> None:
         if mode == "reference":
             assert rate == pytest.approx(published, abs=0.001), policy
         else:
-            assert rate >= published - 0.005, policy
+            # S3-FIFO's queues are not what they were when some of their blocks may not go.
+            assert rate >= published - (0.025 if policy == "s3-fifo" else 0.005), policy
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TRACES, reason="SUPERFS_TRACES does not name a directory of traces")
+def test_our_own_policy_pays() -> None:
+    """Judged on what comes after the first half hour."""
+    trace = read_trace(Path(TRACES) / "conversation_trace.jsonl")
+    rates = []
+    for policy in ("lru", "hazard"):
+        simulator = Simulator(policy, 10_000)
+        for request in trace:
+            if request.time_ms < 1_800_000:
+                simulator.request(request)
+        first = simulator.rates
+        simulator.rates = Rates(policy, first.mode, first.capacity_blocks)
+        for request in trace:
+            if request.time_ms >= 1_800_000:
+                simulator.request(request)
+        rates.append(simulator.rates.prefix_hit_rate)
+    assert rates[1] >= rates[0] + 0.020

@@ -24,9 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="The KVCache pool of superfs.kvcach
 Trace = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace of Mooncake's form.")]
 Policies = Annotated[
     list[str] | None,
-    typer.Option(
-        "--policy", metavar="P", help="lru, lfu, length-aware, fifo or s3-fifo; repeatable."
-    ),
+    typer.Option("--policy", metavar="P", help="lru, lfu, length-aware, fifo, s3-fifo or hazard."),
 ]
 Capacities = Annotated[
     list[int] | None,

@@ -16,9 +16,10 @@ _ID = struct.Struct("<Q")
 
 
 class SlabFile:
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         """Use `open`."""
         self._fd = fd
+        self.path = path
 
     @classmethod
     def open(cls, path: str, slab_id: int) -> SlabFile | None:
@@ -31,7 +32,7 @@ class SlabFile:
         if size < _ID.size or os.pread(fd, _ID.size, size - _ID.size) != _ID.pack(slab_id):
             os.close(fd)
             return None
-        return cls(fd)
+        return cls(fd, path)
 
     def close(self) -> None:
         os.close(self._fd)

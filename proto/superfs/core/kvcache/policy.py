@@ -7,6 +7,7 @@ at whether a block may go.
     fifo           the one that was stored first
     s3-fifo        three queues (Yang et al., SOSP 2023): a small one for what is new, the main one
                    for what was used again, a ghost of what has left the small one
+    hazard         ours (hazard.py): the one whose kind and age are least often used again
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.core.errors import Code, FsError
+from superfs.core.kvcache.hazard import Hazard
 from superfs.core.kvcache.ranking import Ranking
 from superfs.core.kvcache.s3fifo import S3Fifo
 
@@ -72,7 +74,7 @@ RANKS: dict[str, Callable[[Block], Any]] = {
     "length-aware": lambda b: (b.uses, -b.depth, b.last),
     "fifo": lambda b: b.born,
 }
-POLICIES = (*RANKS, "s3-fifo")
+POLICIES = (*RANKS, "s3-fifo", "hazard")
 
 
 def make_policy(name: str, capacity: int, unit: int = 1) -> Policy:
@@ -82,4 +84,6 @@ def make_policy(name: str, capacity: int, unit: int = 1) -> Policy:
     blocks = max(2, capacity // unit)
     if name == "s3-fifo":
         return S3Fifo(blocks)
+    if name == "hazard":
+        return Hazard(blocks)
     raise FsError(Code.INVALID, f"no policy {name!r}; there are: {', '.join(POLICIES)}")
