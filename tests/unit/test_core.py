@@ -76,7 +76,7 @@ def test_directory_ids(parent: int, name: bytes, version: int) -> None:
     assert number == ids.directory_id(parent, name, version)
 
 
-@given(st.integers(0, ids.SLOTS - 1), st.integers(1, ids.LOW_MASK))
+@given(st.integers(0, ids.SLOTS - 1), st.integers(1, ids.RANGE_BIT - 1))
 def test_file_ids_carry_their_slot(slot: int, counter: int) -> None:
     number = ids.file_id(slot, counter)
     assert ids.slot_of(number) == slot

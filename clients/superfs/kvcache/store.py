@@ -30,7 +30,7 @@ from superfs.v1 import cluster_pb2, kvcache_pb2_grpc
 from superfs.v1 import kvcache_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from superfs.client import ClientConfig
     from superfs.core.kvcache.keys import KeyChain
@@ -268,7 +268,12 @@ class KVStore:
                 break
         return total
 
-    def _lease(self, keys: Sequence[bytes], part: Sequence[bytes], take: Any) -> None:  # noqa: ANN401
+    def _lease(
+        self,
+        keys: Sequence[bytes],
+        part: Sequence[bytes],
+        take: Callable[[Home, pb.KvPlaces], list[int]],
+    ) -> None:
         home = self._home(keys)
         places = self._asked(
             home,

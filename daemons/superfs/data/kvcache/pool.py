@@ -343,10 +343,10 @@ class Pool:
         return number
 
     def _record(self, space: Namespace, block: Block, place: Place) -> None:
-        parent: bytes = NO_KEY if block.parent is None else block.parent.key  # type: ignore[assignment]
+        parent: object = NO_KEY if block.parent is None else block.parent.key
         record = Record(
             space.made.number, place.length, block.depth, block.uses, block.born, block.last,
-            place.checksum, block.key, parent,  # type: ignore[arg-type]
+            place.checksum, block.key, parent,  # type: ignore[arg-type]  # keys are bytes here
         )  # fmt: skip
         self.slab.write_record(place.at, record)
 
