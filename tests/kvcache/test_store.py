@@ -172,7 +172,7 @@ def test_other_bytes_are_a_miss(
     pooled: Cluster, store: Callable[..., KVStore], shared: bool
 ) -> None:
     one = store(shared=shared)
-    keys = chain(4)
+    keys = chain(4, start=9000 + 100 * shared)  # bytes that were never in the slab before
     blocks = blocks_of(keys, 200 * KIB)
     one.put(keys, blocks)
     path = slab_of(pooled)
