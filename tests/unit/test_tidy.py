@@ -11,7 +11,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 ROOTS = ("proto", "daemons", "clients", "fuse")
-FILE_LINES, FUNCTION_LINES, LINE_CHARS, TIDY_LINES = 400, 70, 100, 100
+FILE_LINES, FUNCTION_LINES, LINE_CHARS, TIDY_LINES = 400, 70, 100, 105
 MARKS = tuple("TO DO,FIX ME,XX X,NotImplemented Error".replace(" ", "").split(","))
 
 # package -> the packages of ours that it may import, besides itself
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": OUTER | {"daemon"},
     "client": OUTER,
     **dict.fromkeys(("mount", "fsspec", "checkpoint", "kvcache"), OUTER | {"client"}),
+    "chukonu": OUTER | {"client", "fsspec"},
     "cli": OUTER | {"client", "checkpoint", "kvcache"},
 }
 SOURCES = {
@@ -86,6 +87,8 @@ def test_imports_point_inward(name: str) -> None:
 def test_every_module_imports(name: str) -> None:
     if ".checkpoint." in name and "import torch\n" in SOURCES[name].read_text():
         pytest.importorskip("torch")
+    elif ".chukonu" in name:
+        pytest.importorskip("polars")
     importlib.import_module(name.removesuffix(".__init__"))
 
 

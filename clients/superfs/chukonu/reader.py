@@ -1,0 +1,123 @@
+"""DataFrameReader: `session.read.json(...)` and its kin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from superfs.chukonu import expressions as e
+from superfs.chukonu import types as t
+from superfs.chukonu.ddl import parse_schema
+from superfs.chukonu.errors import AnalysisException, UnsupportedError
+from superfs.chukonu.frame import DataFrame
+from superfs.chukonu.plan import logical as p
+
+if TYPE_CHECKING:
+    from superfs.chukonu.session import Session
+
+FORMATS = ("json", "text", "parquet", "binaryFile")
+OPTIONS = {
+    "mode": "PERMISSIVE, DROPMALFORMED or FAILFAST",
+    "badrecordspath": "a directory for bad records",
+    "columnnameofcorruptrecord": "instead of _corrupt_record",
+    "maxbadfraction": "more bad records than that stop the job",
+    "splitbytes": "how much of a file one task reads",
+    "dir": "which cluster superfs:// is: of `superfs up --dir`",
+    "cluster": "or addresses of clusterd",
+    "token_file": "and the token to show",
+}
+
+
+class DataFrameReader:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._format = "parquet"
+        self._schema: t.StructType | None = None
+        self._options: dict[str, Any] = {}
+
+    def format(self, source: str) -> DataFrameReader:
+        self._format = next((f for f in FORMATS if f.lower() == source.lower()), source)
+        return self
+
+    def schema(self, schema: t.StructType | str) -> DataFrameReader:
+        self._schema = parse_schema(schema)
+        return self
+
+    def option(self, key: str, value: Any) -> DataFrameReader:  # noqa: ANN401
+        if key.lower() not in OPTIONS:
+            raise UnsupportedError(f"read option {key!r}")
+        self._options[key.lower()] = value
+        return self
+
+    def options(self, **options: Any) -> DataFrameReader:  # noqa: ANN401
+        for key, value in options.items():
+            self.option(key, value)
+        return self
+
+    def load(self, path: str | list[str]) -> DataFrame:
+        return self._load(self._format, path)
+
+    def json(
+        self,
+        path: str | list[str],
+        schema: t.StructType | str | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> DataFrame:
+        return self._given(schema, options)._load("json", path)
+
+    def text(self, paths: str | list[str], wholetext: bool = False) -> DataFrame:
+        if wholetext:
+            raise UnsupportedError("read.text with wholetext")
+        return self._load("text", paths)
+
+    def parquet(self, *paths: str) -> DataFrame:
+        return self._load("parquet", list(paths))
+
+    def binaryFiles(self, path: str | list[str]) -> DataFrame:
+        """As format("binaryFile").load, without modificationTime."""
+        return self._load("binaryFile", path)
+
+    def csv(self, *_: Any, **__: Any) -> DataFrame:  # noqa: ANN401
+        raise UnsupportedError("read.csv")
+
+    def _given(self, schema: t.StructType | str | None, options: dict[str, Any]) -> DataFrameReader:
+        self.options(**{key: value for key, value in options.items() if value is not None})
+        return self if schema is None else self.schema(schema)
+
+    def _load(self, kind: str, paths: str | list[str]) -> DataFrame:
+        from superfs.chukonu.sources.bad import Policy
+        from superfs.chukonu.sources.files import FIXED, Source, infer
+        from superfs.chukonu.sources.splits import SPLIT_BYTES
+        from superfs.chukonu.sources.store import store_for
+
+        if kind not in FORMATS:
+            raise UnsupportedError(f"format {kind}")
+        names = [paths] if isinstance(paths, str) else list(paths)
+        if not names:
+            raise AnalysisException("PATH_NOT_FOUND", "no path")
+        store = store_for(names[0], self._options)
+        files = []
+        for name in names:
+            if type(store_for(name, self._options)) is not type(store):
+                raise UnsupportedError("one read of superfs:// and of other paths")
+            try:
+                files += store.files(name)
+            except FileNotFoundError:
+                raise AnalysisException("PATH_NOT_FOUND", f"{name} does not exist") from None
+        policy = Policy(
+            str(self._options.get("mode", "PERMISSIVE")),
+            self._options.get("badrecordspath"),
+            float(self._options.get("maxbadfraction", 1.0)),
+            str(self._options.get("columnnameofcorruptrecord", "_corrupt_record")),
+        )
+        schema = self._schema if kind not in FIXED else None
+        schema = infer(kind, store, files, policy) if schema is None else schema
+        if not len(schema):
+            raise AnalysisException("EMPTY_SCHEMA_NOT_SUPPORTED", f"{names[0]} has no columns")
+        low = [name.lower() for name in schema.names]
+        twice = next((name for name in low if low.count(name) > 1), None)
+        if twice is not None:
+            raise AnalysisException("COLUMN_ALREADY_EXISTS", f"{twice!r} is twice in the schema")
+        split_bytes = int(self._options.get("splitbytes", SPLIT_BYTES))
+        source = Source(kind, store, files, schema, policy, split_bytes)
+        columns = tuple(e.new_ref(f.name, f.dataType) for f in schema)
+        return DataFrame(self._session, p.Scan(source, schema, columns))

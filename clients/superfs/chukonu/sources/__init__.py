@@ -1,0 +1,1 @@
+"""Where rows come from: files on SuperFS or any directory, cut into splits, parsed into frames."""

@@ -1,0 +1,215 @@
+"""Splits: what one task reads. A large file is cut by bytes, small files are put together.
+
+A record belongs to the split that has its first byte, so that it does not matter where the cuts
+are. Records are lines; a line ends with LF, CR LF or CR, as for Spark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from superfs.chukonu.native import pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from superfs.chukonu.sources.store import FileInfo, Store
+
+SPLIT_BYTES = 16 << 20
+"""As much as one task gets."""
+BLOCK_BYTES = 1 << 20
+"""As much as is parsed at once: what has one bad line is parsed anew, slowly."""
+PEEK_BYTES = 64 << 10
+_END = re.compile(rb"\r\n|\n|\r")
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes of a file that a split owns; whole when the file is compressed."""
+
+    file: FileInfo
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    spans: tuple[Span, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(span.end - span.start for span in self.spans)
+
+    def identity(self, what: str) -> str:
+        """The same for the same bytes of the same versions of files, and the same work."""
+        digest = hashlib.blake2b(what.encode(), digest_size=16)
+        for span in self.spans:
+            digest.update(f"\0{span.file.path}\0{span.file.version}\0{span.start}".encode())
+            digest.update(f"\0{span.end}".encode())
+        return digest.hexdigest()
+
+
+def compression(path: str) -> str | None:
+    return next((kind for end, kind in _COMPRESSED.items() if path.endswith(end)), None)
+
+
+def cut(
+    files: Sequence[FileInfo], split_bytes: int = SPLIT_BYTES, *, whole: bool = False
+) -> list[Split]:
+    """In the order of files and of bytes in them. `whole`: no file is cut."""
+    splits: list[Split] = []
+    waiting: list[Span] = []
+    amount = 0
+    for file in files:
+        if whole or compression(file.path) or file.size <= split_bytes:
+            pieces = [Span(file, 0, file.size)]
+        else:
+            count = -(-file.size // split_bytes)
+            cuts = [file.size * i // count for i in range(count + 1)]
+            pieces = [Span(file, a, b) for a, b in pairwise(cuts)]
+        for piece in pieces:
+            size = piece.end - piece.start
+            if waiting and amount + size > split_bytes:
+                splits.append(Split(tuple(waiting)))
+                waiting, amount = [], 0
+            waiting.append(piece)
+            amount += size
+    if waiting:
+        splits.append(Split(tuple(waiting)))
+    return splits
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines, and where in the file they begin. `broken` says why what follows is missing."""
+
+    file: FileInfo
+    offset: int
+    data: bytes
+    broken: str = ""
+
+
+def blocks(store: Store, split: Split, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Small files are fetched together."""
+    small = [s for s in split.spans if s.end - s.start == s.file.size <= block_bytes]
+    fetched = dict(
+        zip(
+            (s.file.path for s in small), store.read_many([s.file.path for s in small]), strict=True
+        )
+    )
+    for span in split.spans:
+        kind = compression(span.file.path)
+        data = fetched.pop(span.file.path, None)
+        if kind is not None:
+            raw = store.read(span.file.path, 0, span.file.size) if data is None else data
+            yield from _cut_lines(span.file, *_decompressed(raw, kind), block_bytes)
+        elif data is not None:
+            yield from _cut_lines(span.file, data, "", block_bytes)
+        else:
+            yield from _owned(store, span, block_bytes)
+
+
+def _decompressed(raw: bytes, kind: str) -> tuple[bytes, str]:
+    """What can be had of it, and what is wrong with the rest."""
+    if kind == "gzip":
+        parts: list[bytes] = []
+        try:
+            while raw:
+                stream = zlib.decompressobj(wbits=31)
+                for start in range(0, len(raw), BLOCK_BYTES):
+                    parts.append(stream.decompress(raw[start : start + BLOCK_BYTES]))
+                    if stream.eof:
+                        raw = stream.unused_data + raw[start + BLOCK_BYTES :]
+                        break
+                else:
+                    return b"".join(parts), "the gzip stream is truncated"
+        except zlib.error as error:
+            return b"".join(parts), f"the gzip stream is damaged: {error}"
+        return b"".join(parts), ""
+    parts = []
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(raw), kind) as stream:
+            while part := stream.read(BLOCK_BYTES):
+                parts.append(part)
+    except OSError as error:
+        return b"".join(parts), f"the {kind} stream is damaged: {error}"
+    return b"".join(parts), ""
+
+
+def _cut_lines(file: FileInfo, data: bytes, broken: str, block_bytes: int) -> Iterator[Block]:
+    place = 0
+    while len(data) - place > block_bytes:
+        end = _line_end(data, place + block_bytes)
+        if end < 0 or end >= len(data):
+            break
+        yield Block(file, place, data[place:end])
+        place = end
+    yield Block(file, place, data[place:] if place else data, broken)
+
+
+def _line_end(data: bytes, start: int) -> int:
+    """Where the line after the first end at or after `start` begins; -1 when there is none."""
+    match = _END.search(data, start)
+    return -1 if match is None else match.end()
+
+
+def _owned(store: Store, span: Span, block_bytes: int) -> Iterator[Block]:
+    """The lines whose first byte is in the span."""
+    path, place = span.file.path, span.start
+    rest = b""
+    if place:
+        place = _first_line(store, span)
+    while place + len(rest) < span.end:
+        more = store.read(path, place + len(rest), min(block_bytes, span.end - place - len(rest)))
+        if not more:
+            break
+        rest += more
+        cut_at = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, len(rest) - 1)) + 1
+        if cut_at and place + len(rest) < span.end:
+            yield Block(span.file, place, rest[:cut_at])
+            place, rest = place + cut_at, rest[cut_at:]
+    if rest:
+        rest = _finished(store, span, place, rest)
+        yield Block(span.file, place, rest)
+
+
+def _first_line(store: Store, span: Span) -> int:
+    """Where the first line that begins in the span begins; its end when none does."""
+    place = span.start - 1
+    before = b""
+    while place < span.end:
+        data = before + store.read(span.file.path, place + len(before), PEEK_BYTES)
+        match = _END.search(data)
+        at_edge = match is not None and match.end() == len(data) and data.endswith(b"\r")
+        if match is not None and not (at_edge and place + len(data) < span.file.size):
+            return min(place + match.end(), span.file.size)
+        if len(data) == len(before):
+            return span.file.size
+        keep = 1 if data.endswith(b"\r") else 0
+        place, before = place + len(data) - keep, data[len(data) - keep :]
+    return max(place, span.end)
+
+
+def _finished(store: Store, span: Span, place: int, data: bytes) -> bytes:
+    """The last line of a span goes on behind its end."""
+    end = place + len(data)
+    while end < span.file.size:
+        if data.endswith(b"\n"):
+            return data
+        more = store.read(span.file.path, end, PEEK_BYTES)
+        if data.endswith(b"\r"):
+            return data + b"\n" if more.startswith(b"\n") else data
+        match = _END.search(more)
+        if match is None:
+            data, end = data + more, end + len(more)
+            continue
+        data, end = data + more[: match.end()], end + match.end()
+        if match.group() != b"\r" or match.end() < len(more):
+            return data
+    return data

@@ -1,0 +1,202 @@
+"""Data types under PySpark's names. What a type is called in a schema string is `simpleString`.
+
+Types are values: equal when they look the same. Nullability is not tracked: all is nullable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class DataType:
+    name: ClassVar[str] = ""
+
+    def simpleString(self) -> str:
+        return self.name
+
+    @classmethod
+    def typeName(cls) -> str:
+        return cls.name
+
+    def sql(self) -> str:
+        """As it stands in the name of a column: CAST(a AS INT)."""
+        return self.simpleString().upper()
+
+
+class NullType(DataType):
+    name = "void"
+
+
+class BooleanType(DataType):
+    name = "boolean"
+
+
+class StringType(DataType):
+    name = "string"
+
+
+class BinaryType(DataType):
+    name = "binary"
+
+
+class DateType(DataType):
+    name = "date"
+
+
+class NumericType(DataType):
+    pass
+
+
+class IntegralType(NumericType):
+    bits: ClassVar[int] = 0
+
+    @property
+    def smallest(self) -> int:
+        return -(1 << (self.bits - 1))
+
+    @property
+    def largest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+
+class ByteType(IntegralType):
+    name, bits = "tinyint", 8
+
+
+class ShortType(IntegralType):
+    name, bits = "smallint", 16
+
+
+class IntegerType(IntegralType):
+    name, bits = "int", 32
+
+
+class LongType(IntegralType):
+    name, bits = "bigint", 64
+
+
+class FractionalType(NumericType):
+    pass
+
+
+class FloatType(FractionalType):
+    name = "float"
+
+
+class DoubleType(FractionalType):
+    name = "double"
+
+
+@dataclass(frozen=True)
+class ArrayType(DataType):
+    elementType: DataType
+    containsNull: bool = field(default=True, compare=False)
+
+    def simpleString(self) -> str:
+        return f"array<{self.elementType.simpleString()}>"
+
+
+@dataclass(frozen=True)
+class StructField:
+    name: str
+    dataType: DataType
+    nullable: bool = field(default=True, compare=False)
+
+    def simpleString(self) -> str:
+        return f"{self.name}:{self.dataType.simpleString()}"
+
+
+class StructType(DataType):
+    name = "struct"
+
+    def __init__(self, fields: list[StructField] | None = None) -> None:
+        object.__setattr__(self, "fields", list(fields or ()))
+
+    fields: list[StructField]
+
+    def add(
+        self,
+        field: StructField | str,
+        data_type: DataType | str | None = None,
+        nullable: bool = True,
+    ) -> StructType:
+        if isinstance(field, str):
+            if isinstance(data_type, str):
+                from superfs.chukonu.ddl import parse_type
+
+                data_type = parse_type(data_type)
+            assert data_type is not None, "add(name, type)"
+            field = StructField(field, data_type, nullable)
+        self.fields.append(field)
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        return [f.name for f in self.fields]
+
+    def fieldNames(self) -> list[str]:
+        return self.names
+
+    def simpleString(self) -> str:
+        return f"struct<{','.join(f.simpleString() for f in self.fields)}>"
+
+    def sql(self) -> str:
+        inner = ", ".join(f"{f.name}: {f.dataType.sql()}" for f in self.fields)
+        return f"STRUCT<{inner}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StructType) and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.fields))
+
+    def __iter__(self) -> Iterator[StructField]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401
+        if isinstance(key, str):
+            return next(f for f in self.fields if f.name == key)
+        return self.fields[key]
+
+    def __repr__(self) -> str:
+        return f"StructType({self.fields!r})"
+
+
+NULL, BOOLEAN, STRING, BINARY, DATE = (
+    NullType(),
+    BooleanType(),
+    StringType(),
+    BinaryType(),
+    DateType(),
+)
+BYTE, SHORT, INT, LONG = ByteType(), ShortType(), IntegerType(), LongType()
+FLOAT, DOUBLE = FloatType(), DoubleType()
+
+INTEGRALS: tuple[IntegralType, ...] = (BYTE, SHORT, INT, LONG)
+NUMBERS: tuple[DataType, ...] = (*INTEGRALS, FLOAT, DOUBLE)
+ATOMS: tuple[DataType, ...] = (NULL, BOOLEAN, STRING, BINARY, DATE, *NUMBERS)
+
+
+def wider(left: DataType, right: DataType) -> DataType | None:
+    """The type that both can be cast to without asking, by Spark's rules under ANSI."""
+    if left == right or right == NULL:
+        return left
+    if left == NULL:
+        return right
+    if left in INTEGRALS and right in INTEGRALS:
+        return max(left, right, key=INTEGRALS.index)
+    if left in NUMBERS and right in NUMBERS:
+        # Under ANSI an integral type and a float meet in double, so that no digits are lost.
+        return DOUBLE
+    if isinstance(left, ArrayType) and isinstance(right, ArrayType):
+        inner = wider(left.elementType, right.elementType)
+        return None if inner is None else ArrayType(inner)
+    return None
