@@ -1,0 +1,1 @@
+"""Where rows go: parts in an attempt beside the target, which one rename makes visible."""

@@ -1,0 +1,142 @@
+"""The few things that committing an output asks of a file system, on a directory of this machine
+and on a SuperFS cluster. Files appear whole and durable, or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from superfs.chukonu.sources.store import SCHEME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from superfs.client import FileSystem
+
+_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+class Target(Protocol):
+    """Every call may be repeated. Errors are OSError."""
+
+    def exists(self, path: str) -> bool: ...
+
+    def makedirs(self, path: str) -> None: ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Replaces the file; durable when it returns."""
+
+    def get(self, path: str) -> bytes | None:
+        """None when there is no such file."""
+
+    def publish(self, attempt: str, path: str, *, replace: bool) -> None:
+        """The directory under its name, in one step; what was there goes away."""
+
+    def remove(self, path: str) -> None: ...
+
+
+class LocalTarget:
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def makedirs(self, path: str) -> None:
+        os.makedirs(path, exist_ok=True)
+
+    def put(self, path: str, data: bytes) -> None:
+        folder, name = os.path.split(path)
+        temporary = os.path.join(folder, f".{name}-{os.getpid()}-{threading.get_ident()}")
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+
+    def get(self, path: str) -> bytes | None:
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def publish(self, attempt: str, path: str, *, replace: bool) -> None:
+        _sync_folder(attempt)
+        if replace and os.path.lexists(path):
+            _exchange(attempt, path)
+            _sync_folder(os.path.dirname(path) or ".")
+            self.remove(attempt)
+        else:
+            os.rename(attempt, path)
+            _sync_folder(os.path.dirname(path) or ".")
+
+    def remove(self, path: str) -> None:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _exchange(one: str, other: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE):
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), one, None, other)
+        raise OSError(number, "this file system cannot exchange two directories", one, None, other)
+
+
+class SuperTarget:
+    def __init__(self, fs: FileSystem) -> None:
+        self.fs = fs
+
+    @staticmethod
+    def _bare(path: str) -> str:
+        return "/" + path.removeprefix(SCHEME).strip("/")
+
+    def exists(self, path: str) -> bool:
+        return self.fs.exists(self._bare(path))
+
+    def makedirs(self, path: str) -> None:
+        self.fs.makedirs(self._bare(path), exist_ok=True)
+
+    def put(self, path: str, data: bytes) -> None:
+        self.fs.put_many([(self._bare(path), data)])
+
+    def get(self, path: str) -> bytes | None:
+        try:
+            return self.fs.read_bytes(self._bare(path))
+        except FileNotFoundError:
+            return None
+
+    def publish(self, attempt: str, path: str, *, replace: bool) -> None:
+        if replace and self.exists(path):
+            self.fs.rename(self._bare(attempt), self._bare(path), _EXCHANGE)
+            self.remove(attempt)
+        else:
+            self.fs.rename(self._bare(attempt), self._bare(path))
+
+    def remove(self, path: str) -> None:
+        self.fs.remove_tree(self._bare(path))
+
+
+def target_for(path: str, options: Mapping[str, Any]) -> Target:
+    if path.startswith(SCHEME):
+        from superfs.fsspec.pool import connection_to
+        from superfs.fsspec.target import find_target
+
+        directory, cluster, token = (options.get(n) for n in ("dir", "cluster", "token_file"))
+        return SuperTarget(connection_to(find_target(directory, cluster, token)))
+    return LocalTarget()

@@ -1,0 +1,77 @@
+"""DataFrameWriter: `df.write.mode("overwrite").parquet(path)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from superfs.chukonu.errors import AnalysisException, UnsupportedError
+
+if TYPE_CHECKING:
+    from superfs.chukonu.frame import DataFrame
+
+MODES = {"error": "error", "errorifexists": "error", "default": "error", "overwrite": "overwrite"}
+MODES |= {"ignore": "ignore"}
+OPTIONS = ("dir", "cluster", "token_file")
+
+
+class DataFrameWriter:
+    def __init__(self, frame: DataFrame) -> None:
+        self._frame = frame
+        self._format = "parquet"
+        self._mode = "error"
+        self._options: dict[str, Any] = {}
+
+    def format(self, source: str) -> DataFrameWriter:
+        self._format = source.lower()
+        return self
+
+    def mode(self, saveMode: str) -> DataFrameWriter:
+        if saveMode.lower() not in MODES:
+            raise UnsupportedError(f"write mode {saveMode!r}")
+        self._mode = MODES[saveMode.lower()]
+        return self
+
+    def option(self, key: str, value: Any) -> DataFrameWriter:  # noqa: ANN401
+        if key not in OPTIONS:
+            raise UnsupportedError(f"write option {key!r}")
+        self._options[key] = value
+        return self
+
+    def options(self, **options: Any) -> DataFrameWriter:  # noqa: ANN401
+        for key, value in options.items():
+            self.option(key, value)
+        return self
+
+    def parquet(self, path: str, mode: str | None = None) -> None:
+        self._save("parquet", path, mode)
+
+    def json(self, path: str, mode: str | None = None) -> None:
+        self._save("json", path, mode)
+
+    def text(self, path: str) -> None:
+        self._save("text", path, None)
+
+    def save(self, path: str) -> None:
+        self._save(self._format, path, None)
+
+    def _save(self, kind: str, path: str, mode: str | None) -> None:
+        from superfs.chukonu.sinks.commit import Output
+        from superfs.chukonu.sinks.formats import SUFFIX
+        from superfs.chukonu.sinks.target import target_for
+
+        if kind not in SUFFIX:
+            raise UnsupportedError(f"write format {kind}")
+        if mode is not None:
+            self.mode(mode)
+        target = target_for(path, self._options)
+        if target.exists(path) and self._mode != "overwrite":
+            if self._mode == "ignore":
+                return
+            raise AnalysisException("PATH_ALREADY_EXISTS", f"{path}; mode('overwrite') replaces it")
+        output = Output(target, path, kind, self._frame.plan)
+        output.write(self._frame.session.executor, replace=self._mode == "overwrite")
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnsupportedError(f"DataFrameWriter.{name}")
