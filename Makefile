@@ -30,7 +30,7 @@ define need
 	  apt-get install -y -qq --no-install-recommends $$missing
 endef
 
-.PHONY: help install run stop check lint format type test unit e2e proto bench bench-peers soak torch \
+.PHONY: help install run stop check lint format type test unit e2e proto bench bench-peers soak torch spark-answers \
         install-system uninstall-system clean
 
 help: ## this list
@@ -104,6 +104,13 @@ soak: .venv/.dev ## the long tests: minutes to hours
 	$(BIN)/python -m pytest -m soak --soak --timeout=0
 	$(BIN)/python -m pytest --soak --timeout=0 tests/property
 
+spark-answers: .venv/.installed ## ask real Spark what Chukonu must answer (Java 17; 500 MB)
+	$(call need,openjdk-17-jre-headless)
+	[ -x .venv-spark/bin/python ] || $(PYTHON) -m venv .venv-spark
+	.venv-spark/bin/python -m pip install -q --disable-pip-version-check \
+	  pyspark==4.1.1 'pyarrow>=19,<27' 'pandas>=2.2,<3'
+	PYTHONPATH=tests .venv-spark/bin/python tests/harness/chukonuspark.py
+
 torch: .venv/.installed ## PyTorch, for the clients that need it
 	$(BIN)/python -m pip install torch==2.13.0
 
@@ -134,5 +141,5 @@ uninstall-system: ## as root: take all that away again, but configuration and da
 	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 clean: stop ## stop, then remove what can be made again (never DIR)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-spark .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
