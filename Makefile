@@ -6,10 +6,13 @@ DIR     ?= .superfs
 MNT     ?= mnt
 PYTHON  ?= python3
 PREFIX  ?= /opt/superfs
+JOBS    ?= $(shell expr $$(nproc) + 1)
 BENCH   ?= $(filter-out bench/floor.py,$(wildcard bench/*.py))
 BIN     := .venv/bin
 PROGRAMS := superfs superfs-clusterd superfs-metad superfs-datad superfs-mount
 SUPERFS := $(BIN)/superfs
+# A file of tests is run by one worker, which has a cluster of its own.
+PYTEST  := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 RUN_PACKAGES  := python3 python3-venv python3-dev fuse3 libfuse3-dev pkg-config gcc libc6-dev
 PEER_PACKAGES := moosefs-master moosefs-chunkserver moosefs-client iproute2 util-linux
@@ -66,7 +69,7 @@ stop: ## unmount and stop what `make run` started
 	@if [ -x $(SUPERFS) ]; then $(SUPERFS) down --dir '$(DIR)'; else echo 'Nothing is installed.'; fi
 
 check: lint type ## lint, types and fast tests: under two minutes
-	$(BIN)/python -m pytest -q -m 'not slow and not fuse and not gpu and not soak' \
+	$(PYTEST) -q -m 'not slow and not fuse and not gpu and not soak' \
 	  tests/unit tests/conformance tests/kvcache
 
 lint: .venv/.dev ## ruff
@@ -80,14 +83,14 @@ format: .venv/.dev ## let ruff rewrite what it can
 type: .venv/.dev ## mypy --strict
 	$(BIN)/mypy
 
-test: .venv/.test ## every test, mounts included
-	$(BIN)/python -m pytest
+test: .venv/.test ## every test, mounts included, by JOBS workers
+	$(PYTEST)
 
 unit: .venv/.dev ## tests without daemons or mounts
-	$(BIN)/python -m pytest -q tests/unit tests/conformance tests/property tests/kvcache
+	$(PYTEST) -q tests/unit tests/conformance tests/property tests/kvcache
 
 e2e: .venv/.test ## tests with daemons and mounts
-	$(BIN)/python -m pytest tests/e2e
+	$(PYTEST) tests/e2e
 
 proto: .venv/.dev ## generate the protobuf code anew
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto \

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from harness import leftovers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from harness.cluster import Cluster
 
-OUTSIDE, INSIDE = "10.213.77.1", "10.213.77.2"
+# Several runs may go on at once on one machine: each has a subnet, as each has a process id.
+_SUBNET = f"10.{200 + os.getpid() // 250 % 50}.{os.getpid() % 250}"
+OUTSIDE, INSIDE = f"{_SUBNET}.1", f"{_SUBNET}.2"
 
 
 def _ip(*words: str) -> None:
@@ -44,6 +49,7 @@ class Cable:
     def __enter__(self) -> Cable:
         try:
             _ip("netns", "add", self.name)
+            leftovers.namespaces.add(self.name)
             _ip("link", "add", self.outer, "type", "veth", "peer", self.inner, "netns", self.name)
             _ip("addr", "add", f"{OUTSIDE}/24", "dev", self.outer)
             _ip("link", "set", self.outer, "up")
@@ -58,6 +64,8 @@ class Cable:
     def _remove(self) -> None:
         for words in (("link", "del", self.outer), ("netns", "del", self.name)):
             subprocess.run(["ip", *words], capture_output=True, check=False)
+        if not Path("/run/netns", self.name).exists():
+            leftovers.namespaces.discard(self.name)
 
     def __exit__(
         self,

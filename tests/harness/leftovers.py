@@ -13,10 +13,22 @@ import uuid
 from pathlib import Path
 
 RUN_VARIABLE = "SUPERFS_TEST_RUN"
-RUN_ID = os.environ.setdefault(RUN_VARIABLE, uuid.uuid4().hex)
+
+
+def _run_id() -> str:
+    """One for each worker of a run: what the others have started is not this one's to end."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    inherited = os.environ.get(RUN_VARIABLE, "")
+    return inherited if inherited.endswith(worker) else f"{uuid.uuid4().hex}-{worker}"
+
+
+RUN_ID = os.environ[RUN_VARIABLE] = _run_id()
 
 directories: set[Path] = set()
 """Every directory that the harness has made and not removed yet."""
+
+namespaces: set[str] = set()
+"""Every network namespace that the harness has made and not removed yet."""
 
 
 def processes() -> dict[int, str]:
@@ -50,11 +62,6 @@ def mounts(under: tuple[Path, ...]) -> list[Path]:
     return sorted(found, key=lambda p: len(p.parts), reverse=True)
 
 
-def namespaces() -> set[str]:
-    path = Path("/run/netns")
-    return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-
-
 def remove_everything() -> list[str]:
     """Ends and unmounts what is left, and says what it was."""
     left = []
@@ -65,4 +72,5 @@ def remove_everything() -> list[str]:
         left.append(f"mount {point}")
         subprocess.run(["umount", "-l", point], check=False, capture_output=True)
     left += [f"directory {directory}" for directory in directories if directory.exists()]
+    left += [f"network namespace {name}" for name in namespaces]
     return left
