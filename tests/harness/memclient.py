@@ -77,6 +77,12 @@ class MemData:
     ) -> bytes | None:
         return None
 
+    def errand(self, _where: Where, _offset: int, _length: int) -> None:
+        return None
+
+    def learn(self, _where: Where, _chunk: int) -> None:
+        pass
+
     async def read(self, where: Where, offset: int, length: int) -> bytes:
         held = self.files.get((where.ino, where.data_generation), bytearray())
         return bytes(held[offset : offset + length]).ljust(length, b"\0")

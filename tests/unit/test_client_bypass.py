@@ -133,7 +133,7 @@ def test_a_place_is_good_until_the_mark_changes() -> None:
     places, link = Places(), Link()
     assert places.get(KEY) is None
     here = place(link)
-    places.answered(places.ask(KEY[:2]), {KEY: here})
+    places.answered(places.ask(KEY[:2], range(64)), {KEY: here})
     assert places.get(KEY) is here
     link.value = b"2"
     assert places.get(KEY) is None
@@ -144,23 +144,65 @@ def test_a_place_is_good_until_the_mark_changes() -> None:
 def test_own_writes_on_their_way_are_seen() -> None:
     """Before they are answered the mark says nothing about them."""
     places, link = Places(), Link()
-    places.answered(places.ask(KEY[:2]), {KEY: place(link)})
-    before = places.ask(KEY[:2])
-    other = places.ask((8, 1))
+    places.answered(places.ask(KEY[:2], range(64)), {KEY: place(link)})
+    before = places.ask(KEY[:2], range(64))
+    other = places.ask((8, 1), [0])
     places.wrote(KEY[:2])
     assert places.get(KEY) is None
     places.answered(before, {KEY: place(link)})
     assert places.get(KEY) is None, "it was asked for before the write was sent"
     places.answered(other, {(8, 1, 0): place(link)})
     assert places.get((8, 1, 0)) is not None
-    places.answered(places.ask(KEY[:2]), {KEY: place(link)})
+    places.answered(places.ask(KEY[:2], range(64)), {KEY: place(link)})
     assert places.get(KEY) is not None
+
+
+def test_who_wants_what_is_being_asked_waits_for_that_answer() -> None:
+    places, link = Places(), Link()
+    told: list[Place | None] = []
+
+    def wants(chunk: int) -> bool:
+        return places.wait((7, 1, chunk), lambda: told.append(places.get((7, 1, chunk))))
+
+    assert not wants(0), "nobody has asked"
+    question = places.ask(KEY[:2], [0, 1])
+    assert wants(1)
+    assert not wants(2), "that is another chunk"
+    here = place(link)
+    places.answered(question, {(7, 1, 1): here})
+    assert told == [here]
+    assert not wants(1), "it has been answered"
+
+
+def test_nobody_waits_for_an_answer_that_an_own_write_has_overtaken() -> None:
+    places, link = Places(), Link()
+    told: list[Place | None] = []
+    question = places.ask(KEY[:2], [0])
+    assert places.wait(KEY, lambda: told.append(places.get(KEY)))
+    places.wrote(KEY[:2])
+    assert not places.is_asked(KEY)
+    assert not places.wait(KEY, lambda: None)
+    places.answered(question, {KEY: place(link)})
+    assert told == [None], "who has waited asks himself"
+
+
+def test_who_waited_is_not_shown_what_has_changed_since_it_was_asked() -> None:
+    places, link = Places(), Link()
+    told: list[Place | None] = []
+    question = places.ask(KEY[:2], [0])
+    here = place(link)
+    link.value = b"2"  # somebody's write was answered
+    assert places.wait(KEY, lambda: told.append(places.get(KEY)))
+    places.answered(question, {KEY: here})
+    assert told == [None]
 
 
 def test_places_are_bounded() -> None:
     places, link = Places(), Link()
     for chunk in range(40):
-        places.answered(places.ask(KEY[:2]), {(7, 1, chunk): place(link, ENTRIES_MAX // 10)})
+        places.answered(
+            places.ask(KEY[:2], range(64)), {(7, 1, chunk): place(link, ENTRIES_MAX // 10)}
+        )
     known = [chunk for chunk in range(40) if places.get((7, 1, chunk)) is not None]
     assert known == list(range(31, 40))
     for _ in range(2):

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from superfs.client.connection import Connection
-    from superfs.client.data import StartedRead, Where
+    from superfs.client.data import Where
     from superfs.client.paths import Paths
+    from superfs.client.started import StartedRead
     from superfs.client.wire import Reply
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Ref

@@ -13,38 +13,41 @@ bytes instead, as from another host, and its answer or error counts.
 
 from __future__ import annotations
 
-import os
 import threading
-from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from superfs.client.checksums import matches
 from superfs.client.datastream import DataItem
+from superfs.client.errands import Errand
+from superfs.client.extentreads import overlapping, read_extents
 from superfs.client.places import Place, Places
 from superfs.client.readers import Readers
 from superfs.client.sought import SOUGHT_BYTES_MAX, Sought
 from superfs.client.wire import Reply
 from superfs.core import extents
 from superfs.core.errors import FsError
-from superfs.core.extents import CRC_BYTES
-from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, CHUNKS_MAX, KIB, LOCATE_CHUNKS_MAX
+from superfs.core.limits import (
+    CHUNKS_MAX,
+    DESCRIPTORS_PER_MESSAGE_MAX,
+    KIB,
+    LOCATE_CHUNKS_MAX,
+)
 from superfs.rpc.pending import Pending
 from superfs.v1 import data_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from superfs.client.data import Where
     from superfs.client.datastream import DataStream
-    from superfs.client.local import Descriptor, LocalLink
-    from superfs.core.extents import Extent
+    from superfs.client.local import LocalLink
 
 LARGE_BYTES = 128 * KIB
 """Smaller reads of a file that is not known are answered with their bytes, the first time."""
 LOCATE_AHEAD = 4
 LOCATE_AROUND = 64
 """Chunks whose places are asked for at once: by large reads, and by small ones here and there."""
-PROBE_BYTES = 256 * KIB
 _MARK_BYTES = 8
 
 assert LOCATE_AHEAD < LOCATE_AROUND <= LOCATE_CHUNKS_MAX
@@ -130,7 +133,7 @@ class Bypass:
         return data
 
     def _seek(self, place: Place, start: int, end: int) -> bytes | Sought | None:
-        extents_ = _overlapping(place.extents, place.starts, start, end)
+        extents_ = overlapping(place.extents, place.starts, start, end)
         if len(extents_) != 1 or start < extents_[0].offset or extents_[0].end < end:
             return None
         descriptor = place.link.held(extents_[0].segment)
@@ -155,24 +158,75 @@ class Bypass:
         if place is not None and place.scattered:
             return None
         large = length >= LARGE_BYTES
-        worth = large or self._places.touch(key[:2])
-        if place is None and not worth:
+        known = self._places.touch(key[:2])
+        if place is None and not (large or known):
             return None
         job = Job(stream, where, chunk, offset, length, Pending())
         if place is not None:
             self.readers.put(lambda: self._carry_out(job, place))
-        else:
-            self._locate(job, LOCATE_AHEAD if large else LOCATE_AROUND)
+        elif not self._places.wait(key, lambda: self._with_places(job)):
+            self._locate(job, LOCATE_AROUND if known else LOCATE_AHEAD)
         return job.pending
+
+    def errand(
+        self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
+    ) -> Errand[bytes | None] | None:
+        """The read of a chunk whose place and segments are known; None: anything else."""
+        if stream.local is None:
+            return None
+        place = self._places.get((where.ino, where.data_generation, chunk))
+        if place is None or place.scattered or not _is_held(place, offset, offset + length):
+            return None
+
+        def read() -> bytes | None:
+            data = read_extents(place.link, place.extents, place.starts, offset, length, wait=True)
+            if data is not None:
+                self._count(place, length)
+            return data
+
+        return Errand(read, self.readers)
+
+    def learn(self, stream: DataStream, where: Where, chunk: int) -> None:
+        """Where it lies, and what is around it."""
+        link = stream.local
+        if link is None or not link.ready or where.capability:
+            return
+        key = where.ino, where.data_generation, chunk
+        if self._places.get(key) is None and not self._places.is_asked(key):
+            self._ask(stream, where, chunk, LOCATE_AROUND, lambda _: None)
 
     # ---- the steps of a job
 
+    def _with_places(self, job: Job) -> None:
+        """Somebody else's question has been answered."""
+        place = self._places.get(job.key)
+        if place is None or place.scattered:
+            self._locate(job, LOCATE_AHEAD)
+        else:
+            self.readers.put(lambda: self._carry_out(job, place))
+
     def _locate(self, job: Job, count: int) -> None:
-        where, link = job.where, job.stream.local
-        chunks = chunks_with(job.chunk, count, len(where.chains))
+        def told(place: Place | None) -> None:
+            if place is None or place.scattered:
+                self._by_grpc(job)
+            else:
+                self.readers.put(lambda: self._carry_out(job, place))
+
+        self._ask(job.stream, job.where, job.chunk, count, told)
+
+    def _ask(
+        self,
+        stream: DataStream,
+        where: Where,
+        chunk: int,
+        count: int,
+        told: Callable[[Place | None], None],
+    ) -> None:
+        link = stream.local
+        chunks = chunks_with(chunk, count, len(where.chains))
         body = data_pb2.Locate(ino=where.ino, data_generation=where.data_generation, chunks=chunks)
         item = DataItem.of(data_pb2.DataRequest(locate=body))
-        question = self._places.ask((where.ino, where.data_generation))
+        question = self._places.ask((where.ino, where.data_generation), chunks)
 
         def answered() -> None:
             """In the stream's thread."""
@@ -181,24 +235,22 @@ class Bypass:
                 reply = item.pending.result()
                 if link is not None and not reply.code and reply.located is not None:
                     value = reply.located.value.to_bytes(_MARK_BYTES, "little")
-                    for chunk, message in zip(chunks, reply.located.chunks, strict=False):
+                    for other, message in zip(chunks, reply.located.chunks, strict=False):
                         parsed = extents.parse(message.extents, message.crcs)
-                        found[where.ino, where.data_generation, chunk] = Place(
+                        found[where.ino, where.data_generation, other] = Place(
                             link, reply.located.mark, value, parsed,
                             tuple(e.offset for e in parsed), message.scattered,
                         )  # fmt: skip
             except FsError:
                 found = {}  # the stream has given up, and says so to the read by gRPC too
+            if link is not None:
+                _want_first(link, found.values())
             self._places.answered(question, found)
-            place = found.get(job.key)
-            if place is None or place.scattered:
-                self._by_grpc(job)
-            else:
-                self.readers.put(lambda: self._carry_out(job, place))
+            told(found.get((where.ino, where.data_generation, chunk)))
 
         item.pending.on_done(answered)
         try:
-            job.stream.submit((item,))
+            stream.submit((item,))
         except BaseException as error:
             item.pending.fail(error)
 
@@ -207,7 +259,7 @@ class Bypass:
         was asked for before."""
         missing = [
             e.segment
-            for e in _overlapping(place.extents, place.starts, job.offset, job.offset + job.length)
+            for e in overlapping(place.extents, place.starts, job.offset, job.offset + job.length)
             if place.link.held(e.segment) is None
         ]
         if missing and not asked:
@@ -261,6 +313,19 @@ def chunks_with(chunk: int, count: int, step: int) -> list[int]:
     return [chunk, *(other for other in range(first, last, step) if other != chunk)]
 
 
+def _is_held(place: Place, start: int, end: int) -> bool:
+    touched = overlapping(place.extents, place.starts, start, end)
+    return all(place.link.held(extent.segment) is not None for extent in touched)
+
+
+def _want_first(link: LocalLink, places: Iterable[Place]) -> None:
+    """Descriptors of the segments where they begin, before they are missed."""
+    missing = {e.segment: None for place in places for e in place.extents}
+    wanted = [number for number in missing if link.held(number) is None]
+    if wanted:
+        link.want(wanted[: DESCRIPTORS_PER_MESSAGE_MAX // 2])
+
+
 def read_item(where: Where, chunk: int, offset: int, length: int) -> DataItem:
     read = data_pb2.Read(
         ino=where.ino,
@@ -270,87 +335,3 @@ def read_item(where: Where, chunk: int, offset: int, length: int) -> DataItem:
         length=length,
     )
     return DataItem.of(data_pb2.DataRequest(read=read), capability=where.capability)
-
-
-def _overlapping(
-    places: tuple[Extent, ...], starts: tuple[int, ...], start: int, end: int
-) -> tuple[Extent, ...]:
-    low = max(0, bisect_right(starts, start) - 1)
-    if low < len(places) and places[low].end <= start:
-        low += 1
-    high = low
-    while high < len(places) and places[high].offset < end:
-        high += 1
-    return places[low:high]
-
-
-def read_extents(
-    link: LocalLink,
-    places: tuple[Extent, ...],
-    starts: tuple[int, ...],
-    offset: int,
-    length: int,
-    *,
-    wait: bool,
-) -> bytes | None:
-    """Of a chunk that lies there. `starts`: the offsets of the extents. None: something does not
-    match, or is not here, or (not `wait`) would wait for a disk."""
-    end = offset + length
-    assert end <= CHUNK_BYTES, (offset, length)
-    parts: list[bytes | memoryview] = []
-    at = offset
-    for extent in _overlapping(places, starts, offset, end):
-        if extent.offset > at:
-            parts.append(bytes(extent.offset - at))
-            at = extent.offset
-        stop = min(extent.end, end)
-        descriptor = link.held(extent.segment)
-        part = None
-        if descriptor is not None:
-            part = _read_extent(extent, descriptor, at, stop, wait=wait)
-        if part is None:
-            return None
-        parts.append(part)
-        at = stop
-    if at < end:
-        parts.append(bytes(end - at))
-    if len(parts) == 1 and isinstance(parts[0], bytes):
-        return parts[0]
-    return b"".join(parts)
-
-
-def _read_extent(
-    extent: Extent, descriptor: Descriptor, start: int, end: int, *, wait: bool
-) -> bytes | memoryview | None:
-    first = extent.skip + start - extent.offset
-    block = first // BLOCK_BYTES
-    base = block * BLOCK_BYTES
-    blocks = -(-(first + end - start) // BLOCK_BYTES)
-    stop = min(blocks * BLOCK_BYTES, extent.blocks_bytes)
-    place, size = extent.place + base, stop - base
-    try:
-        if not wait and not _is_cached(descriptor.fd, place, size):
-            return None
-        data = os.pread(descriptor.fd, size, place)
-    except OSError:
-        return None
-    if len(data) != size or not matches(data, extent.crcs[block * CRC_BYTES : blocks * CRC_BYTES]):
-        return None
-    if first == base and end - start == size:
-        return data
-    return memoryview(data)[first - base : first - base + end - start]
-
-
-_probe = bytearray(1)
-
-
-def _is_cached(fd: int, place: int, size: int) -> bool:
-    """As far as a byte here and there tells: whoever is wrong about it waits for the disk once."""
-    last = place + size - 1
-    for at in (*range(place, last, PROBE_BYTES), last):
-        try:
-            if os.preadv(fd, [_probe], at, os.RWF_NOWAIT) != 1:
-                return False
-        except BlockingIOError:
-            return False
-    return True

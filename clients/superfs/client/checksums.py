@@ -10,12 +10,15 @@ the block's own.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from crc32c import crc32c
 
 from superfs.core.extents import CRC_BYTES
 from superfs.core.limits import BLOCK_BYTES
 
+REMEMBERED_MAX = 4096
+"""Joining those of a mebibyte takes a quarter of the time that checking it takes."""
 _RELEASE_BYTES = 64 * 1024
 """From this size on the interpreter's lock is released: that has a price of its own."""
 
@@ -33,6 +36,7 @@ def _carried() -> tuple[tuple[int, ...], ...]:
 _T0, _T1, _T2, _T3 = _carried()
 
 
+@lru_cache(REMEMBERED_MAX)
 def joined(crcs: bytes) -> int:
     """The crc32c of whole blocks, one behind the other."""
     first, *rest = struct.unpack(f"<{len(crcs) // CRC_BYTES}I", crcs)

@@ -11,8 +11,9 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from superfs.client.data import Where, check
+from superfs.client.data import Where
 from superfs.client.file import OpenInode
+from superfs.client.started import check
 from superfs.core.attrs import PACKED_ATTR_BYTES, Attr, Set
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import FIRST_DATA_GENERATION

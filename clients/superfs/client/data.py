@@ -15,8 +15,8 @@ from superfs.client.datastream import DataItem, new_tag
 from superfs.client.payload import Payload
 from superfs.client.sharedmem import SharedMemory, slot_of
 from superfs.client.smallreads import SmallReads
+from superfs.client.started import StartedRead, check, finish_read
 from superfs.client.wire import Reply, Request, encode_write
-from superfs.core.errors import Code, FsError, known_code
 from superfs.core.layout import chain_of, pieces
 from superfs.core.limits import CHUNK_BYTES, KIB, MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.rpc.pending import Budget
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from superfs.client.config import ClientConfig
     from superfs.client.datastream import DataStream
+    from superfs.client.errands import Errand
     from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
+    from superfs.core.errors import FsError
     from superfs.core.layout import Piece
     from superfs.rpc.pending import Pending
 
@@ -105,6 +107,15 @@ class DataClient:
         stream = self._router.data_stream(chain_of(where.chains, chunk))
         return self.bypass.read_now(stream, where, chunk, start, length, seek=seek)
 
+    def errand(self, where: Where, offset: int, length: int) -> Errand[bytes | None] | None:
+        """As `read_now`, by a thread that may wait for a disk. It has None where the bytes cannot
+        be had that way, after all; None at once: nothing is known of them here."""
+        chunk, start = divmod(offset, CHUNK_BYTES)
+        if not 0 < length <= CHUNK_BYTES - start or not where.chains:
+            return None
+        stream = self._router.data_stream(chain_of(where.chains, chunk))
+        return self.bypass.errand(stream, where, chunk, start, length)
+
     async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
         """Returns when everything is on its way, which other transfers may delay."""
         parts: StartedRead = []
@@ -138,6 +149,10 @@ class DataClient:
         if not started.on_done(partial(self._reading.release, size)):
             self._reading.release(size)
         return size, started
+
+    def learn(self, where: Where, chunk: int) -> None:
+        """Where it lies, if that is on this host: it will be read soon."""
+        self.bypass.learn(self._router.data_stream(chain_of(where.chains, chunk)), where, chunk)
 
     async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
         """The first `length` bytes of many small files: (where, length), each within a message."""
@@ -356,24 +371,6 @@ class DataClient:
         limit = self._router.config.data_uncommitted_bytes
         if stream.kept_bytes > limit // 4 and not stream.committing:
             stream.commit()
-
-
-StartedRead = list[tuple[int, "Pending[Reply]"]]
-
-
-async def finish_read(started: StartedRead) -> bytes:
-    """What is missing at the end of a piece was never written: zeros."""
-    parts = []
-    for length, pending in started:
-        data = check(await pending).data
-        parts.append(data if len(data) == length else data.ljust(length, b"\0"))
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def check(reply: Reply) -> Reply:
-    if reply.code != Code.OK:
-        raise FsError(known_code(reply.code), reply.detail)
-    return reply
 
 
 def _batches(

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from superfs.client import ops
 from superfs.client.creating import FileSpec, create_files, fill, new_attr, place_data
-from superfs.client.data import Where, check
+from superfs.client.data import Where
 from superfs.client.localfiles import SMALL_BYTES_MAX, data_pieces, data_ranges, read_small, xattrs
 from superfs.client.resolve import ref_of, resolve
+from superfs.client.started import check
 from superfs.core.attrs import Flag, Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MESSAGE_DATA_BYTES_MAX

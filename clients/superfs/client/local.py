@@ -107,6 +107,9 @@ class LocalLink:
             if not self.ready:
                 pending.fail(FsError(Code.UNAVAILABLE, "the local socket has ended"))
                 return pending
+            for asked, theirs in self._wanted.values():
+                if set(numbers) <= set(asked):
+                    return theirs
             self._wanted[tag] = (numbers, pending)
         self._say(LocalRequest(tag=tag, want=Want(segments=numbers)))
         return pending

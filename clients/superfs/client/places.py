@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from superfs.client.local import LocalLink
     from superfs.core.extents import Extent
 
@@ -39,10 +41,13 @@ class Place:
 
 @dataclass(eq=False, slots=True)
 class Question:
-    """Places that are being asked for. `old`: a write was sent behind it."""
+    """Places that are being asked for. `old`: a write was sent behind it. `waiting`: to be called
+    when there is an answer, or none will come."""
 
     file: File
+    chunks: frozenset[int]
     old: bool = False
+    waiting: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Places:
@@ -76,15 +81,40 @@ class Places:
                 self._touched.popitem(last=False)
             return False
 
-    def ask(self, file: File) -> Question:
+    def ask(self, file: File, chunks: Iterable[int]) -> Question:
         """Before the question is sent."""
-        question = Question(file)
+        question = Question(file, frozenset(chunks))
         with self._lock:
             self._asked.setdefault(file, []).append(question)
         return question
 
+    def is_asked(self, key: Key) -> bool:
+        with self._lock:
+            return self._under_way(key) is not None
+
+    def wait(self, key: Key, then: Callable[[], None]) -> bool:
+        """`then` is called when a question for this chunk that is on its way has been answered, and
+        what it finds here is as good as an answer of its own: nothing of this client has been
+        written behind that question, and of others' writes the mark tells. False: nobody asks."""
+        with self._lock:
+            question = self._under_way(key)
+            if question is not None:
+                question.waiting.append(then)
+            return question is not None
+
+    def _under_way(self, key: Key) -> Question | None:
+        for question in self._asked.get(key[:2], ()):
+            if not question.old and key[2] in question.chunks:
+                return question
+        return None
+
     def answered(self, question: Question, found: dict[Key, Place]) -> None:
         """`found` is empty when there was no answer."""
+        self._take_in(question, found)
+        for then in question.waiting:  # no more are added: it is not asked any more
+            then()
+
+    def _take_in(self, question: Question, found: dict[Key, Place]) -> None:
         with self._lock:
             self._asked[question.file].remove(question)
             if not self._asked[question.file]:

@@ -10,18 +10,21 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from superfs.client.data import finish_read
+from superfs.client.started import finish_read
 from superfs.core.errors import FsError
-from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import CHUNK_BYTES, MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
-    from superfs.client.data import DataClient, StartedRead, Where
+    from superfs.client.data import DataClient, Where
     from superfs.client.sought import Sought
+    from superfs.client.started import StartedRead
     from superfs.client.wire import Reply
     from superfs.rpc.pending import Pending
 
 PIECE_BYTES = MESSAGE_DATA_BYTES_MAX
 WINDOW_PIECES_MAX = 8
+KNOWN_AHEAD_BYTES = 2 * CHUNK_BYTES
+"""So far before they are read it is asked where the bytes lie on a disk of this host."""
 BEHIND_PIECES = 1
 """Kept behind the reader: a kernel sends its requests a little out of order."""
 
@@ -35,6 +38,7 @@ class Readahead:
         self._pieces: dict[int, tuple[int, StartedRead]] = {}  # index -> (length, its answers)
         self._next = 0  # where a sequential reader would read next
         self._window = 0
+        self._known_chunk = -1  # asked for last
         self._version = 0
         self._lock = threading.Lock()  # of _pieces and _version
 
@@ -50,7 +54,7 @@ class Readahead:
     async def read(self, where: Where, size: int, offset: int, length: int) -> bytes:
         """[offset, offset + length) of a file of `size` bytes."""
         assert offset + length <= size, (offset, length, size)
-        found = self.read_now(where, size, offset, length)
+        found = self.read_now(where, size, offset, length, waits=True)
         if isinstance(found, bytes):
             return found
         if not self._follows(offset, length):
@@ -58,18 +62,45 @@ class Readahead:
         first = offset // PIECE_BYTES
         last = (offset + length - 1) // PIECE_BYTES
         self._forget_behind(first)
+        near = await self._read_near(where, size, offset, length)
+        if near is not None:
+            return near
         wanted = [await self._piece(where, size, index) for index in range(first, last + 1)]
-        self._fetch_ahead(where, size, last)
+        self._go_on(where, size, last, waits=True)
         parts = [await finish_read(started) for started in wanted]
         start = first * PIECE_BYTES
         whole = parts[0] if len(parts) == 1 else b"".join(parts)
         return whole[offset - start : offset - start + length]
 
+    async def _read_near(self, where: Where, size: int, offset: int, length: int) -> bytes | None:
+        """Of a disk of this host, where nothing of it is on its way. Whoever waits in a thread
+        reads by himself, in order, through one descriptor: then the kernel reads ahead, in large
+        pieces, for half of what it costs to be told what to fetch or to be asked by several."""
+        first, last = offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES
+        if any(index in self._pieces for index in range(first, last + 1)):
+            return None
+        errand = self._data.errand(where, offset, length)
+        if errand is None:
+            return None
+        chunk = min(offset + length + KNOWN_AHEAD_BYTES, size - 1) // CHUNK_BYTES
+        if chunk != self._known_chunk:
+            self._known_chunk = chunk
+            self._data.learn(where, chunk)
+        return await errand
+
     def read_now(
-        self, where: Where, size: int, offset: int, length: int, *, seek: bool = False
+        self,
+        where: Where,
+        size: int,
+        offset: int,
+        length: int,
+        *,
+        seek: bool = False,
+        waits: bool = False,
     ) -> bytes | Sought | None:
         """As `read`, of a piece that has arrived, or of what is in memory of this host. `seek`: or
-        what its disk has been told to bring; not what follows the last read."""
+        what its disk has been told to bring; not what follows the last read. `waits`: whoever reads
+        waits for what is not here."""
         first, last = offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES
         if not any(index in self._pieces for index in range(first, last + 1)):
             seek = seek and not self._expects(offset)
@@ -83,7 +114,7 @@ class Readahead:
             return None
         if self._follows(offset, length):
             self._forget_behind(first)
-            self._fetch_ahead(where, size, last)
+            self._go_on(where, size, last, waits=waits)
         return whole[start : start + length]
 
     def start(
@@ -135,6 +166,12 @@ class Readahead:
             for index in list(self._pieces):
                 if index < first - BEHIND_PIECES:
                     del self._pieces[index]
+
+    def _go_on(self, where: Where, size: int, last: int, *, waits: bool) -> None:
+        """Behind a piece that this reader has got. Near the disk pieces come to an end."""
+        position = (last + 1) * PIECE_BYTES
+        if not waits or position >= size or self._data.errand(where, position, 1) is None:
+            self._fetch_ahead(where, size, last)
 
     def _fetch_ahead(self, where: Where, size: int, last: int) -> None:
         for index in range(last + 1, last + 1 + self._window):

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from superfs.client.bypass import read_extents
 from superfs.client.checksums import matches
 from superfs.client.datastream import DataItem
+from superfs.client.extentreads import read_extents
 from superfs.core import extents
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.layout import chain_of

@@ -12,10 +12,11 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.age import Age
-from superfs.client.data import Where, check
+from superfs.client.data import Where
 from superfs.client.dirty import LARGE_BYTES, DirtyExtents, merge
 from superfs.client.readahead import Readahead
 from superfs.client.retry import LOST_RACE, TRY_LATER
+from superfs.client.started import check
 from superfs.client.tenure import Tenure
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX

@@ -1,0 +1,102 @@
+"""Reading extents in the segments that a data daemon on this host has shown us, every touched block
+verified."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from superfs.client.checksums import matches
+from superfs.core.extents import CRC_BYTES
+from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, KIB
+
+if TYPE_CHECKING:
+    from superfs.client.local import Descriptor, LocalLink
+    from superfs.core.extents import Extent
+
+PROBE_BYTES = 256 * KIB
+
+
+def overlapping(
+    places: tuple[Extent, ...], starts: tuple[int, ...], start: int, end: int
+) -> tuple[Extent, ...]:
+    low = max(0, bisect_right(starts, start) - 1)
+    if low < len(places) and places[low].end <= start:
+        low += 1
+    high = low
+    while high < len(places) and places[high].offset < end:
+        high += 1
+    return places[low:high]
+
+
+def read_extents(
+    link: LocalLink,
+    places: tuple[Extent, ...],
+    starts: tuple[int, ...],
+    offset: int,
+    length: int,
+    *,
+    wait: bool,
+) -> bytes | None:
+    """Of a chunk that lies there. `starts`: the offsets of the extents. None: something does not
+    match, or is not here, or (not `wait`) would wait for a disk."""
+    end = offset + length
+    assert end <= CHUNK_BYTES, (offset, length)
+    parts: list[bytes | memoryview] = []
+    at = offset
+    for extent in overlapping(places, starts, offset, end):
+        if extent.offset > at:
+            parts.append(bytes(extent.offset - at))
+            at = extent.offset
+        stop = min(extent.end, end)
+        descriptor = link.held(extent.segment)
+        part = None
+        if descriptor is not None:
+            part = _read_extent(extent, descriptor, at, stop, wait=wait)
+        if part is None:
+            return None
+        parts.append(part)
+        at = stop
+    if at < end:
+        parts.append(bytes(end - at))
+    if len(parts) == 1 and isinstance(parts[0], bytes):
+        return parts[0]
+    return b"".join(parts)
+
+
+def _read_extent(
+    extent: Extent, descriptor: Descriptor, start: int, end: int, *, wait: bool
+) -> bytes | memoryview | None:
+    first = extent.skip + start - extent.offset
+    block = first // BLOCK_BYTES
+    base = block * BLOCK_BYTES
+    blocks = -(-(first + end - start) // BLOCK_BYTES)
+    stop = min(blocks * BLOCK_BYTES, extent.blocks_bytes)
+    place, size = extent.place + base, stop - base
+    try:
+        if not wait and not _is_cached(descriptor.fd, place, size):
+            return None
+        data = os.pread(descriptor.fd, size, place)
+    except OSError:
+        return None
+    if len(data) != size or not matches(data, extent.crcs[block * CRC_BYTES : blocks * CRC_BYTES]):
+        return None
+    if first == base and end - start == size:
+        return data
+    return memoryview(data)[first - base : first - base + end - start]
+
+
+_probe = bytearray(1)
+
+
+def _is_cached(fd: int, place: int, size: int) -> bool:
+    """As far as a byte here and there tells: whoever is wrong about it waits for the disk once."""
+    last = place + size - 1
+    for at in (*range(place, last, PROBE_BYTES), last):
+        try:
+            if os.preadv(fd, [_probe], at, os.RWF_NOWAIT) != 1:
+                return False
+        except BlockingIOError:
+            return False
+    return True
