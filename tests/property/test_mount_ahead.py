@@ -176,6 +176,16 @@ def test_a_second_pass_counts_anew() -> None:
         assert reader.missed + reader.messages <= 150
 
 
+def test_first_windows_are_wider_where_bytes_cost_little() -> None:
+    narrow, wide = Reader(Course(400)), Reader(Course(400, width_min=4 * WIDTH_MIN))
+    for position in random.Random(3).sample(range(400), 400):
+        narrow.read(position)
+        wide.read(position)
+    assert narrow.widths[0] == WIDTH_MIN
+    assert wide.widths[0] == 4 * WIDTH_MIN
+    assert wide.messages < narrow.messages
+
+
 def test_a_habit_comes_and_goes() -> None:
     habit = Habit()
 

@@ -64,11 +64,13 @@ class Window:
 
 class Course:
     """`width`: of the window that the first read brings, where it is known that more will follow.
-    `read_at`: when somebody last read there; the owner's to set."""
+    `width_min`: of a reader's first window otherwise. `read_at`: when somebody last read there; the
+    owner's to set."""
 
-    def __init__(self, count: int, width: int = 0) -> None:
+    def __init__(self, count: int, width: int = 0, width_min: int = WIDTH_MIN) -> None:
         self.count = count
         self._first = width
+        self._width_min = width_min
         self.read_at = 0.0
         self.reads = 0
         self._runs: list[Run] = []
@@ -188,12 +190,12 @@ class Course:
 
     def _widen(self, run: Run) -> None:
         if not run.in_order:
-            width = max(WIDTH_MIN, STRAY_GROWTH * run.width)
+            width = max(self._width_min, STRAY_GROWTH * run.width)
             run.width = min(width, WIDTH_MAX, self._strays_left)
             return
         passed = run.asked - run.width
         if run.width == 0:
-            run.width = self._first or WIDTH_MIN
+            run.width = self._first or self._width_min
             self._first = 0
         elif passed >= WIDTH_MIN and 2 * run.used < passed:
             run.width = max(1, run.width // RUN_GROWTH)

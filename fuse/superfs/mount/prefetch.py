@@ -19,7 +19,7 @@ from superfs.client.data import Where
 from superfs.core.attrs import Flag
 from superfs.core.errors import FsError
 from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
-from superfs.mount.ahead import UNIT_BYTES, Course, Habit
+from superfs.mount.ahead import UNIT_BYTES, WIDTH_MIN, Course, Habit
 from superfs.mount.contents import ENTRY_BYTES
 from superfs.rpc.bridge import drive
 
@@ -40,8 +40,9 @@ FLIGHTS_MAX = 4
 """Windows on their way at once."""
 DATA_BYTES_MAX = 128 * 1024
 """Files on data daemons up to this size are small."""
-NEAR_UNIT_BYTES = 32 * 1024
-"""In place of ahead.UNIT_BYTES, where data daemons are on this host: their bytes cost less."""
+NEAR_UNIT_BYTES, NEAR_WIDTH_MIN = 64 * 1024, 32
+"""In place of those of ahead.py, where data daemons are on this host: bytes cost less there, and
+what readers wait for at first is the number of windows."""
 GROWTH = 16
 """A directory is put in order anew when its known names have grown by one in so many."""
 IDLE_S = 2.0
@@ -184,7 +185,10 @@ class Prefetch:
         positions = {n.number: position for position, n in enumerate(nodes)}
         if node.number not in positions:
             return None
-        followed = Followed(parent, names, nodes, positions, Course(len(names), width))
+        attr = node.attr
+        near = self._is_near and attr is not None and not attr.is_inline
+        course = Course(len(names), width, NEAR_WIDTH_MIN if near else WIDTH_MIN)
+        followed = Followed(parent, names, nodes, positions, course)
         while self._followed and (
             len(self._followed) >= DIRECTORIES_MAX
             or len(names) + sum(len(f.names) for f in self._followed.values()) > FILES_MAX
@@ -223,8 +227,7 @@ class Prefetch:
                 inline -= bytes_
             return bytes_ if inline >= 0 else room + 1
 
-        near = self._window_bytes > MESSAGE_DATA_BYTES_MAX
-        unit = NEAR_UNIT_BYTES if near else UNIT_BYTES
+        unit = NEAR_UNIT_BYTES if self._is_near else UNIT_BYTES
         positions = followed.course.pick(window, cost, room, unit)
         if not positions:
             return None
@@ -233,6 +236,10 @@ class Prefetch:
         self._flights += 1
         self.asked += len(positions)
         return Flight(followed, window.run, positions, landed)
+
+    @property
+    def _is_near(self) -> bool:
+        return self._window_bytes > MESSAGE_DATA_BYTES_MAX
 
     @property
     def _window_bytes(self) -> int:
