@@ -87,9 +87,10 @@ def test_while_metad_is_gone(mount: Mount) -> None:
 def test_while_datad_is_gone(mount: Mount) -> None:
     file = mount.point / "big"
     file.write_bytes(os.urandom(8 * MIB))
-    os.sync()
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())
+        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     mount.cluster.datad.kill()
-    subprocess.run(["sh", "-c", "echo 1 > /proc/sys/vm/drop_caches"], check=True)
     for number in (signal.SIGINT, signal.SIGKILL):
         with waiting("dd", f"if={file}", "of=/dev/null") as program:
             program.send_signal(number)
