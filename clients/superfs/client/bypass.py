@@ -150,14 +150,13 @@ class Bypass:
         self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
     ) -> Pending[Reply] | None:
         """None: this one is for gRPC."""
-        link = stream.local
-        if link is None or not link.ready or where.capability:
+        large = length >= LARGE_BYTES
+        if where.capability or not stream.may_be_near(wait=large):
             return None
         key = where.ino, where.data_generation, chunk
         place = self._places.get(key)
         if place is not None and place.scattered:
             return None
-        large = length >= LARGE_BYTES
         known = self._places.touch(key[:2])
         if place is None and not (large or known):
             return None
@@ -222,7 +221,6 @@ class Bypass:
         count: int,
         told: Callable[[Place | None], None],
     ) -> None:
-        link = stream.local
         chunks = chunks_with(chunk, count, len(where.chains))
         body = data_pb2.Locate(ino=where.ino, data_generation=where.data_generation, chunks=chunks)
         item = DataItem.of(data_pb2.DataRequest(locate=body))
@@ -231,6 +229,7 @@ class Bypass:
         def answered() -> None:
             """In the stream's thread."""
             found: dict[tuple[int, int, int], Place] = {}
+            link = stream.local  # of the call that the answer came by
             try:
                 reply = item.pending.result()
                 if link is not None and not reply.code and reply.located is not None:

@@ -195,6 +195,14 @@ class DataStream(Stream[DataItem, Request, Reply]):
         super().refuse(error)
         self.local = None
 
+    def may_be_near(self, *, wait: bool) -> bool:
+        """Whether the daemon is on this host, as far as is known. `wait`: who asks can wait until
+        it is: the first reads of a client are not the ones to go the long way."""
+        local = self.local
+        if local is not None:
+            return local.ready or (wait and not local.ended)
+        return wait and not self.boot_epoch and self._host.config.bypass
+
     @property
     def shares_memory(self) -> bool:
         local = self.local

@@ -63,6 +63,7 @@ class LocalLink:
         self._sending = threading.Lock()  # so that nobody sends to what is being closed
         self._held: dict[int, Descriptor] = {}
         self._wanted: dict[int, tuple[list[int], Pending[None]]] = {}
+        self._early: list[LocalRequest] = []  # until there is a connection
         self._tags = itertools.count(1)
         self._marks: Descriptor | None = None
         self._read_bytes = 0
@@ -99,18 +100,22 @@ class LocalLink:
         return descriptor
 
     def want(self, segments: Iterable[int]) -> Pending[None]:
-        """Done when those that can be had are held. UNAVAILABLE at the end of the connection."""
+        """Done when those that can be had are held; a connection that is not made yet is waited
+        for. UNAVAILABLE at its end."""
         pending: Pending[None] = Pending()
         numbers = list(segments)[:DESCRIPTORS_PER_MESSAGE_MAX]
         tag = next(self._tags)
         with self._lock:
-            if not self.ready:
+            if self.ended:
                 pending.fail(FsError(Code.UNAVAILABLE, "the local socket has ended"))
                 return pending
             for asked, theirs in self._wanted.values():
                 if set(numbers) <= set(asked):
                     return theirs
             self._wanted[tag] = (numbers, pending)
+            if not self.ready:
+                self._early.append(LocalRequest(tag=tag, want=Want(segments=numbers)))
+                return pending
         self._say(LocalRequest(tag=tag, want=Want(segments=numbers)))
         return pending
 
@@ -192,7 +197,11 @@ class LocalLink:
         self._marks = Descriptor(descriptors[0])
         self._socket.settimeout(None)
         self._end_seen.register(self._socket, select.EPOLLRDHUP)
-        self.ready = not self.ended
+        with self._lock:
+            self.ready = not self.ended
+            early, self._early = self._early, []
+        for request in early:
+            self._say(request)
 
     def _receive(self) -> bool:
         message, descriptors = packets.receive(self._socket, DESCRIPTORS_PER_MESSAGE_MAX)
