@@ -192,6 +192,20 @@ def test_kill_at_any_time(session: Session, source: Path) -> None:
             assert (out / name).read_bytes() == (reference / name).read_bytes(), name
 
 
+def test_what_a_killed_process_was_putting_there_is_not_published(tmp_path: Path) -> None:
+    attempt, out = tmp_path / "attempt", tmp_path / "out"
+    (attempt / "_done").mkdir(parents=True)
+    target = LocalTarget()
+    for name in ("part-00000", "_done/00000.json"):
+        target.put(str(attempt / name), b"whole")
+        (attempt / name).with_name(f".{(attempt / name).name}-1-2").write_bytes(b"ha")
+    target.publish(str(attempt), str(out), replace=False)
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == [
+        "_done/00000.json",
+        "part-00000",
+    ]
+
+
 def test_a_fault_leaves_no_output(session: Session, source: Path) -> None:
     out = source.parent / "out"
     frame = session.read.json(str(source), schema="i INT")

@@ -35,7 +35,8 @@ class Target(Protocol):
         """None when there is no such file."""
 
     def publish(self, attempt: str, path: str, *, replace: bool) -> None:
-        """The directory under its name, in one step; what was there goes away."""
+        """The directory under its name, in one step; what was there goes away, and so does what a
+        killed process has not finished putting into it."""
 
     def remove(self, path: str) -> None: ...
 
@@ -64,6 +65,7 @@ class LocalTarget:
             return None
 
     def publish(self, attempt: str, path: str, *, replace: bool) -> None:
+        _remove_unfinished(attempt)
         _sync_folder(attempt)
         if replace and os.path.lexists(path):
             _exchange(attempt, path)
@@ -78,6 +80,14 @@ class LocalTarget:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+
+def _remove_unfinished(attempt: str) -> None:
+    """What a killed process was putting there."""
+    for folder, _, names in os.walk(attempt):
+        for name in names:
+            if name.startswith("."):
+                os.unlink(os.path.join(folder, name))
 
 
 def _sync_folder(path: str) -> None:
