@@ -5,8 +5,12 @@
 One client of the library, one file, read from beginning to end in pieces by an unbuffered file
 object; every block is verified, as always. Plain pread reads as many bytes of the segments that
 hold the file, in pieces of the same size, and verifies nothing. `grpc` is the same client with the
-bypass switched off. Rounds take turns. Cold: the pages of the segments have just been dropped, and
-the client is a new one. Warm: the same client reads once more.
+bypass switched off. Each of them takes turns with pread, in rounds of its own. Cold: the pages of
+the segments have just been dropped, and the client is a new one that knows nothing of the file.
+Warm: the same client reads once more.
+A virtual machine gives free pages back to its host after a second or two, and the first touch of
+what it gets again is slow: 0.6 instead of 0.07 s of system time for 512 MiB by the same requests to
+the disk. That hits whoever comes after something that took long, so only neighbours are compared.
 Goals: 80 % of pread cold, 40 % warm.
 """
 
@@ -63,22 +67,30 @@ def measure(home: Path, args: argparse.Namespace) -> int:
     with FileSystem.connect(config(home)) as fs:
         write(fs, args.mib)
     segments = sorted((home / "datad-2" / "segments").iterdir())
-    rates: dict[tuple[str, str], list[float]] = {}
-    for number in range(args.rounds):
-        order = ("pread", "descriptors", "grpc")
-        for name in order[number % 3 :] + order[: number % 3]:
-            drop(segments)
-            if name == "pread":
-                found = [pread(segments, args.mib << 20, piece) for _ in range(2)]
-            else:
-                with FileSystem.connect(config(home, bypass=name == "descriptors")) as fs:
-                    found = [read(fs, piece) for _ in range(2)]
-                    moved = fs.paths.connection.data.bypass.moved
-                    share = moved.read_descriptor / (moved.read_descriptor + moved.read_grpc)
-                    assert share > 0.98 if name == "descriptors" else share == 0, moved
-            for state, rate in zip(("cold", "warm"), found, strict=True):
-                rates.setdefault((name, state), []).append(rate)
-    return report(rates)
+    good = True
+    for name in ("descriptors", "grpc"):
+        rates: dict[tuple[str, str], list[float]] = {}
+        for number in range(args.rounds):
+            pair = ("pread", name) if number % 2 else (name, "pread")
+            for arm in pair:
+                if arm == "pread":
+                    drop(segments)
+                    found = [pread(segments, args.mib << 20, piece) for _ in range(2)]
+                else:
+                    found = by_client(home, segments, piece, bypass=name == "descriptors")
+                for state, rate in zip(("cold", "warm"), found, strict=True):
+                    rates.setdefault((arm, state), []).append(rate)
+        good &= report(name, rates)
+    return 0 if good else 1
+
+
+def by_client(home: Path, segments: list[Path], piece: int, *, bypass: bool) -> list[float]:
+    with FileSystem.connect(config(home, bypass=bypass)) as fs:
+        drop(segments)
+        found = [read(fs, piece) for _ in range(2)]
+        moved = fs.paths.connection.data.bypass.moved
+        assert (moved.read_grpc if bypass else moved.read_descriptor) == 0, moved
+    return found
 
 
 def write(fs: FileSystem, mib: int) -> None:
@@ -122,22 +134,21 @@ def read(fs: FileSystem, piece: int) -> float:
         return total / 1e6 / (time.perf_counter() - started)
 
 
-def report(rates: dict[tuple[str, str], list[float]]) -> int:
+def report(name: str, rates: dict[tuple[str, str], list[float]]) -> bool:
     good = True
     for state, goal in GOALS.items():
-        plain = rates["pread", state]
-        for name in ("descriptors", "grpc"):
-            ratios = [ours / theirs for ours, theirs in zip(rates[name, state], plain, strict=True)]
-            ratio = statistics.median(ratios)
-            if name == "descriptors":
-                good &= ratio >= goal
-            each = " ".join(f"{rate:.0f}" for rate in rates[name, state])
-            print(
-                f"{state}: {name:11} {statistics.median(rates[name, state]):6.0f} MB/s, pread "
-                f"{statistics.median(plain):6.0f} MB/s, ratio {ratio:.2f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f}; each round {each}; goal {goal})"
-            )
-    return 0 if good else 1
+        ours, plain = rates[name, state], rates["pread", state]
+        ratios = [one / other for one, other in zip(ours, plain, strict=True)]
+        ratio = statistics.median(ratios)
+        if name == "descriptors":
+            good &= ratio >= goal
+        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(
+            f"{state}: {name:11} {statistics.median(ours):6.0f} MB/s, pread "
+            f"{statistics.median(plain):6.0f} MB/s, ratio {ratio:.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}; each round {each}; goal {goal})"
+        )
+    return good
 
 
 if __name__ == "__main__":
