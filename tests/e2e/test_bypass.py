@@ -108,16 +108,13 @@ def test_any_range_is_right(fs: FileSystem) -> None:
 
 
 def test_the_first_read_of_a_client_goes_by_descriptor(cluster: Cluster, fs: FileSystem) -> None:
-    """Before it is known whether the data daemon is on this host, and its socket is open."""
     data = random.Random(8).randbytes(9 * MIB)
     fs.write_bytes("/f", data)
-    for _ in range(3):
-        with connect(cluster) as other:
-            with other.open("/f", "rb", buffering=0) as file:
-                assert file.read(MIB) == data[:MIB]
-            assert other.read_bytes("/f") == data
-            assert moved(other).read_grpc == 0
-            assert moved(other).read_descriptor >= 10 * MIB
+    with connect(cluster) as other:  # it does not know yet that the data daemon is on this host
+        with other.open("/f", "rb", buffering=0) as file:
+            assert file.read(MIB) == data[:MIB]
+        assert other.read_bytes("/f") == data
+        assert moved(other).read_grpc == 0
 
 
 def test_what_another_client_has_written_is_seen_at_once(cluster: Cluster, fs: FileSystem) -> None:
