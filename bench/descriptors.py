@@ -10,13 +10,15 @@ the segments have just been dropped, and the client is a new one that knows noth
 Warm: the same client reads once more.
 A virtual machine gives free pages back to its host after a second or two, and the first touch of
 what it gets again is slow: 0.6 instead of 0.07 s of system time for 512 MiB by the same requests to
-the disk. That hits whoever comes after something that took long, so only neighbours are compared.
+the disk. So twice as much memory as will be needed is touched and freed again just before, for
+each of them alike, and only neighbours are compared.
 Goals: 80 % of pread cold, 40 % warm.
 """
 
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import platform
 import shutil
@@ -74,20 +76,22 @@ def measure(home: Path, args: argparse.Namespace) -> int:
             pair = ("pread", name) if number % 2 else (name, "pread")
             for arm in pair:
                 if arm == "pread":
-                    drop(segments)
+                    drop(segments, args.mib)
                     found = [pread(segments, args.mib << 20, piece) for _ in range(2)]
                 else:
-                    found = by_client(home, segments, piece, bypass=name == "descriptors")
+                    found = by_client(home, segments, args, bypass=name == "descriptors")
                 for state, rate in zip(("cold", "warm"), found, strict=True):
                     rates.setdefault((arm, state), []).append(rate)
         good &= report(name, rates)
     return 0 if good else 1
 
 
-def by_client(home: Path, segments: list[Path], piece: int, *, bypass: bool) -> list[float]:
+def by_client(
+    home: Path, segments: list[Path], args: argparse.Namespace, *, bypass: bool
+) -> list[float]:
     with FileSystem.connect(config(home, bypass=bypass)) as fs:
-        drop(segments)
-        found = [read(fs, piece) for _ in range(2)]
+        drop(segments, args.mib)
+        found = [read(fs, args.piece_kib << 10) for _ in range(2)]
         moved = fs.paths.connection.data.bypass.moved
         assert (moved.read_grpc if bypass else moved.read_descriptor) == 0, moved
     return found
@@ -101,10 +105,13 @@ def write(fs: FileSystem, mib: int) -> None:
         file.sync()  # type: ignore[attr-defined]
 
 
-def drop(segments: list[Path]) -> None:
+def drop(segments: list[Path], mib: int) -> None:
     for path in segments:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with mmap.mmap(-1, 2 * mib << 20) as memory:
+        for at in range(0, len(memory), mmap.PAGESIZE):
+            memory[at] = 1
 
 
 def pread(segments: list[Path], wanted: int, piece: int) -> float:

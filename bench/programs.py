@@ -6,7 +6,8 @@ Each system holds a git repository of so many files (about 2 KiB each, 50 a dire
 directory of twice as many. Every program runs on one system after the other, in an order that
 rotates; a ratio is of one round, the table gives its median and quartiles. Seconds are those of the
 whole program. `warm`: it has run once just before, and the kernel keeps what it has; `cold`: the
-kernel has just dropped everything. `stat-idle`: stat of every file, one minute after the last use.
+kernel has just dropped everything. `idle`: each file was read and looked at, each directory listed,
+and then nothing happened for a minute.
 Needs root.
 """
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 FILES_A_DIRECTORY = 50
 IDLE_S = 60.0
+READ_BYTES = 128 * 1024
 WRITING = ("tar x", "git clone", "cp -r", "rm -rf")
 ABSENT = "no file contains this line"
 
@@ -77,6 +79,8 @@ def main() -> int:
         todo = programs(source, args.idle)
         if args.reading:
             todo = [program for program in todo if program.name not in WRITING]
+        if args.only:
+            todo = [program for program in todo if args.only in program.name]
         measure(systems, todo, args.rounds)
     return 0
 
@@ -88,6 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--systems", type=words, default=USUAL, metavar="NAME,...")
     parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds; 0: leave it out")
     parser.add_argument("--reading", action="store_true", help="leave out what writes")
+    parser.add_argument("--only", metavar="WORD", help="programs with it in their names")
     parser.add_argument("--dir", default="/var/tmp", help="on the disk that is meant")
     args = parser.parse_args()
     if caches.why_not():
@@ -131,8 +136,14 @@ def programs(source: Path, idle_s: float) -> list[Program]:
         run(["sync", "-f", top])
         caches.drop()
 
+    trees: dict[Path, tuple[list[str], list[str]]] = {}
+
     def idle(top: Path) -> None:
-        stat_all(top)
+        trees[top] = tree(top / "repo")
+        directories, files = trees[top]
+        read_all(files)
+        list_all(directories)
+        stat_all(files)
         time.sleep(idle_s)
 
     found = [
@@ -148,7 +159,11 @@ def programs(source: Path, idle_s: float) -> list[Program]:
         Program("rm -rf", command("rm", "-rf", "@/new/many")),
     ]
     if idle_s:
-        found.append(Program("stat-idle", stat_all, idle))
+        found += [
+            Program("stat, idle", lambda top: stat_all(trees[top][1]), idle),
+            Program("list, idle", lambda top: list_all(trees[top][0])),
+            Program("read, idle", lambda top: read_all(trees[top][1])),
+        ]
     return found
 
 
@@ -158,10 +173,30 @@ def renew(top: Path) -> None:
     (top / "new").mkdir()
 
 
-def stat_all(top: Path) -> None:
-    for directory, _, names in os.walk(top / "repo"):
-        for name in names:
-            os.stat(os.path.join(directory, name))
+def tree(top: Path) -> tuple[list[str], list[str]]:
+    """Its directories and its files."""
+    directories, files = [], []
+    for directory, _, names in os.walk(top):
+        directories.append(directory)
+        files += [os.path.join(directory, name) for name in names]
+    return directories, files
+
+
+def stat_all(files: list[str]) -> None:
+    for path in files:
+        os.stat(path)
+
+
+def list_all(directories: list[str]) -> None:
+    for path in directories:
+        os.listdir(path)
+
+
+def read_all(files: list[str]) -> None:
+    for path in files:
+        fd = os.open(path, os.O_RDONLY)
+        os.read(fd, READ_BYTES)
+        os.close(fd)
 
 
 def measure(systems: list[System], todo: list[Program], rounds: int) -> None:

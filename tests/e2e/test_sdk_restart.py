@@ -15,7 +15,8 @@ import pytest
 from harness.cluster import Cluster
 from harness.mount import fsck
 from harness.waiting import wait_until
-from superfs.client import ClientConfig, FileSystem
+from superfs.client import ClientConfig, FileSystem, clusterd
+from superfs.client.connection import Connection
 from superfs.core.tokens import Authority, Purpose, parse_key
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ pytestmark = pytest.mark.allow_log("connect", "grace", "written bytes have to wa
 
 
 def connect(cluster: Cluster, retry_timeout_s: float = 30.0) -> FileSystem:
-    return FileSystem.connect(
-        ClientConfig(
-            cluster=(cluster.target("clusterd"),),
-            token_file=cluster.token_file,
-            retry_timeout_s=retry_timeout_s,
-        )
+    return FileSystem.connect(config_of(cluster, retry_timeout_s))
+
+
+def config_of(cluster: Cluster, retry_timeout_s: float = 30.0) -> ClientConfig:
+    return ClientConfig(
+        cluster=(cluster.target("clusterd"),),
+        token_file=cluster.token_file,
+        retry_timeout_s=retry_timeout_s,
     )
 
 
@@ -215,7 +218,9 @@ def test_a_restart_of_datad_brings_nothing_back(own_cluster: Cluster) -> None:
 def test_a_token_that_expires_under_open_streams(cluster: Cluster) -> None:
     """The daemons end them; nobody at work notices."""
     authority = Authority(parse_key(cluster.key_file.read_text()))
-    with connect(cluster) as fs:
+    config = config_of(cluster)
+    admitted = clusterd.admit(config.cluster, clusterd.read_token(config.token_file))
+    with FileSystem(Connection(config, admitted)) as fs:  # it has not said anything yet
         session = fs.connection.session
         grant = authority.verify(Purpose.SESSION, session.token, time.time_ns())
         soon = replace(grant, expires_ns=time.time_ns() + 500_000_000)

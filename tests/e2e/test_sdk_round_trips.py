@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.slow import slow_socket
+from harness.waiting import wait_until
 from superfs.client import ClientConfig, FileSystem, connection
 from superfs.rpc.channel import open_channel
 
@@ -105,3 +106,18 @@ def test_what_was_not_foreseen_takes_one_more(near: FileSystem, far: FileSystem)
 def test_making_directories_takes_one_each(far: FileSystem) -> None:
     assert cost(far, lambda top: far.makedirs(f"{top}/{DEEP}", exist_ok=True))[0] == 1
     assert cost(far, lambda top: far.makedirs(f"{top}/{DEEP}/a/b/c"))[0] == 1 + 3
+
+
+def test_nobody_waits_for_the_daemons_of_this_host_to_be_found(cluster: Cluster) -> None:
+    """A client connects to them before it is asked for anything."""
+    with FileSystem.connect(ClientConfig((cluster.target("clusterd"),), cluster.token_file)) as fs:
+        wait_until(
+            lambda: (
+                [
+                    stream.local is not None and stream.local.ready
+                    for stream in fs.connection.data_streams()
+                ]
+                == [True]
+            ),
+            "a connection to the data daemon's own socket",
+        )

@@ -26,6 +26,11 @@ class ClusterMap:
     def chain_ids(self) -> tuple[int, ...]:
         return tuple(sorted(self._chains))
 
+    def chains_on(self, host_id: str) -> list[int]:
+        """Those whose head is on that host."""
+        heads = {chain: self.nodes.get(nodes[0]) for chain, nodes in self._chains.items() if nodes}
+        return [chain for chain, node in heads.items() if node and node.host_id == host_id]
+
     @property
     def metads(self) -> int:
         """How many metadata daemons share the slots."""

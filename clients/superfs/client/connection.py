@@ -35,9 +35,11 @@ from superfs.client.traffic import Traffic
 from superfs.client.wire import Request, decode_reply, encode_request
 from superfs.client.writeback import Writeback
 from superfs.core.errors import Code, FsError
+from superfs.core.ids import ROOT
 from superfs.core.limits import CHAINS_PER_FILE_MAX
 from superfs.rpc.background import Background
 from superfs.rpc.channel import open_channel, token_metadata
+from superfs.rpc.host import host_id
 from superfs.rpc.stream import Stream, StreamTimes
 from superfs.v1 import meta_pb2
 
@@ -125,12 +127,20 @@ class Connection:
         while True:
             try:
                 first = clusterd.admit(config.cluster, token)
-                return cls(config, first, lease_holder, exclusive=exclusive)
+                connection = cls(config, first, lease_holder, exclusive=exclusive)
+                connection.greet()
+                return connection
             except FsError as error:
                 delay = next(tries, None)
                 if not error.retryable or delay is None or time.monotonic() + delay > deadline:
                     raise
                 time.sleep(delay)
+
+    def greet(self) -> None:
+        """Connects to the metadata daemon of the root, and then to the data daemons of this host
+        (`welcomed`), before the first who asks would have to wait for it. Nothing is waited for."""
+        with contextlib.suppress(FsError):  # nobody owns that slot yet
+            self.meta_stream(ROOT).submit(())
 
     def __enter__(self) -> Connection:
         return self
@@ -273,8 +283,15 @@ class Connection:
         if self._remains is not None:
             self._remains.buried()
         if welcome.capability:
+            if not self.capability and self.config.bypass:
+                self.background.call_later(0, self._greet_near)
             self.capability = welcome.capability
         log.debug("metad %d welcomes session %x", node_id, self._session.id)
+
+    def _greet_near(self) -> None:
+        here = host_id()
+        with contextlib.suppress(FsError):  # closed meanwhile
+            self.data.greet(self.map.chains_on(here) if here else ())
 
     def recover(self, error: FsError, session: Session) -> None:
         with self._recovering:

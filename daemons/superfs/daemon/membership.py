@@ -11,7 +11,6 @@ Once it is known the map outlives clusterd: a daemon goes on without it.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -20,6 +19,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.tokens import Authority, Grant, Purpose
 from superfs.rpc.channel import open_aio_channel, open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
+from superfs.rpc.host import host_id
 from superfs.v1 import cluster_pb2, cluster_pb2_grpc
 
 if TYPE_CHECKING:
@@ -37,14 +37,6 @@ def daemon_token(authority: Authority, now_ns: int, name: str) -> bytes:
     """What a daemon shows to other daemons: it holds the key, so it signs its own."""
     expires_ns = now_ns + DAEMON_TOKEN_S * 1_000_000_000
     return authority.issue(Purpose.SESSION, Grant("daemon", name, expires_ns=expires_ns))
-
-
-def host_id() -> str:
-    """The machine-id: who has the same one can reach our Unix sockets. "" if there is none."""
-    try:
-        return Path("/etc/machine-id").read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def fetch_map(common: CommonConfig, world: World) -> cluster_pb2.ClusterMap:

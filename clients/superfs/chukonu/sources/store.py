@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.chukonu.errors import AnalysisException
+from superfs.rpc.host import host_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,15 +44,6 @@ class Store(Protocol):
 
     def local_share(self, files: Sequence[FileInfo]) -> float | None:
         """Which part of their bytes lies on this machine; None where nobody knows."""
-
-
-def _machine_id() -> str:
-    """As data daemons tell theirs in the cluster map."""
-    try:
-        with open("/etc/machine-id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def hidden(name: str) -> bool:
@@ -138,7 +130,7 @@ class SuperStore:
 
     def local_share(self, files: Sequence[FileInfo]) -> float | None:
         """Of many files, those at regular distances are asked for."""
-        here = _machine_id()
+        here = host_id()
         asked = files[:: max(1, len(files) // SAMPLE_FILES)]
         total = local = 0
         for file in asked:
