@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from harness.memmount import TOP, ctx, errno_of, leased
 from superfs.client.codec import pack_names
 from superfs.core.ids import ROOT
-from superfs.mount.leases import NEVER, Leases
+from superfs.mount.leases import INODES_MAX, NEVER, Leases
 from superfs.mount.recalls import Recalls
 from superfs.v1 import meta_pb2
 
@@ -58,6 +58,29 @@ def test_an_answer_that_was_asked_before_a_recall_comes_under_nothing() -> None:
     assert lease.until == 20.0, "what was not recalled stands"
     assert leases.granted(7, leases.clock) is lease
     assert leases.granted(8, asked) is not None, "another lease"
+
+
+def test_attributes_come_under_a_lease_of_which_others_were_recalled_since() -> None:
+    leases = Leases()
+    leases.extend(20.0)
+    asked = leases.clock
+    leases.recall(7, whole=False, inos=[7, 71])
+    assert leases.granted(7, asked) is None, "a name"
+    assert leases.granted(7, asked, 71) is None
+    assert leases.granted(7, asked, 7) is None, "its own"
+    assert leases.granted(7, asked, 72) is not None
+    between = leases.clock
+    leases.recall(7, whole=False, inos=[72])
+    assert leases.granted(7, asked, 72) is None
+    assert leases.granted(7, between, 72) is None
+    assert leases.granted(7, between, 71) is not None
+    leases.recall(7, whole=False, inos=range(1000, 1000 + INODES_MAX))
+    assert leases.granted(7, between, 73) is None, "nobody remembers"
+    asked = leases.clock
+    assert leases.granted(7, asked, 73) is not None
+    leases.recall(7, whole=True)
+    assert leases.granted(7, asked, 73) is None
+    assert leases.granted(7, leases.clock, 73) is not None
 
 
 def test_a_recall_of_what_is_not_held_yet_counts() -> None:

@@ -1,13 +1,23 @@
 """Which leases are not worth granting: what many hold and many change costs a message to each of
 them for every change. Such a lease is refused for a while, longer each time.
 
+A few who all change a directory are told of each other's changes: under the lease, who makes a file
+saves looking up its name, and three questions about it, which is more than a message to each other.
+
 Pure bookkeeping; `now` is the daemon's boot time in seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+FEW = 3
+CHANGERS_MAX = 16
+"""Of one lease, that are told apart."""
 MESSAGES_MAX = 64
 WINDOW_S = 1.0
 REFUSED_MIN_S = 1.0
@@ -21,6 +31,19 @@ class _Warm:
     messages: int = 0
     refused_s: float = 0.0
     until: float = 0.0
+    changed: dict[int, float] = field(default_factory=dict)
+    """When a session last did."""
+
+    def wasted(self, told: Collection[int], now: float) -> int:
+        """Messages to those who do not change it themselves."""
+        busy = sum(now < self.changed.get(session, -WINDOW_S) + WINDOW_S for session in told)
+        return len(told) - (busy if busy <= FEW else 0)
+
+    def note(self, changers: Collection[int], now: float) -> None:
+        if len(self.changed) + len(changers) > CHANGERS_MAX:
+            self.changed.clear()
+        else:
+            self.changed.update(dict.fromkeys(changers, now))
 
     def is_cold(self, now: float) -> bool:
         """It may be forgotten: quiet for twice as long as it was refused."""
@@ -38,8 +61,11 @@ class Heat:
     def __len__(self) -> int:
         return len(self._warm)
 
-    def count(self, lease: int, messages: int, now: float) -> bool:
-        """So many messages were due for one change. True: it is refused from now on."""
+    def count(
+        self, lease: int, told: Collection[int], changers: Collection[int], now: float
+    ) -> bool:
+        """Sessions that one change is told to, and those that made it. True: it is refused from now
+        on."""
         warm = self._warm.get(lease)
         if warm is not None and warm.is_cold(now):
             del self._warm[lease]
@@ -50,7 +76,8 @@ class Heat:
             warm = self._warm[lease] = _Warm(now)
         elif now >= warm.since + WINDOW_S:
             warm.since, warm.messages = now, 0
-        warm.messages += messages
+        warm.messages += warm.wasted(told, now)
+        warm.note(changers, now)
         if warm.messages <= MESSAGES_MAX or now < warm.until:
             return False
         warm.refused_s = min(max(REFUSED_MIN_S, 2 * warm.refused_s), REFUSED_MAX_S)

@@ -363,7 +363,7 @@ class Lessor:
             hot = (
                 bool(others)
                 and lease not in self.exclusives.held
-                and self.heat.count(lease, len(others), now)
+                and self.heat.count(lease, others, by_session, now)
             )
             if hot:
                 self._metrics.lease_refusals.inc()

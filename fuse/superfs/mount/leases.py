@@ -1,7 +1,8 @@
 """How long an answer of a metadata daemon may be repeated: under a lease, or for a time.
 
-Pure. The rules are in docs/decisions/0012-shared-leases.md; `clock` counts what was recalled. An
-answer comes under a lease only when nothing of that lease was recalled since it was asked for.
+Pure. The rules are in docs/decisions/0012-shared-leases.md; `clock` counts what was recalled. Names
+in an answer come under a lease only when nothing of that lease was recalled since it was asked for,
+attributes when theirs were not: where others make files beside us, those of our own are still ours.
 
 What is remembered points to a `Lease` and is good while that is: one that is recalled whole takes
 everything along that was ever remembered under it. What is recalled singly is pointed to `NEVER`.
@@ -22,15 +23,43 @@ ENDED_MAX = 8192
 """So many that are over are remembered one by one."""
 
 
+INODES_MAX = 256
+"""Of one lease, that were recalled singly and are remembered; then what was asked before comes
+under none."""
+
+
 class Lease:
-    """`until`: by the lease clock, 0 once it is over. `recalled`: when something of it last was."""
+    """`until`: by the lease clock, 0 once it is over. `recalled`: when something of it last was;
+    `inodes`: when the attributes of these were; `floor`: or of any, it may be, until then."""
 
-    __slots__ = ("id", "recalled", "until")
+    __slots__ = ("floor", "id", "inodes", "recalled", "until")
 
-    def __init__(self, id: int = 0, until: float = 0.0, recalled: int = 0) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int = 0,  # noqa: A002
+        until: float = 0.0,
+        recalled: int = 0,
+        floor: int = 0,
+    ) -> None:
         self.id = id
         self.until = until
         self.recalled = recalled
+        self.floor = floor
+        self.inodes: dict[int, int] | None = None
+
+    def recall(self, clock: int, inos: Iterable[int]) -> None:
+        self.recalled = clock
+        inodes = self.inodes = self.inodes or {}
+        inodes.update(dict.fromkeys(inos, clock))
+        if len(inodes) > INODES_MAX:
+            self.floor = clock
+            inodes.clear()
+
+    def was_recalled(self, ino: int, asked: int) -> bool:
+        """Attributes of this inode, since then."""
+        if self.recalled <= asked:
+            return False
+        return asked < self.floor or self.inodes is None or self.inodes.get(ino, 0) > asked
 
 
 NEVER = Lease()
@@ -61,8 +90,9 @@ class Leases:
             if lease.until:
                 lease.until = self.until
 
-    def granted(self, lease_id: int, asked: int) -> Lease | None:
-        """By an answer to what was asked when the clock stood at `asked`; None: too late."""
+    def granted(self, lease_id: int, asked: int, ino: int = 0) -> Lease | None:
+        """By an answer to what was asked when the clock stood at `asked`; None: too late. `ino`:
+        for the attributes of that inode only."""
         if asked < self._floor or not self.until:
             return None
         lease = self._table.get(lease_id)
@@ -70,21 +100,23 @@ class Leases:
             if len(self._table) >= TABLE_MAX:
                 self._prune()
             lease = self._table[lease_id] = Lease(lease_id)
-        elif lease.recalled > asked:
+        elif lease.was_recalled(ino, asked) if ino else lease.recalled > asked:
             return None
         lease.until = self.until
         return lease
 
-    def recall(self, lease_id: int, *, whole: bool) -> None:
+    def recall(self, lease_id: int, *, whole: bool, inos: Iterable[int] = ()) -> None:
+        """`inos`: if not `whole`, whose attributes are."""
         self.clock += 1
         lease = self._table.get(lease_id)
+        if whole:
+            if lease is not None:
+                lease.until = 0.0
+            self._table[lease_id] = Lease(lease_id, 0.0, self.clock, self.clock)
+            return
         if lease is None:
-            self._table[lease_id] = Lease(lease_id, 0.0, self.clock)
-        elif whole:
-            lease.until = 0.0
-            self._table[lease_id] = Lease(lease_id, 0.0, self.clock)
-        else:
-            lease.recalled = self.clock
+            lease = self._table[lease_id] = Lease(lease_id)
+        lease.recall(self.clock, inos)
 
     def give_back(self, lease_ids: Iterable[int]) -> list[int]:
         """Those of them that were held. An answer that was asked for before comes under none: the
@@ -140,7 +172,10 @@ class Grant:
 
     def attr(self, attr: Attr) -> Lease:
         """For the attributes of an inode."""
-        return self._under(attr.place) or self._attr
+        lease = self._under(attr.place)
+        if lease is None and attr.place in self._given:
+            lease = self._leases.granted(attr.place, self._asked, attr.ino)
+        return lease or self._attr
 
     def names(self, directory: int) -> Lease:
         """For names of a directory, there or not."""

@@ -179,7 +179,7 @@ class Recalls:
         """What the acknowledgement has to wait for."""
         m = self._mounted
         assert m is not None
-        m.leases.recall(recall.lease, whole=recall.whole)
+        m.leases.recall(recall.lease, whole=recall.whole, inos=recall.inos)
         directory = m.nodes.alive(recall.lease)
         if directory is None:
             return self._forget_inodes(recall.inos)
