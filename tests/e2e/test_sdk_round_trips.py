@@ -10,6 +10,7 @@ import pytest
 from harness.slow import slow_socket
 from harness.waiting import wait_until
 from superfs.client import ClientConfig, FileSystem, connection
+from superfs.client.datastream import DataStream
 from superfs.rpc.channel import open_channel
 
 if TYPE_CHECKING:
@@ -121,3 +122,20 @@ def test_nobody_waits_for_the_daemons_of_this_host_to_be_found(cluster: Cluster)
             ),
             "a connection to the data daemon's own socket",
         )
+
+
+def test_the_first_read_waits_for_the_socket_of_a_daemon_that_has_just_answered(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may ask between the welcome and the socket that the welcome has named."""
+    found = []
+    opened = DataStream._open_local
+
+    def open_local(stream: DataStream) -> None:
+        found.append(stream.may_be_near(wait=True))
+        opened(stream)
+
+    monkeypatch.setattr(DataStream, "_open_local", open_local)
+    with FileSystem.connect(ClientConfig((cluster.target("clusterd"),), cluster.token_file)):
+        wait_until(lambda: found, "a welcome of the data daemon")
+    assert found[0]

@@ -134,6 +134,8 @@ class DataStream(Stream[DataItem, Request, Reply]):
         self.boot_epoch = 0
         self.local: LocalLink | None = None
         """To the daemon, if it is on this host; of the present call."""
+        self._says_where = False
+        """It has been welcomed once: since then `local` tells whether the daemon is near."""
         self._local_path = ""
         self._local_retries: Iterator[float] = iter(())
         self._local_due_s = 0.0
@@ -201,7 +203,7 @@ class DataStream(Stream[DataItem, Request, Reply]):
         local = self.local
         if local is not None:
             return local.ready or (wait and not local.ended)
-        return wait and not self.boot_epoch and self._host.config.bypass
+        return wait and not self._says_where and self._host.config.bypass
 
     @property
     def shares_memory(self) -> bool:
@@ -258,6 +260,7 @@ class DataStream(Stream[DataItem, Request, Reply]):
         elif not self._local_said:
             self._local_said = True
             log.info("%s: all data goes by gRPC: it offers no local socket", self.name)
+        self._says_where = True
 
     def _broken(self, error: FsError) -> None:
         self._host.recover(error, self._session)
