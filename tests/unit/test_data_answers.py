@@ -4,6 +4,8 @@ start says of the one before it."""
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +20,8 @@ from superfs.v1.data_pb2 import (
     DataRequest,
     Read,
     ReadMany,
+    Reap,
+    ReapItem,
     Truncate,
     Usage,
     Write,
@@ -126,3 +130,31 @@ def test_a_segment_that_is_gone_is_damage_that_is_told(tmp_path: Path) -> None:
         assert count == 2
 
     run(tmp_path, test)
+
+
+def test_nobody_waits_for_segments_that_are_unlinked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go, unlink = threading.Event(), os.unlink
+
+    def slow(path: Any) -> None:  # noqa: ANN401
+        assert may_go.wait(10)
+        unlink(path)
+
+    async def test(served: Served) -> None:
+        store = served.daemon.store
+        datastore.write(store, 1, 0, b"a" * 100)
+        store.segments.seal()
+        monkeypatch.setattr("superfs.data.store.os.unlink", slow)
+        try:
+            async with asyncio.timeout(5):
+                reap = Reap(items=[ReapItem(ino=1, data_generation=1)])
+                assert (await served.ask(reap=reap)).code == 0
+                datastore.write(store, 2, 0, b"b" * 100)
+                assert (await served.ask(commit=Commit())).code == 0, "a sync that began later"
+            assert 1 in store.segments.by_number
+        finally:
+            may_go.set()
+
+    run(tmp_path, test)
+    assert not (tmp_path / "d" / "segments" / f"{1:016x}.seg").exists(), "before it ends it is done"

@@ -1,6 +1,6 @@
 """What a data daemon stores: segments, their index, and what memory is ahead of it with.
 
-Everything but `SyncJob.run` and `ReadPlan.wait` happens on one thread, the event loop's, and is
+Everything but `SyncJob` and `ReadPlan.wait` happens on one thread, the event loop's, and is
 short: an append to the page cache, a change of a tuple. A write is answered when its append has
 been handed to the kernel (a kill of the daemon does not lose it: recovery.py), `sync` makes
 everything before it durable: segments first, then one commit of the index.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
@@ -53,7 +53,8 @@ class StoreUsage:
 
 @dataclass(slots=True)
 class SyncJob:
-    """What one sync has to do. `run` blocks, in one thread at a time; FsError IO is fatal."""
+    """What one sync has to do. `run` blocks, in one thread at a time; then everything is durable.
+    `unlink` blocks, too, and nobody needs to wait for it. FsError IO is fatal."""
 
     store: DataStore
     batch: Batch
@@ -61,7 +62,6 @@ class SyncJob:
     new_files: bool
     dead: list[Segment]
     changes: bool = False
-    unlinked: list[Segment] = field(default_factory=list)
 
     def run(self) -> None:
         store = self.store
@@ -77,11 +77,16 @@ class SyncJob:
                 store.index.commit(self.batch)
             store.index.ensure_free(2 * store.config.index_reserve_bytes)
             hit("datad.commit.after")
+        except OSError as error:
+            raise FsError(Code.IO, f"the disk failed: {error}") from error
+
+    def unlink(self) -> None:
+        """The segments that the index does not know any more."""
+        try:
             for segment in self.dead:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(segment.path)
-                self.unlinked.append(segment)
-                hit("datad.unlink.after")
+                self.store.world.failpoints.hit("datad.unlink.after")
         except OSError as error:
             raise FsError(Code.IO, f"the disk failed: {error}") from error
 
@@ -228,7 +233,8 @@ class DataStore:
         )
 
     def begin_sync(self) -> SyncJob:
-        """Everything so far goes with it. Then `run`, anywhere, then `end_sync`; one at a time."""
+        """Everything so far goes with it. Then `run`, anywhere, then `end_sync`; one at a time.
+        Then `unlink`, anywhere, then `unlinked`."""
         segments = self.segments
         files = [segments.open_for_read(n) for n in segments.unsynced]
         changed, segments.changed = segments.changed, set()
@@ -257,16 +263,21 @@ class DataStore:
         segments.new_files = False
         return job
 
-    def end_sync(self, job: SyncJob) -> None:
+    def end_sync(self) -> None:
         self.chunks.end_commit()
-        for segment in job.unlinked:
+
+    def unlinked(self, job: SyncJob) -> None:
+        """After `unlink`, which may take longer than syncs that begin later."""
+        for segment in job.dead:
             self.segments.forget(segment.number)
             self.on_unlinked(segment)
 
     def sync(self) -> None:
         job = self.begin_sync()
         job.run()
-        self.end_sync(job)
+        self.end_sync()
+        job.unlink()
+        self.unlinked(job)
 
     def close(self) -> None:
         """After a last sync."""
