@@ -97,9 +97,9 @@ class Dir:
         entry = await self.w.ops.lookup(TOP, name, ctx())
         return (await self.w.ops.open(entry.st_ino, flags, ctx())).fh
 
-    async def read(self, name: bytes) -> bytes:
+    async def read(self, name: bytes, size: int = 4096) -> bytes:
         fh = await self.open(name)
-        data = await self.w.ops.read(fh, 0, 4096)
+        data = await self.w.ops.read(fh, 0, size)
         await self.w.ops.release(fh)
         await wait_all_tasks_blocked()
         return data

@@ -27,10 +27,12 @@ SIZE = 4000
 
 @dataclass
 class Reader:
-    """Files of one size. What is asked for comes at once."""
+    """Files of one size. What is asked for comes at once. `forgets`: what was read is not kept."""
 
     course: Course
     useless: frozenset[int] = frozenset()
+    forgets: bool = False
+    unread_max: int = 1 << 30
     room: int = 1 << 20
     here: dict[int, Run] = field(default_factory=dict)
     missed: int = 0
@@ -39,6 +41,8 @@ class Reader:
     _missed: int = -1
     kept: set[int] = field(default_factory=set)
     widths: list[int] = field(default_factory=list)
+    fetched: set[int] = field(default_factory=set)
+    twice: int = 0
 
     def read(self, position: int) -> None:
         if position in self.kept:
@@ -55,24 +59,30 @@ class Reader:
             self.fetch(window)
             if window is not None and window.waits:
                 assert self.here.pop(position, None) is window.run, "it is waited for"
+                self.fetch(self.course.found(position, window.run))
             self._missed = -1
 
     def fetch(self, window: Window | None) -> None:
         if window is None:
             return
-        positions = self.course.pick(window, self.cost, self.room)
+        files = max(self.unread_max - len(self.here), 1 if window.waits else 0)
+        room = min(self.room, files * SIZE)
+        positions = self.course.pick(window, self.cost, room)
         assert len(set(positions)) == len(positions) <= WIDTH_MAX
         assert all(
             0 <= position < self.course.count and self.cost(position) > 0 for position in positions
         )
         assert sum(self.cost(position) for position in positions) <= self.room
         self.here.update(dict.fromkeys(positions, window.run))
+        self.twice += len(self.fetched.intersection(positions))
+        self.fetched.update(positions)
         self.messages += bool(positions)
         self.asked += len(positions)
         self.widths.append(len(positions))
 
     def cost(self, position: int) -> int:
-        known = position in self.useless or position in self.here or position in self.kept
+        known = position in self.useless or position in self.here
+        known = known or (position in self.kept and not self.forgets)
         return -1 if known and position != self._missed else SIZE
 
 
@@ -124,6 +134,25 @@ def test_a_shuffled_reader_of_all(count: int) -> None:
         reader.read(position)
     assert reader.asked <= count
     assert reader.missed + reader.messages <= 30 + count // 20
+
+
+@pytest.mark.parametrize("count", [200, 1500, 4000])
+def test_nothing_is_fetched_twice_of_what_is_read_once(count: int) -> None:
+    """There is not room for all: what was read is not kept. Files that happen to be read one behind
+    the other look like the beginning of a reader in order."""
+    reader = Reader(Course(count), forgets=True, unread_max=count // 2)
+    for position in random.Random(count).sample(range(count), count):
+        reader.read(position)
+    assert reader.twice == 0
+
+
+def test_a_second_reader_in_order_of_what_was_not_kept() -> None:
+    course = Course(1000)
+    for _ in range(2):
+        reader = Reader(course, forgets=True)
+        for position in range(1000):
+            reader.read(position)
+        assert reader.missed + reader.messages <= 20
 
 
 @pytest.mark.parametrize("reads", [1, 2, 10, 100])
@@ -193,8 +222,9 @@ def test_a_habit_comes_and_goes() -> None:
         width = habit.width
         course = Course(10, width)
         habit.begun(course)
+        reader = Reader(course)
         for position in range(reads):
-            course.missed(position)
+            reader.read(position)
         return width
 
     assert [visit(10) for _ in range(6)] == [0, 0, 0, 0, HABIT_WIDTH, HABIT_WIDTH]

@@ -29,6 +29,30 @@ async def test_files_read_in_any_order_take_few_messages() -> None:
         assert d.asked_alone + d.w.meta.calls["read_many"] < 40
 
 
+async def test_more_than_there_is_room_for_is_fetched_once() -> None:
+    """Windows that are under way have their room already."""
+    size = 32 * 1024
+    async with directory(200, spilled=True, contents_cache_mib=1) as d:
+        for name in d.names:
+            d.another_publishes(name, bytes(size))
+        await d.recall(*d.names)
+        await d.list()
+        order = d.names[:]
+        random.Random(3).shuffle(order)
+        readers = [order[start::4] for start in range(4)]
+
+        async def read(names: list[bytes]) -> None:
+            for name in names:
+                assert len(await d.read(name, size)) == size
+
+        async with trio.open_nursery() as nursery:
+            for names in readers:
+                nursery.start_soon(read, names)
+        services = d.w.services
+        assert services.mounted.contents.wasted == 0
+        assert services.prefetch.asked <= len(order)
+
+
 async def test_of_both_kinds() -> None:
     async with directory() as d:
         for name in d.names[::3]:

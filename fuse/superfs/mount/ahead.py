@@ -88,13 +88,12 @@ class Course:
     # ---- what is read
 
     def missed(self, position: int) -> Window | None:
-        """Somebody reads a file that is not there. None: fetch it alone."""
+        """Somebody reads a file that is not there. None: fetch it alone. What is waited for is
+        read (`found`) when it has come."""
         run = self._run_at(position)
         if run is not None:
-            self._note(position)
             run.last = position
             return self._next(run, position, waits=True)
-        self._note(position)
         run = Run(self, position, position + 1, position)
         self._runs.append(run)
         if len(self._runs) > RUNS_MAX:
@@ -102,6 +101,7 @@ class Course:
         self._strayed += 1
         if self._first:
             return self._next(run, position, waits=True)
+        self._note(position)
         if self._strayed < STRAYS_MIN or self._strays_left < WIDTH_MIN:
             return None
         return Window(self._strays, position + 1)
@@ -116,8 +116,8 @@ class Course:
                 going.last, going.end = position, max(going.end, position + 1)
             return None
         run.last = position
-        if position < run.mark or run.end >= self.count:
-            return None
+        if position < run.mark or run.end >= self.count or run.width == 1:
+            return None  # the last: who leaves so much out may leave out the next one
         return self._next(run, run.end, waits=False)
 
     def _run_at(self, position: int) -> Run | None:
@@ -163,7 +163,7 @@ class Course:
         self._widen(run)
         picked: list[int] = []
         position = window.start
-        for position in self._from(window.start, run):
+        for position in self._from(window):
             bytes_ = cost(position)
             if bytes_ < 0:
                 continue
@@ -181,12 +181,18 @@ class Course:
         run.asked += len(picked)
         return picked
 
-    def _from(self, start: int, run: Run) -> Iterable[int]:
+    def _from(self, window: Window) -> Iterable[int]:
+        """What was read is passed over, unless somebody begins to read it all again."""
+        start, run = window.start, window.run
         if run.in_order:
-            return range(start, min(start + SCAN * run.width, self.count))
+            ahead = range(start, min(start + SCAN * run.width, self.count))
+            if self._again > NEAR:
+                return ahead
+            wanted = start if window.waits else -1
+            return (at for at in ahead if at == wanted or not self._read[at])
         looked = min(self.count, SCAN_STRAYS)
         around = ((start + step) % self.count for step in range(looked))
-        return (position for position in around if not self._read[position])
+        return (at for at in around if not self._read[at])
 
     def _widen(self, run: Run) -> None:
         if not run.in_order:

@@ -83,6 +83,7 @@ class Flight:
     followed: Followed
     run: Run
     positions: list[int]
+    bytes: int
     landed: trio.Event
 
 
@@ -94,7 +95,7 @@ class Prefetch:
         self._followed: dict[int, Followed] = {}
         self._runs: dict[Course, Followed] = {}
         self._flying: dict[Node, trio.Event] = {}
-        self._flights = 0
+        self._flights = self._flying_bytes = 0
         self._habit = Habit()
         self._serving = False
         self._send, self._receive = trio.open_memory_channel[Flight](FLIGHTS_MAX)
@@ -216,7 +217,9 @@ class Prefetch:
         self._make_room()
         nodes, flying = followed.nodes, self._flying
 
-        room = min(self._window_bytes, self._contents.room)
+        room = min(self._window_bytes, self._contents.room - self._flying_bytes)
+        if not window.waits and room < min(self._window_bytes, self._contents.bytes_max) // 4:
+            return None  # not worth a message: it is tried again when something has been read
         inline = min(MESSAGE_DATA_BYTES_MAX, room)  # of metad: one message
 
         def cost(position: int) -> int:
@@ -233,9 +236,11 @@ class Prefetch:
             return None
         landed = trio.Event()
         flying.update((nodes[position], landed) for position in positions)
+        bytes_ = sum(max(0, self._cost(nodes[position])) for position in positions)
         self._flights += 1
+        self._flying_bytes += bytes_
         self.asked += len(positions)
-        return Flight(followed, window.run, positions, landed)
+        return Flight(followed, window.run, positions, bytes_, landed)
 
     @property
     def _is_near(self) -> bool:
@@ -253,6 +258,7 @@ class Prefetch:
             log.debug("%d files of inode %d: %s", len(flight.positions), directory.ino, error)
         finally:
             self._flights -= 1
+            self._flying_bytes -= flight.bytes
             for position in flight.positions:
                 del self._flying[flight.followed.nodes[position]]
             flight.landed.set()
@@ -323,7 +329,7 @@ class Prefetch:
 
     def _make_room(self) -> None:
         limit = self._m.now() - IDLE_S
-        while self._contents.room < self._window_bytes:
+        while self._contents.room - self._flying_bytes < self._window_bytes:
             oldest = self._contents.oldest_unread()
             if oldest is None or oldest.run is None or oldest.run.course.read_at > limit:
                 break
