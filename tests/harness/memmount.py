@@ -13,6 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from harness.memcluster import MemMeta
+from superfs.client.codec import pack_names
 from superfs.core.ids import ROOT, ROOT_GENERATION
 from superfs.core.namespace.txn import Ref
 from superfs.mount.handles import DirHandle
@@ -21,14 +22,13 @@ from superfs.mount.operations import Operations, served
 from superfs.mount.options import MountOptions
 from superfs.mount.recalls import Recalls
 from superfs.mount.services import Services
+from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
 TOP = 1
+ROOT_REF = Ref(ROOT, 0, ROOT)
 
 
 class Kernel:
@@ -178,3 +178,11 @@ async def leased() -> AsyncIterator[tuple[World, Recalls]]:
         w.kernel.attrs.clear()
         yield w, recalls
         nursery.cancel_scope.cancel()
+
+
+async def recall(recalls: Recalls, *names: bytes, inos: Sequence[int] = ()) -> None:
+    """Of names in the root, and of inodes; until it is acknowledged."""
+    acknowledged = trio.Event()
+    told = meta_pb2.Recall(lease=ROOT, names=pack_names(names), inos=inos)
+    recalls.recalled(meta_pb2.Invalidate(number=1, recalls=[told]), acknowledged.set)
+    await acknowledged.wait()

@@ -3,7 +3,6 @@ change: what others may know already is not told from memory, here or by the ker
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +10,15 @@ import pyfuse3
 import pytest
 import trio
 
-from harness.memmount import TOP, World, ctx, fields, leased, wanted
-from superfs.client.codec import pack_names
+from harness.memmount import ROOT_REF, TOP, World, ctx, fields, leased, recall, wanted
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import ROOT
-from superfs.core.namespace.txn import Ref
 from superfs.mount.contention import CONTENDED_S, Contention
-from superfs.mount.notify import NO_NAME
 from superfs.rpc.pending import Pending
-from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from superfs.mount.recalls import Recalls
-
 EXCHANGE = 2
-ROOT_REF = Ref(ROOT, 0, ROOT)
-
-
-async def recall(recalls: Recalls, *names: bytes) -> None:
-    """Until it is acknowledged."""
-    acknowledged = trio.Event()
-    told = meta_pb2.Recall(lease=ROOT, names=pack_names(names))
-    recalls.recalled(meta_pb2.Invalidate(number=1, recalls=[told]), acknowledged.set)
-    await acknowledged.wait()
 
 
 class Slow:
@@ -267,87 +250,34 @@ async def test_what_was_asked_about_a_name_that_is_being_removed_is_not_kept(lis
         await missing(w, b"a")
 
 
-# ---- what the kernel has been told and not taken in yet
-
-
-async def recall_inode(recalls: Recalls, ino: int) -> None:
-    acknowledged = trio.Event()
-    told = meta_pb2.Recall(lease=ROOT, inos=[ino])
-    recalls.recalled(meta_pb2.Invalidate(number=1, recalls=[told]), acknowledged.set)
-    await acknowledged.wait()
-
-
-async def test_attributes_that_came_with_a_change_are_dropped_when_they_have_arrived() -> None:
-    async with leased() as (w, recalls):
-        ino = (await w.ops.mknod(TOP, b"a", 0o100644, 0, ctx())).st_ino
-        await recall_inode(recalls, ino)
-        assert w.kernel.names == [(TOP, NO_NAME)], "which waits for the lock of the directory"
-        assert w.kernel.attrs == [ino, ino]
-        w.now += 2
-        await recall_inode(recalls, ino)
-        assert w.kernel.names == [(TOP, NO_NAME)]
-        assert w.kernel.attrs == [ino] * 3
-
-
-async def test_attributes_of_what_the_kernel_does_not_know_yet_are_dropped_later() -> None:
-    async with leased() as (w, recalls):
-        ino = (await w.ops.mknod(TOP, b"a", 0o100644, 0, ctx())).st_ino
-        w.now += 2
-        told: list[int] = []
-
-        def unknown(inode: int, attr_only: bool = False) -> None:
-            told.append(inode)
-            if len(told) == 1:
-                raise OSError(errno.ENOENT, "no such inode")
-
-        w.kernel.invalidate_inode = unknown  # type: ignore[method-assign]
-        await recall_inode(recalls, ino)
-        assert w.kernel.names == [(TOP, NO_NAME)]
-        assert told == [ino, ino]
-
-
-async def test_what_would_have_to_be_dropped_later_is_not_given_in_a_contended_directory() -> None:
-    async with leased() as (w, recalls):
-        await w.write(b"a", b"hello")
-        root = w.services.mounted.nodes.root
-        root.busy = 1
-        await recall(recalls, b"a")
-        root.busy = 0
-        made = await w.ops.mknod(TOP, b"b", 0o100644, 0, ctx())
-        assert made.attr_timeout == 0
-        assert (await w.ops.lookup(TOP, b"b", ctx())).attr_timeout > 0
-        await w.ops.forget([(made.st_ino, 2)])
-        assert (await w.ops.lookup(TOP, b"b", ctx())).attr_timeout == 0
-
-
-async def test_the_answer_to_a_setattr_is_not_kept() -> None:
-    """The kernel takes it in whatever it was told since it asked."""
+async def test_the_other_name_of_what_is_being_removed() -> None:
+    """Whoever removes may be killed, and the kernel not know what became of it."""
     async with leased() as (w, _):
         ino = await w.write(b"a", b"hello")
-        entry = await w.ops.setattr(ino, wanted(st_mode=0o100600), fields("mode"), None, ctx())
-        assert entry.attr_timeout == 0
-        assert (await w.ops.getattr(ino, ctx())).attr_timeout > 0
+        await w.ops.link(ino, TOP, b"b", ctx())
+        w.kernel.attrs.clear()
+        slow = Slow(w, "unlink")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.ops.unlink, TOP, b"a", ctx())
+            await slow.done.wait()
+            assert ino in w.kernel.attrs
+            for entry in (await w.ops.getattr(ino, ctx()), await w.ops.lookup(TOP, b"b", ctx())):
+                assert entry.attr_timeout == 0
+            slow.go()
+        assert (await w.ops.getattr(ino, ctx())).st_nlink == 1
 
 
-async def test_what_the_kernel_has_listed_of_a_directory_goes_with_its_attributes() -> None:
-    """Its times alone would not tell: whoever changes a directory can set them back."""
-    async with leased() as (w, recalls):
-        w.now += 2
-        await recall_inode(recalls, ROOT)
-        assert (w.kernel.pages, w.kernel.attrs) == ([TOP], [])
-        await trio.to_thread.run_sync(recalls.lapsed)
-        assert w.kernel.pages == [TOP, TOP]
-
-
-async def test_who_has_a_file_open_reads_what_another_client_has_written() -> None:
-    async with leased() as (w, recalls):
-        ino = await w.write(b"a", b"hello")
-        info = await w.ops.open(ino, os.O_RDONLY, ctx())
-        await w.ops.read(info.fh, 0, 10)
-        contents = w.table[ino].file.contents
-        assert not contents.recalls
-        await recall_inode(recalls, ino)
-        assert contents.recalls == 1
-        await trio.to_thread.run_sync(recalls.lapsed)
-        assert contents.recalls == 2
-        await w.ops.release(info.fh)
+@pytest.mark.parametrize("verb", ["unlink", "rename"])
+async def test_a_change_of_another_inode_than_was_believed(verb: str) -> None:
+    """Somebody else has moved another file to the name, a moment before; the kernel knows that
+    file by a second name."""
+    async with leased() as (w, _):
+        old, new = await w.write(b"a", b"old"), await w.write(b"b", b"new")
+        await w.ops.link(new, TOP, b"c", ctx())
+        await w.meta.rename(ROOT_REF, b"b", ROOT_REF, b"a", flags=0, keep=False)
+        w.kernel.attrs.clear()
+        if verb == "unlink":
+            await w.ops.unlink(TOP, b"a", ctx())
+        else:
+            await w.ops.rename(TOP, b"a", TOP, b"d", 0, ctx())
+        assert {old, new} <= set(w.kernel.attrs)

@@ -23,9 +23,13 @@ async def test_a_new_file_is_opened_without_another_question() -> None:
     await w.ops.release(info.fh)
 
 
-async def test_who_has_it_open_may_still_ask_for_its_attributes() -> None:
+@pytest.mark.parametrize("reads", [False, True])
+async def test_who_has_it_open_may_still_ask_for_its_attributes(reads: bool) -> None:
     w = World(attr_timeout_s=0.0, entry_timeout_s=0.0)
-    info, entry = await w.ops.create(TOP, b"a", 0o644, os.O_WRONLY | os.O_CREAT, ctx())
+    info, entry = await w.ops.create(TOP, b"a", 0o644, os.O_RDWR | os.O_CREAT, ctx())
+    if reads:
+        await w.ops.read(info.fh, 0, 10)
+        assert w.table[entry.st_ino].file.contents is not None
     await w.meta.unlink(ROOT_REF, b"a", keep=False, caller=Caller(0, 0))
     for _ in range(2):
         left = await w.ops.getattr(entry.st_ino, ctx())

@@ -50,6 +50,13 @@ def is_new_in_contention(parent: Node, lookups: int) -> bool:
     return parent.contention is not None and lookups <= 1
 
 
+def may_be_taken_in_late(node: Node, parent: Node) -> bool:
+    """Whether attributes in the answer to create, mknod, mkdir, symlink or link may not be kept:
+    the kernel believes them when it takes them in, over whatever was dropped meanwhile. An inode
+    that it has known before another process may have changed by then. (`node` is counted.)"""
+    return parent.contention is not None or node.nlookup > 1
+
+
 class Validity:
     """How long the kernel may repeat what it is told: what is left of the lease, or, where somebody
     sees to its end (guard.py), much longer."""

@@ -20,7 +20,7 @@ from superfs.core.limits import MIB
 from superfs.mount.contention import Contention
 from superfs.mount.contents import SmallContents
 from superfs.mount.guard import GUARDED_S, Unguarded
-from superfs.mount.leases import Grant, Leases
+from superfs.mount.leases import NEVER, Grant, Leases
 from superfs.mount.meter import Gauge
 from superfs.mount.notify import Notify
 from superfs.mount.watched import Watched
@@ -326,7 +326,7 @@ class Mounted:
             if error.code in (Code.STALE, Code.NOT_FOUND):
                 self.cache.drop_attr(node)
                 if node.file is not None and node.attr is not None:
-                    return self._left_open(node, node.attr)
+                    return self._left_open(node, node.file.attr)
                 raise FsError(Code.STALE, error.detail) from None
             raise
         assert outcome.attr is not None
@@ -337,7 +337,7 @@ class Mounted:
         in the middle of open(O_CREAT), which would make the file once more."""
         attr = attr.copy()
         attr.nlink = 0
-        self.cache.bury(node, attr)
+        self.store(node, attr, NEVER)
         return attr if node.file is None else node.file.attr
 
 

@@ -233,6 +233,7 @@ class Names:
                     m.meta.unlink(parent.ref, name, keep=keep, caller=caller), parent
                 )
             self._left(parent, name, grant)
+            self._changed_besides(outcome.other, target)
             self._removed(outcome.other, keep=keep)
 
     async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
@@ -279,6 +280,8 @@ class Names:
         if not keep:
             self._moved_in(*reversed(both))
         right = _is_of(believed, outcome.attr) and (keep or _is_of(replaced, outcome.other))
+        self._changed_besides(outcome.attr, believed, replaced)
+        self._changed_besides(outcome.other, believed, replaced)
         if not sure or not right:
             # The kernel moves what it believes to be there, and that may be something else.
             m.drop_names(new_parent, [(new_name, believed)])
@@ -302,6 +305,13 @@ class Names:
     def _moved(self, parent: Node, name: bytes, attr: Attr | None, grant: Grant) -> None:
         if attr is not None:
             self._found(parent, name, attr, grant, parent.changes)
+
+    def _changed_besides(self, attr: Attr | None, *believed: Node | None) -> None:
+        """An inode that the change was about, other than we believed: others have changed the name
+        just before. The kernel may know it by another name."""
+        node = None if attr is None else self._m.nodes.alive(attr.ino)
+        if node is not None and node not in believed and node.nlookup > 0:
+            self._m.notify.drop_attr(node.number)
 
     def _removed(self, left: Attr | None, *, keep: bool) -> None:
         """`left`: the inode after it lost a name. With `keep` the server holds what had no other

@@ -31,7 +31,14 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.txn import Caller
-from superfs.mount.encode import dot, encode, encode_statfs, is_new_in_contention, negative
+from superfs.mount.encode import (
+    dot,
+    encode,
+    encode_statfs,
+    is_new_in_contention,
+    may_be_taken_in_late,
+    negative,
+)
 from superfs.mount.leases import NEVER
 from superfs.mount.listings import DOTS, SERIES
 from superfs.mount.xattrs import ACL_ACCESS
@@ -131,7 +138,7 @@ class Operations(pyfuse3.Operations):
         """As `_counted`, of a change, which the kernel takes in whatever it has been told
         meanwhile."""
         entry = self._counted(node, parent)
-        if parent.contention is not None:
+        if may_be_taken_in_late(node, parent):
             entry.attr_timeout = 0
         else:
             node.made = self._now()

@@ -23,7 +23,7 @@ from superfs.mount.desk.protocol import (
     SETATTR_IN,
     SetAttr,
 )
-from superfs.mount.encode import packed
+from superfs.mount.encode import may_be_taken_in_late, packed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -84,7 +84,7 @@ class Changes:
         m = self._m
         known, now = m.nodes.count(node), m.now()
         attr_s = 0.0
-        if parent.contention is None:
+        if not may_be_taken_in_late(known, parent):
             attr_s = self._s.validity.attr_s(known, now)
             known.made = now
         entry_s = self._s.validity.entry_s(known, now)
