@@ -236,7 +236,8 @@ class Prefetch:
             return None
         landed = trio.Event()
         flying.update((nodes[position], landed) for position in positions)
-        bytes_ = sum(max(0, self._cost(nodes[position])) for position in positions)
+        attrs = [nodes[position].attr for position in positions]
+        bytes_ = sum(ENTRY_BYTES + attr.size for attr in attrs if attr is not None)
         self._flights += 1
         self._flying_bytes += bytes_
         self.asked += len(positions)
@@ -311,7 +312,7 @@ class Prefetch:
     def _cost(self, node: Node) -> int:
         """What its contents would take; negative: there is no use in fetching them."""
         attr = node.attr
-        if attr is None or not self._is_worth(attr) or node.gone or self._contents.has(node):
+        if attr is None or node.gone or self._contents.has(node) or not self._is_worth(attr):
             return -1
         if node.file is not None and node.file.contents is not None:
             return -1
