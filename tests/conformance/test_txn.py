@@ -46,7 +46,7 @@ class Chained(Founding):
     def chains_per_file(self) -> int:
         return 2
 
-    def open_sessions(self, ino: int) -> set[int]:
+    def open_sessions(self, ino: int, place: int, txn: LmdbTxn) -> set[int]:
         return self._opened.get(ino, set())
 
 

@@ -81,7 +81,7 @@ class Pair(Founding):
     def chains_per_file(self) -> int:
         return 2
 
-    def open_sessions(self, ino: int) -> tuple[int, ...]:
+    def open_sessions(self, ino: int, place: int, txn: LmdbTxn) -> tuple[int, ...]:
         return tuple(self.memory.open_sessions(ino))
 
     def batch(self, steps: list[tuple[int, ...]]) -> None:

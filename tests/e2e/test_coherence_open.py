@@ -58,6 +58,30 @@ def test_a_directory_is_renamed_under_an_open_descriptor(tops: tuple[Path, Path]
         os.close(fd)
 
 
+@pytest.mark.parametrize("size", [5, 100_000])
+@pytest.mark.parametrize("how", ["unlink", "replace"])
+def test_a_file_is_removed_right_after_it_was_opened(
+    tops: tuple[Path, Path], size: int, how: str
+) -> None:
+    """The server hears of an open a moment later only. None is lost in that moment."""
+    here, there = tops
+    for number in range(20):
+        name = f"x{number}"
+        (here / name).write_bytes(b"%d" % (number % 10) * size)
+        (here / "other").write_bytes(b"other")
+        assert os.stat(there / name).st_size == size
+        fd = os.open(there / name, os.O_RDONLY)
+        try:
+            if how == "unlink":
+                (here / name).unlink()
+            else:
+                (here / "other").replace(here / name)
+            assert os.pread(fd, size + 1, 0) == b"%d" % (number % 10) * size
+            assert os.fstat(fd).st_nlink == 0
+        finally:
+            os.close(fd)
+
+
 def test_a_directory_is_removed_under_a_working_directory(tops: tuple[Path, Path]) -> None:
     here, there = tops
     (here / "d").mkdir()

@@ -47,5 +47,5 @@ class Founding:
     def chains_per_file(self) -> int:
         return 1
 
-    def open_sessions(self, ino: int) -> Iterable[int]:
+    def open_sessions(self, ino: int, place: int, txn: LmdbTxn) -> Iterable[int]:
         return ()

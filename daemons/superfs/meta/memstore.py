@@ -225,7 +225,7 @@ class MemStore:
         self.mutations += 1
         del self.orphans[ino]
 
-    def open_sessions(self, ino: int) -> Iterable[int]:
+    def open_sessions(self, ino: int, place: int = 0) -> Iterable[int]:
         return tuple(self.opened.get(ino, ()))
 
     # ---- numbers

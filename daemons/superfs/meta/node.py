@@ -23,6 +23,7 @@ from superfs.meta.expiry import Expiry
 from superfs.meta.grace import Grace
 from superfs.meta.keys import Table
 from superfs.meta.lessor import Lessor
+from superfs.meta.lingering import Lingering
 from superfs.meta.metrics import MetaMetrics
 from superfs.meta.opens import Opens
 from superfs.meta.reaper import Reaper
@@ -95,6 +96,7 @@ class MetaNode:
         self.sweeper = Sweeper(self.datads, self.committer, self._world)
         self.answers = Answers(self, self._parts, self._world)
         self.expiry = Expiry(self, meta, self._world)
+        self.lingering = Lingering(self.lessor.leases, self.opens, self.committer, self._world)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         with self.environment.reading() as rows:
@@ -109,6 +111,7 @@ class MetaNode:
         self.background.start(self._watch_room(), "room for logs")
         self.sweeper.ended(self.sessions.unswept)
         self.background.start(self.sweeper.run(), "sweeping")
+        self.background.start(self.lingering.run(), "removed files")
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
@@ -147,8 +150,11 @@ class MetaNode:
     def chains_per_file(self) -> int:
         return self._config.meta.chains_per_file
 
-    def open_sessions(self, ino: int) -> Iterable[int]:
-        return self.opens.sessions(ino)
+    def open_sessions(self, ino: int, place: int, txn: LmdbTxn) -> Iterable[int]:
+        found = self.opens.sessions(ino)
+        if place:
+            found |= self.lingering.sessions(ino, place, txn, found)
+        return found
 
     # ---- sessions
 

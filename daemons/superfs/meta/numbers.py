@@ -27,6 +27,7 @@ from superfs.meta.records import Counter, Run, Session
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from superfs.meta.store import LmdbTxn
     from superfs.meta.table import Records
 
 GENERATION_MAX = (1 << 32) - 1
@@ -42,7 +43,9 @@ class Outside(Protocol):
         ...
 
     def chains_per_file(self) -> int: ...
-    def open_sessions(self, ino: int) -> Iterable[int]: ...
+    def open_sessions(self, ino: int, place: int, txn: LmdbTxn) -> Iterable[int]:
+        """See `Txn.open_sessions`."""
+        ...
 
 
 class Numbered:

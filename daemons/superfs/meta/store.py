@@ -342,8 +342,8 @@ class LmdbTxn(Numbered):
     def delete_orphan(self, ino: int) -> None:
         self._delete(Table.ORPHAN, ino, keys.pack_id(ino))
 
-    def open_sessions(self, ino: int) -> Iterable[int]:
-        return self._outside.open_sessions(ino)
+    def open_sessions(self, ino: int, place: int = 0) -> Iterable[int]:
+        return self._outside.open_sessions(ino, place, self)
 
     # ---- work for the data daemons
 

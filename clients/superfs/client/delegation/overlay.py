@@ -288,7 +288,7 @@ class Overlay:
     def delete_orphan(self, ino: int) -> None:
         raise Away
 
-    def open_sessions(self, ino: int) -> Iterable[int]:
+    def open_sessions(self, ino: int, place: int = 0) -> Iterable[int]:
         return ()
 
     # ---- numbers

@@ -119,7 +119,7 @@ def remove_link(txn: Txn, caller: Caller, attr: Attr, keep: bool) -> None:
     txn.delete_inode(attr.place, ino)
     if not attr.flags & MULTI and txn.get_moved(ino) is not None:
         txn.delete_moved(ino)
-    holders = set(txn.open_sessions(ino))
+    holders = set(txn.open_sessions(ino, attr.place))
     if keep:
         holders.add(caller.session)
     if not holders:

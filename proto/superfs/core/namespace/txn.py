@@ -146,8 +146,9 @@ class Txn(Protocol):
     def get_orphan(self, ino: int) -> Orphan | None: ...
     def put_orphan(self, orphan: Orphan) -> None: ...
     def delete_orphan(self, ino: int) -> None: ...
-    def open_sessions(self, ino: int) -> Iterable[int]:
-        """Sessions that may have the inode open, as far as this server knows."""
+    def open_sessions(self, ino: int, place: int = 0) -> Iterable[int]:
+        """Sessions that may have the inode open, as far as this server knows. `place`: of one that
+        loses its last name: who has a lease there may have opened it a moment ago."""
 
     # numbers
     def new_inode_ids(self, slot: int, count: int) -> InodeId:
