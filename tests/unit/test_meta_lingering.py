@@ -9,6 +9,7 @@ import pytest
 
 from superfs.core.errors import Code
 from superfs.daemon.clock import ManualClock
+from superfs.meta.heat import MESSAGES_MAX
 from superfs.meta.keys import Table
 from superfs.meta.lingering import LINGER_S
 from unit.meta_leases import LeaseClient
@@ -84,6 +85,32 @@ def test_who_does_not_has_not(tmp_path: Path) -> None:
             await node.lingering.settle()
             assert not orphans(node)
             assert (await readers[0].do(getattr={"inode": old})).code == Code.STALE
+
+    asyncio.run(run())
+
+
+def test_where_leases_were_just_recalled_everybody_may_have_it_open(tmp_path: Path) -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        async with running(make(tmp_path), given=world(clock)) as node:
+            reader, writer = LeaseClient(node, 1, acks=True), TestClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            old = await with_contents(writer)
+            await reader.good(lookup=A)
+            for number in range(MESSAGES_MAX + 1):
+                await writer.create(b"%d" % number)
+            assert not reader.held
+            assert node.lessor.heat.refuses(int(ROOT["ino"]), clock.monotonic())
+            await reader.good(lookup=A)
+            assert not reader.held
+            await writer.good(unlink=A)
+            await reader.good(open={"inode": old})
+            clock.advance(LINGER_S)
+            await node.lingering.settle()
+            assert (await reader.good(read_inline={"inode": old})).data == b"hello"
+            await reader.good(release={"inodes": [old]})
+            assert not orphans(node)
 
     asyncio.run(run())
 

@@ -61,6 +61,11 @@ class Heat:
     def __len__(self) -> int:
         return len(self._warm)
 
+    def __contains__(self, lease: int) -> bool:
+        """Whether anybody was told of a change in the last second, or it is refused. In any
+        thread."""
+        return lease in self._warm
+
     def count(
         self, lease: int, told: Collection[int], changers: Collection[int], now: float
     ) -> bool:

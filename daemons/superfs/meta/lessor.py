@@ -202,6 +202,10 @@ class Lessor:
 
     # ---- answers
 
+    def wanting(self) -> set[int]:
+        """Sessions that are granted leases. In any thread."""
+        return {session for session, tenant in list(self._tenants.items()) if tenant.wants}
+
     def is_behind(self, commit: int) -> bool:
         """Whether an answer from this commit may have to wait."""
         return commit > self.announced or bool(self.recalls)

@@ -2,8 +2,9 @@
 
 A client opens what it knows under a lease without asking, and says so only of what is still open a
 moment later (superfs.mount.opens). So each of these clients is taken to have the file open for as
-long as that may take. Who has said by then that he has it open keeps it, as ever; for the others it
-is gone. A client that comes back after a restart says what it has open, and is taken at its word.
+long as that may take; and every client, where leases have just been recalled or are refused. Who
+has said by then that he has it open keeps it, as ever; for the others it is gone. A client that
+comes back after a restart says what it has open, and is taken at its word.
 
 `sessions` is called in the writer's thread, the rest in the event loop.
 """
@@ -21,7 +22,7 @@ from superfs.core.namespace.release_orphan import release_orphan
 if TYPE_CHECKING:
     from superfs.daemon.world import World
     from superfs.meta.commit import Committer
-    from superfs.meta.leases import Leases
+    from superfs.meta.lessor import Lessor
     from superfs.meta.opens import Opens
     from superfs.meta.store import LmdbTxn
 
@@ -30,13 +31,15 @@ LINGER_S = 1.0
 TICK_S = 0.25
 FILES_MAX = 512
 """Of one transaction."""
+CLIENTS_MAX = 64
+"""Among more only holders of leases are taken into account."""
 Guess = tuple[float, int, set[int]]
 """When it is over, the inode, and the sessions that may have it open."""
 
 
 class Lingering:
-    def __init__(self, leases: Leases, opens: Opens, committer: Committer, world: World) -> None:
-        self._leases = leases
+    def __init__(self, lessor: Lessor, opens: Opens, committer: Committer, world: World) -> None:
+        self._lessor = lessor
         self._opens = opens
         self._committer = committer
         self._now = world.clock.monotonic
@@ -44,7 +47,12 @@ class Lingering:
 
     def sessions(self, ino: int, place: int, txn: LmdbTxn, known: set[int]) -> set[int]:
         """Besides those that are known to have it open, and who removes it."""
-        guessed = set(self._leases.holders(place)) - known - {txn.session or 0}
+        lessor = self._lessor
+        guessed = set(lessor.leases.holders(place))
+        if place in lessor.heat:
+            wanting = lessor.wanting()
+            guessed |= wanting if len(wanting) <= CLIENTS_MAX else set()
+        guessed -= known | {txn.session or 0}
         if guessed:
             guess = self._now() + LINGER_S, ino, guessed
             txn.after_commit.append(partial(self._waiting.append, guess))
@@ -59,7 +67,8 @@ class Lingering:
 
     async def settle(self) -> bool:
         """The oldest, as many as are over; whether there may be more."""
-        now, guesses = self._now(), []
+        now = self._now()
+        guesses: list[Guess] = []
         while self._waiting and self._waiting[0][0] <= now and len(guesses) < FILES_MAX:
             guesses.append(self._waiting.popleft())
         if not guesses:
@@ -75,5 +84,4 @@ class Lingering:
 
     def _release(self, txn: LmdbTxn, *, guesses: list[Guess]) -> None:
         for _, ino, guessed in guesses:
-            for session in guessed - self._opens.sessions(ino):
-                release_orphan(txn, ino, session)
+            release_orphan(txn, ino, *(guessed - self._opens.sessions(ino)))

@@ -96,7 +96,7 @@ class MetaNode:
         self.sweeper = Sweeper(self.datads, self.committer, self._world)
         self.answers = Answers(self, self._parts, self._world)
         self.expiry = Expiry(self, meta, self._world)
-        self.lingering = Lingering(self.lessor.leases, self.opens, self.committer, self._world)
+        self.lingering = Lingering(self.lessor, self.opens, self.committer, self._world)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         with self.environment.reading() as rows:

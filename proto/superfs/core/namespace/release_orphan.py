@@ -1,4 +1,4 @@
-"""release_orphan: a session closed an inode that has no name. The last one to do so ends it."""
+"""release_orphan: sessions closed an inode that has no name. The last one to do so ends it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from superfs.core.namespace.txn import Txn
 
 
-def release_orphan(txn: Txn, ino: int, session: int) -> Outcome:
+def release_orphan(txn: Txn, ino: int, *sessions: int) -> Outcome:
     """`number` is 1 where the inode is gone now. Nothing happens for a number that is no orphan,
-    or that the session does not hold: a release may be told twice."""
+    or that none of the sessions holds: a release may be told twice."""
     orphan = txn.get_orphan(ino)
-    if orphan is None or session not in orphan.holders:
+    if orphan is None or orphan.holders.isdisjoint(sessions):
         return Outcome()
-    orphan.holders.discard(session)
+    orphan.holders.difference_update(sessions)
     if orphan.holders:
         txn.put_orphan(orphan)
         return Outcome(orphan.attr)
