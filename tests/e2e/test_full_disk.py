@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import leftovers
 from harness.cluster import Cluster
+from harness.disks import small_disk
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 MIB = 1 << 20
-
-
-@contextmanager
-def small_disk(path: Path, mib: int) -> Iterator[Path]:
-    path.mkdir(parents=True)
-    leftovers.directories.add(path)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", path], check=True
-    )
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", path], check=True)
-        path.rmdir()
-        leftovers.directories.discard(path)
 
 
 def fill(directory: Path, size: int, most: int) -> list[Path]:

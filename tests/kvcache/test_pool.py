@@ -12,104 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.kvbench import GRANULE, LAYOUT, Bench, chain
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import POLICIES
-from superfs.core.limits import KIB
-from superfs.daemon.clock import ManualClock
-from superfs.data.kvcache.config import KvCacheConfig
-from superfs.data.kvcache.pool import Pool
-from superfs.data.kvcache.slab import HEADER_BYTES, RECORD_BYTES, Slab
+from superfs.data.kvcache.slab import HEADER_BYTES, RECORD_BYTES
 from superfs.kvcache.simulate import Simulator
 from superfs.kvcache.trace import Request
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from superfs.data.kvcache.namespaces import Namespace
-
-GRANULE = 4 * KIB
-STORE = b"s" * 16
-LAYOUT = b"l" * 16
-
-
-class Bench:
-    """A pool on a slab in a directory, with a clock of its own."""
-
-    def __init__(self, path: Path, granules: int = 16) -> None:
-        self.path = path
-        self.config = KvCacheConfig(
-            slab_bytes=granules * GRANULE, slab_dir=path, granule_bytes=GRANULE,
-            block_bytes_max=4 * GRANULE,
-        )  # fmt: skip
-        self.clock = ManualClock()
-        self.start()
-
-    def start(self) -> None:
-        slab = Slab(self.path, STORE, self.config, random.Random(1))
-        self.pool = Pool(slab, self.path, self.config, random.Random(2), self.clock.monotonic)
-
-    def restart(self) -> None:
-        """As after a kill: nothing was told to anybody."""
-        self.pool.slab.close()
-        self.start()
-
-    def put(
-        self, space: Namespace, keys: list[bytes], first: int = 0, size: int = 100, session: int = 1
-    ) -> list[Code]:
-        """Stores what a put of this chain stores, with bytes made from the keys."""
-        wanted = keys[first:]
-        parent = keys[first - 1] if first else b""
-        started = self.pool.start(session, space, parent, wanted, [size] * len(wanted))
-        return [self.finish(number, session) if number else code for code, number, _ in started]
-
-    def finish(self, number: int, session: int = 1) -> Code:
-        """What a client does with a put that was started."""
-        put = self.pool.puts.get(number)
-        if put is None:
-            return self.pool.commit(session, number, 0)
-        self.pool.slab.write(put.place.at, 0, contents(put.key, put.place.length))
-        checksum = self.pool.slab.checksum(put.place.at, put.place.length)
-        return self.pool.commit(session, number, checksum)
-
-    def check(self) -> None:
-        """What must be so whatever happened."""
-        pool = self.pool
-        taken: set[int] = set()
-        for space in pool.spaces.values():
-            table = space.table
-            assert table.used <= table.capacity, "over its quota"
-            assert table.used == sum(block.size for block in table.blocks.values())
-            assert table.blocks.keys() == space.places.keys()
-            assert space.pinned_bytes == sum(block.size for block, _ in space.pins.values())
-            for key, block in table.blocks.items():
-                if block.parent is not None:
-                    assert table.blocks[block.parent.key] is block.parent  # type: ignore[index]
-                place = space.places[key]
-                rooms = set(range(place.at, place.at + place.granules))
-                assert not rooms & taken, "two blocks in one room"
-                taken |= rooms
-                if place.committed:
-                    assert pool.slab.checksum(place.at, place.length) == place.checksum
-        gone = {
-            at
-            for lease in pool.leases.values()
-            for _, _, place in lease.held
-            if place.gone
-            for at in range(place.at, place.at + place.granules)
-        }
-        assert not gone & taken, "room that is still read was given away"
-        assert pool.slab.runs.free + len(taken) + len(gone) == pool.slab.granules
-
-
-def contents(key: bytes, size: int) -> bytes:
-    return (key * (size // len(key) + 1))[:size]
-
-
-def chain(tenant: int, leaf: int) -> list[bytes]:
-    found = [leaf]
-    while found[-1] > 1:
-        found.append(found[-1] // 2)
-    return [struct.pack("<QQ", tenant, number) for number in reversed(found)]
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """A trace replayed on a real pool: what `simulate` says, as it happens.
 
-Each number of the trace becomes one small block; the namespace has room for so many of them, on
-each data daemon. Whatever is read is compared with what was stored. The namespace is dropped at
-the end.
+Each number of the trace becomes one small block; the namespace has room for so many of them in the
+memory of each data daemon, and none on disk. Whatever is read is compared with what was stored. The
+namespace is dropped at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def replay(
 ) -> Rates:
     salt = secrets.token_bytes(8)
     chain = KeyChain(Fingerprint("replay", "none", 1, 1, 1, block_tokens=1), salt)
-    with KVStore.open(config, f"probe-{salt.hex()}", chain) as probe:
+    with KVStore.open(config, f"probe-{salt.hex()}", chain, disk_bytes=0) as probe:
         quota_bytes = capacity_blocks * probe.granule_bytes
         room = min(stats.capacity_bytes for stats in probe.stats())
         probe.drop()
@@ -42,7 +42,9 @@ def replay(
         raise FsError(Code.INVALID, f"the pool has room for {blocks} blocks only")
     rates = Rates(policy, "pool", capacity_blocks)
     name = f"replay-{salt.hex()}"
-    with KVStore.open(config, name, chain, quota_bytes=quota_bytes, policy=policy) as store:
+    with KVStore.open(
+        config, name, chain, quota_bytes=quota_bytes, policy=policy, disk_bytes=0
+    ) as store:
         try:
             for request in trace:
                 _request(store, chain, request, rates)

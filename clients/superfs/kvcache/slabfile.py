@@ -16,10 +16,11 @@ _ID = struct.Struct("<Q")
 
 
 class SlabFile:
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, slab_id: int) -> None:
         """Use `open`."""
         self._fd = fd
         self.path = path
+        self.id = slab_id
 
     @classmethod
     def open(cls, path: str, slab_id: int) -> SlabFile | None:
@@ -32,7 +33,7 @@ class SlabFile:
         if size < _ID.size or os.pread(fd, _ID.size, size - _ID.size) != _ID.pack(slab_id):
             os.close(fd)
             return None
-        return cls(fd, path)
+        return cls(fd, path, slab_id)
 
     def close(self) -> None:
         os.close(self._fd)

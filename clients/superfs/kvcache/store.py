@@ -39,6 +39,7 @@ log = logging.getLogger("superfs.kvcache")
 
 Buffer = bytes | bytearray | memoryview
 CALL_S = 10.0
+PERSIST_S = 60.0
 
 
 class Home:
@@ -66,6 +67,13 @@ class Home:
             if self._shared:
                 self.slab = SlabFile.open(opened.slab_path, opened.slab_id)
 
+    def agree(self, slab_id: int) -> None:
+        """The daemon may have made its slab anew, in another file of this name."""
+        if self.slab is not None and self.slab.id != slab_id:
+            path = self.slab.path
+            self.slab.close()
+            self.slab = SlabFile.open(path, slab_id)
+
     def close(self) -> None:
         if self.slab is not None:
             self.slab.close()
@@ -76,8 +84,11 @@ class Home:
 
 
 class KVStore:
-    def __init__(self, config: ClientConfig, opening: pb.KvOpen, *, shared: bool) -> None:
+    def __init__(
+        self, config: ClientConfig, opening: pb.KvOpen, chain: KeyChain, *, shared: bool
+    ) -> None:
         """Use `open`."""
+        self.chain = chain
         self._config = config
         self._opening = opening
         self._shared = shared
@@ -87,14 +98,16 @@ class KVStore:
     @classmethod
     def open(
         cls, config: ClientConfig, namespace: str, chain: KeyChain, *,
-        quota_bytes: int = 0, policy: str = "", shared: bool = True,
+        quota_bytes: int = 0, policy: str = "", disk_bytes: int | None = None, shared: bool = True,
     ) -> KVStore:  # fmt: skip
-        """Makes the namespace where it is not there; then `quota_bytes` and `policy` count.
-        `shared=False`: by streams also on one host."""
+        """Makes the namespace where it is not there; then `quota_bytes`, `policy` and `disk_bytes`
+        (None: as much as there is; 0: memory only) count. `shared=False`: by streams also on one
+        host."""
         opening = pb.KvOpen(
-            name=namespace, layout=chain.layout, quota_bytes=quota_bytes, policy=policy
-        )
-        store = cls(config, opening, shared=shared)
+            name=namespace, layout=chain.layout, quota_bytes=quota_bytes, policy=policy,
+            disk_bytes=disk_bytes,
+        )  # fmt: skip
+        store = cls(config, opening, chain, shared=shared)
         store._admit()
         for home in store._homes.values():
             store._ask(home, lambda _: None)
@@ -157,9 +170,13 @@ class KVStore:
                 break
         return done
 
-    def put(self, keys: Sequence[bytes], blocks: Sequence[Buffer], first: int = 0) -> int:
+    def put(
+        self, keys: Sequence[bytes], blocks: Sequence[Buffer], first: int = 0, *,
+        durable: bool = False,
+    ) -> int:  # fmt: skip
         """`keys` of the whole chain, `blocks` those from `first` on. How many blocks of the chain
-        are stored afterwards; less than all when there was no room, or a daemon was away."""
+        are stored afterwards; less than all when there was no room, or a daemon was away.
+        `durable`: that are on disk, and synced."""
         end = min(len(keys), first + len(blocks))
         done = first
         while done < end:
@@ -170,7 +187,11 @@ class KVStore:
             done += stored
             if stored < count:
                 break
-        return done
+        return self.persist(keys[:done]) if durable else done
+
+    def persist(self, keys: Sequence[bytes]) -> int:
+        """Waits until what is stored of them is on disk: how many are, from the first on."""
+        return self._count(keys, "Persist")
 
     def pin(self, keys: Sequence[bytes], ttl_s: float) -> int:
         """How many of the first are not evicted for so long, at most."""
@@ -224,8 +245,8 @@ class KVStore:
         node = max(self._homes, key=lambda n: xxh3_64_intdigest(first, seed=n))
         return self._homes[node]
 
-    def _call(self) -> dict[str, Any]:
-        return {"timeout": CALL_S, "metadata": token_metadata(self._token)}
+    def _call(self, timeout_s: float = CALL_S) -> dict[str, Any]:
+        return {"timeout": timeout_s, "metadata": token_metadata(self._token)}
 
     def _ask(self, home: Home, ask: Any) -> Any:  # noqa: ANN401
         """Once more with a new token, or after the daemon has started again."""
@@ -255,12 +276,13 @@ class KVStore:
     def _count(self, keys: Sequence[bytes], verb: str, *, whole: bool = False, **more: int) -> int:
         """`whole`: all parts, else up to the first that is not there."""
         kind = pb.KvPin if verb == "Pin" else pb.KvKeys
+        call = self._call(PERSIST_S if verb == "Persist" else CALL_S)
         total = 0
         for part in _parts(keys):
             reply = self._asked(
                 self._home(keys),
                 lambda h, part=part: getattr(h.stub, verb)(
-                    kind(namespace=h.number, keys=b"".join(part), **more), **self._call()
+                    kind(namespace=h.number, keys=b"".join(part), **more), **call
                 ),
             )
             total += reply.count if reply is not None else 0
@@ -281,6 +303,7 @@ class KVStore:
         )
         if places is None or not places.lease:
             return
+        home.agree(places.slab_id)
         bad: list[int] = []
         try:
             bad = take(home, places)
@@ -327,6 +350,7 @@ class KVStore:
         )  # fmt: skip
         if started is None:
             return 0
+        home.agree(started.slab_id)
         mine = [n for n, code in enumerate(started.codes) if code == Code.OK]
         numbers = [started.puts[n] for n in mine]
         try:

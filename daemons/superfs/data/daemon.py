@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.data import recovery
 from superfs.data.check import Checker
 from superfs.data.compaction import Compactor
+from superfs.data.kvcache.disk import Disk, open_tier
 from superfs.data.kvcache.pool import Pool
 from superfs.data.kvcache.service import KvCacheService
 from superfs.data.kvcache.slab import Slab
@@ -41,11 +42,13 @@ class DataDaemon:
         self.service: DataService
         self.kvcache: KvCacheService
         self._pool: Pool | None = None
+        self._disk: Disk | None = None
         self.syncer: Syncer
         self.compactor: Compactor
         self.requests: Requests
         self._threads = ThreadPoolExecutor(READ_THREADS, "read")
         self._background: list[asyncio.Task[None]] = []
+        self._writing: asyncio.Task[None] | None = None
         self.local: LocalSocket | None = None
 
     async def start(self, group: asyncio.TaskGroup) -> None:
@@ -64,6 +67,8 @@ class DataDaemon:
         await self._open_pool()
         group.create_task(self.syncer.run(), name="sync")
         self._start(group, self.kvcache.expire(), "kvcache")
+        if self._disk is not None:
+            self._writing = group.create_task(self._disk.behind.run(), name="kvcache-disk")
         self._start(group, self._finish_cuts(), "cuts")
         self.compactor = Compactor(
             self.store, self.syncer, config.compaction, metrics, world, self._threads
@@ -99,13 +104,26 @@ class DataDaemon:
             except OSError as error:
                 why = f"the slab of the KVCache pool cannot be had: {error.strerror}"
                 world.log.warning("no KVCache pool", slab_dir=str(config.slab_dir), error=why)
-        self.kvcache = KvCacheService(self._pool, why, self._threads)
+        if self._pool is not None:
+            if config.disk_bytes:
+                await self._open_disk(self._pool, self.store.identity.store)
+        self.kvcache = KvCacheService(self._pool, why, self._threads, self._disk)
 
     def _make_pool(self, store: bytes) -> Pool:
         config, world = self.config.kvcache, self.world
-        slab = Slab(config.slab_dir, store, config, world.rng)
+        slab = Slab.open(config.slab_dir, store, config, world.rng)
         state = self.config.daemon.state_dir
         return Pool(slab, state, config, world.rng, world.clock.monotonic)
+
+    async def _open_disk(self, pool: Pool, store: bytes) -> None:
+        """Without it the pool is memory only."""
+        state, world = self.config.daemon.state_dir, self.world
+        try:
+            tier = await asyncio.to_thread(open_tier, pool, state, store, world.rng)
+        except OSError as error:
+            world.log.warning("the KVCache pool has no disk", error=str(error))
+            return
+        self._disk = Disk(pool, tier, self._threads, world.log)
 
     def register(self, server: GrpcServer) -> None:
         data_pb2_grpc.add_DataServicer_to_server(self.service, server.grpc)
@@ -121,8 +139,13 @@ class DataDaemon:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        if self._writing is not None and self._disk is not None:
+            self._disk.behind.finish()
+            await self._writing
         await self.syncer.finish()
         self._threads.shutdown()
+        if self._disk is not None:
+            self._disk.tier.close()
         if self._pool is not None:
             self._pool.slab.close()
         self.store.close()

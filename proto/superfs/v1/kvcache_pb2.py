@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18superfs/v1/kvcache.proto\x12\nsuperfs.v1\"K\n\x06KvOpen\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06layout\x18\x02 \x01(\x0c\x12\x13\n\x0bquota_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06policy\x18\x04 \x01(\t\"\x96\x01\n\x08KvOpened\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x13\n\x0bquota_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x11\n\tslab_path\x18\x04 \x01(\t\x12\x0f\n\x07slab_id\x18\x05 \x01(\x06\x12\x17\n\x0f\x62lock_bytes_max\x18\x06 \x01(\r\x12\x15\n\rgranule_bytes\x18\x07 \x01(\r\"\x1b\n\x06KvDrop\x12\x11\n\tnamespace\x18\x01 \x01(\r\")\n\x06KvKeys\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\"\x18\n\x07KvCount\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"N\n\nKvPutStart\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0e\n\x06parent\x18\x02 \x01(\x0c\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x0f\n\x07lengths\x18\x04 \x03(\r\"}\n\x08KvPlaces\x12\r\n\x05lease\x18\x01 \x01(\x06\x12\r\n\x05\x63odes\x18\x02 \x03(\r\x12\x0c\n\x04puts\x18\x03 \x03(\x06\x12\x0f\n\x07offsets\x18\x04 \x03(\x06\x12\x0f\n\x07lengths\x18\x05 \x03(\r\x12\x11\n\tchecksums\x18\x06 \x03(\x06\x12\x10\n\x08lease_ms\x18\x07 \x01(\r\".\n\x0bKvPutCommit\x12\x0c\n\x04puts\x18\x01 \x03(\x06\x12\x11\n\tchecksums\x18\x02 \x03(\x06\"\x1a\n\nKvPutAbort\x12\x0c\n\x04puts\x18\x01 \x03(\x06\"\x18\n\x07KvCodes\x12\r\n\x05\x63odes\x18\x01 \x03(\r\"(\n\x05KvGet\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\"@\n\tKvRelease\x12\x0e\n\x06leases\x18\x01 \x03(\x06\x12\x12\n\ndamaged_of\x18\x02 \x01(\x06\x12\x0f\n\x07\x64\x61maged\x18\x03 \x03(\r\"8\n\x05KvPin\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\r\"#\n\x0eKvStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\r\"\xdb\x01\n\x07KvStats\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nused_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x62locks\x18\x03 \x01(\x04\x12\x0f\n\x07pending\x18\x04 \x01(\x04\x12\x0e\n\x06leases\x18\x05 \x01(\x04\x12\x14\n\x0cpinned_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07\x65victed\x18\x07 \x01(\x04\x12\x14\n\x0c\x61sked_blocks\x18\x08 \x01(\x04\x12\x14\n\x0c\x66ound_blocks\x18\t \x01(\x04\x12\x0f\n\x07\x64ropped\x18\n \x01(\x04\x12\x0f\n\x07\x64\x61maged\x18\x0b \x01(\x04\"\x17\n\x06KvRead\x12\r\n\x05lease\x18\x01 \x01(\x06\"C\n\x07KvBytes\x12\x0b\n\x03put\x18\x01 \x01(\x06\x12\r\n\x05\x62lock\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32\xe9\x05\n\x07KVCache\x12\x30\n\x04Open\x12\x12.superfs.v1.KvOpen\x1a\x14.superfs.v1.KvOpened\x12/\n\x04\x44rop\x12\x12.superfs.v1.KvDrop\x1a\x13.superfs.v1.KvCount\x12\x30\n\x05Match\x12\x12.superfs.v1.KvKeys\x1a\x13.superfs.v1.KvCount\x12\x38\n\x08PutStart\x12\x16.superfs.v1.KvPutStart\x1a\x14.superfs.v1.KvPlaces\x12\x39\n\tPutCommit\x12\x17.superfs.v1.KvPutCommit\x1a\x13.superfs.v1.KvCodes\x12\x37\n\x08PutAbort\x12\x16.superfs.v1.KvPutAbort\x1a\x13.superfs.v1.KvCodes\x12.\n\x03Get\x12\x11.superfs.v1.KvGet\x1a\x14.superfs.v1.KvPlaces\x12\x35\n\x07Release\x12\x15.superfs.v1.KvRelease\x1a\x13.superfs.v1.KvCodes\x12-\n\x03Pin\x12\x11.superfs.v1.KvPin\x1a\x13.superfs.v1.KvCount\x12\x30\n\x05Unpin\x12\x12.superfs.v1.KvKeys\x1a\x13.superfs.v1.KvCount\x12\x31\n\x06Remove\x12\x12.superfs.v1.KvKeys\x1a\x13.superfs.v1.KvCount\x12\x38\n\x05Stats\x12\x1a.superfs.v1.KvStatsRequest\x1a\x13.superfs.v1.KvStats\x12\x31\n\x04Read\x12\x12.superfs.v1.KvRead\x1a\x13.superfs.v1.KvBytes0\x01\x12\x33\n\x05Write\x12\x13.superfs.v1.KvBytes\x1a\x13.superfs.v1.KvCodes(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18superfs/v1/kvcache.proto\x12\nsuperfs.v1\"s\n\x06KvOpen\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06layout\x18\x02 \x01(\x0c\x12\x13\n\x0bquota_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x17\n\ndisk_bytes\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_disk_bytes\"\x96\x01\n\x08KvOpened\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x13\n\x0bquota_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x11\n\tslab_path\x18\x04 \x01(\t\x12\x0f\n\x07slab_id\x18\x05 \x01(\x06\x12\x17\n\x0f\x62lock_bytes_max\x18\x06 \x01(\r\x12\x15\n\rgranule_bytes\x18\x07 \x01(\r\"\x1b\n\x06KvDrop\x12\x11\n\tnamespace\x18\x01 \x01(\r\")\n\x06KvKeys\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\"\x18\n\x07KvCount\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"N\n\nKvPutStart\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0e\n\x06parent\x18\x02 \x01(\x0c\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x0f\n\x07lengths\x18\x04 \x03(\r\"\x8e\x01\n\x08KvPlaces\x12\r\n\x05lease\x18\x01 \x01(\x06\x12\r\n\x05\x63odes\x18\x02 \x03(\r\x12\x0c\n\x04puts\x18\x03 \x03(\x06\x12\x0f\n\x07offsets\x18\x04 \x03(\x06\x12\x0f\n\x07lengths\x18\x05 \x03(\r\x12\x11\n\tchecksums\x18\x06 \x03(\x06\x12\x10\n\x08lease_ms\x18\x07 \x01(\r\x12\x0f\n\x07slab_id\x18\x08 \x01(\x06\".\n\x0bKvPutCommit\x12\x0c\n\x04puts\x18\x01 \x03(\x06\x12\x11\n\tchecksums\x18\x02 \x03(\x06\"\x1a\n\nKvPutAbort\x12\x0c\n\x04puts\x18\x01 \x03(\x06\"\x18\n\x07KvCodes\x12\r\n\x05\x63odes\x18\x01 \x03(\r\"(\n\x05KvGet\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\"@\n\tKvRelease\x12\x0e\n\x06leases\x18\x01 \x03(\x06\x12\x12\n\ndamaged_of\x18\x02 \x01(\x06\x12\x0f\n\x07\x64\x61maged\x18\x03 \x03(\r\"8\n\x05KvPin\x12\x11\n\tnamespace\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\r\"#\n\x0eKvStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\r\"\x88\x03\n\x07KvStats\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nused_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x62locks\x18\x03 \x01(\x04\x12\x0f\n\x07pending\x18\x04 \x01(\x04\x12\x0e\n\x06leases\x18\x05 \x01(\x04\x12\x14\n\x0cpinned_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07\x65victed\x18\x07 \x01(\x04\x12\x14\n\x0c\x61sked_blocks\x18\x08 \x01(\x04\x12\x14\n\x0c\x66ound_blocks\x18\t \x01(\x04\x12\x0f\n\x07\x64ropped\x18\n \x01(\x04\x12\x0f\n\x07\x64\x61maged\x18\x0b \x01(\x04\x12\x1b\n\x13\x64isk_capacity_bytes\x18\x0c \x01(\x04\x12\x17\n\x0f\x64isk_used_bytes\x18\r \x01(\x04\x12\x13\n\x0b\x64isk_blocks\x18\x0e \x01(\x04\x12\x14\n\x0c\x64isk_evicted\x18\x0f \x01(\x04\x12\x10\n\x08promoted\x18\x10 \x01(\x04\x12\x11\n\tunwritten\x18\x11 \x01(\x04\x12\x0f\n\x07waiting\x18\x12 \x01(\x04\x12\x14\n\x0c\x64isk_damaged\x18\x13 \x01(\x04\"\x17\n\x06KvRead\x12\r\n\x05lease\x18\x01 \x01(\x06\"C\n\x07KvBytes\x12\x0b\n\x03put\x18\x01 \x01(\x06\x12\r\n\x05\x62lock\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32\x9d\x06\n\x07KVCache\x12\x30\n\x04Open\x12\x12.superfs.v1.KvOpen\x1a\x14.superfs.v1.KvOpened\x12/\n\x04\x44rop\x12\x12.superfs.v1.KvDrop\x1a\x13.superfs.v1.KvCount\x12\x30\n\x05Match\x12\x12.superfs.v1.KvKeys\x1a\x13.superfs.v1.KvCount\x12\x38\n\x08PutStart\x12\x16.superfs.v1.KvPutStart\x1a\x14.superfs.v1.KvPlaces\x12\x39\n\tPutCommit\x12\x17.superfs.v1.KvPutCommit\x1a\x13.superfs.v1.KvCodes\x12\x37\n\x08PutAbort\x12\x16.superfs.v1.KvPutAbort\x1a\x13.superfs.v1.KvCodes\x12.\n\x03Get\x12\x11.superfs.v1.KvGet\x1a\x14.superfs.v1.KvPlaces\x12\x35\n\x07Release\x12\x15.superfs.v1.KvRelease\x1a\x13.superfs.v1.KvCodes\x12-\n\x03Pin\x12\x11.superfs.v1.KvPin\x1a\x13.superfs.v1.KvCount\x12\x30\n\x05Unpin\x12\x12.superfs.v1.KvKeys\x1a\x13.superfs.v1.KvCount\x12\x32\n\x07Persist\x12\x12.superfs.v1.KvKeys\x1a\x13.superfs.v1.KvCount\x12\x31\n\x06Remove\x12\x12.superfs.v1.KvKeys\x1a\x13.superfs.v1.KvCount\x12\x38\n\x05Stats\x12\x1a.superfs.v1.KvStatsRequest\x1a\x13.superfs.v1.KvStats\x12\x31\n\x04Read\x12\x12.superfs.v1.KvRead\x1a\x13.superfs.v1.KvBytes0\x01\x12\x33\n\x05Write\x12\x13.superfs.v1.KvBytes\x1a\x13.superfs.v1.KvCodes(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,39 +32,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'superfs.v1.kvcache_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_KVOPEN']._serialized_start=40
-  _globals['_KVOPEN']._serialized_end=115
-  _globals['_KVOPENED']._serialized_start=118
-  _globals['_KVOPENED']._serialized_end=268
-  _globals['_KVDROP']._serialized_start=270
-  _globals['_KVDROP']._serialized_end=297
-  _globals['_KVKEYS']._serialized_start=299
-  _globals['_KVKEYS']._serialized_end=340
-  _globals['_KVCOUNT']._serialized_start=342
-  _globals['_KVCOUNT']._serialized_end=366
-  _globals['_KVPUTSTART']._serialized_start=368
-  _globals['_KVPUTSTART']._serialized_end=446
-  _globals['_KVPLACES']._serialized_start=448
-  _globals['_KVPLACES']._serialized_end=573
-  _globals['_KVPUTCOMMIT']._serialized_start=575
-  _globals['_KVPUTCOMMIT']._serialized_end=621
-  _globals['_KVPUTABORT']._serialized_start=623
-  _globals['_KVPUTABORT']._serialized_end=649
-  _globals['_KVCODES']._serialized_start=651
-  _globals['_KVCODES']._serialized_end=675
-  _globals['_KVGET']._serialized_start=677
-  _globals['_KVGET']._serialized_end=717
-  _globals['_KVRELEASE']._serialized_start=719
-  _globals['_KVRELEASE']._serialized_end=783
-  _globals['_KVPIN']._serialized_start=785
-  _globals['_KVPIN']._serialized_end=841
-  _globals['_KVSTATSREQUEST']._serialized_start=843
-  _globals['_KVSTATSREQUEST']._serialized_end=878
-  _globals['_KVSTATS']._serialized_start=881
-  _globals['_KVSTATS']._serialized_end=1100
-  _globals['_KVREAD']._serialized_start=1102
-  _globals['_KVREAD']._serialized_end=1125
-  _globals['_KVBYTES']._serialized_start=1127
-  _globals['_KVBYTES']._serialized_end=1194
-  _globals['_KVCACHE']._serialized_start=1197
-  _globals['_KVCACHE']._serialized_end=1942
+  _globals['_KVOPEN']._serialized_end=155
+  _globals['_KVOPENED']._serialized_start=158
+  _globals['_KVOPENED']._serialized_end=308
+  _globals['_KVDROP']._serialized_start=310
+  _globals['_KVDROP']._serialized_end=337
+  _globals['_KVKEYS']._serialized_start=339
+  _globals['_KVKEYS']._serialized_end=380
+  _globals['_KVCOUNT']._serialized_start=382
+  _globals['_KVCOUNT']._serialized_end=406
+  _globals['_KVPUTSTART']._serialized_start=408
+  _globals['_KVPUTSTART']._serialized_end=486
+  _globals['_KVPLACES']._serialized_start=489
+  _globals['_KVPLACES']._serialized_end=631
+  _globals['_KVPUTCOMMIT']._serialized_start=633
+  _globals['_KVPUTCOMMIT']._serialized_end=679
+  _globals['_KVPUTABORT']._serialized_start=681
+  _globals['_KVPUTABORT']._serialized_end=707
+  _globals['_KVCODES']._serialized_start=709
+  _globals['_KVCODES']._serialized_end=733
+  _globals['_KVGET']._serialized_start=735
+  _globals['_KVGET']._serialized_end=775
+  _globals['_KVRELEASE']._serialized_start=777
+  _globals['_KVRELEASE']._serialized_end=841
+  _globals['_KVPIN']._serialized_start=843
+  _globals['_KVPIN']._serialized_end=899
+  _globals['_KVSTATSREQUEST']._serialized_start=901
+  _globals['_KVSTATSREQUEST']._serialized_end=936
+  _globals['_KVSTATS']._serialized_start=939
+  _globals['_KVSTATS']._serialized_end=1331
+  _globals['_KVREAD']._serialized_start=1333
+  _globals['_KVREAD']._serialized_end=1356
+  _globals['_KVBYTES']._serialized_start=1358
+  _globals['_KVBYTES']._serialized_end=1425
+  _globals['_KVCACHE']._serialized_start=1428
+  _globals['_KVCACHE']._serialized_end=2225
 # @@protoc_insertion_point(module_scope)

@@ -7,16 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class KvOpen(_message.Message):
-    __slots__ = ("name", "layout", "quota_bytes", "policy")
+    __slots__ = ("name", "layout", "quota_bytes", "policy", "disk_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     layout: bytes
     quota_bytes: int
     policy: str
-    def __init__(self, name: _Optional[str] = ..., layout: _Optional[bytes] = ..., quota_bytes: _Optional[int] = ..., policy: _Optional[str] = ...) -> None: ...
+    disk_bytes: int
+    def __init__(self, name: _Optional[str] = ..., layout: _Optional[bytes] = ..., quota_bytes: _Optional[int] = ..., policy: _Optional[str] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
 
 class KvOpened(_message.Message):
     __slots__ = ("namespace", "quota_bytes", "policy", "slab_path", "slab_id", "block_bytes_max", "granule_bytes")
@@ -69,7 +71,7 @@ class KvPutStart(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., parent: _Optional[bytes] = ..., keys: _Optional[bytes] = ..., lengths: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class KvPlaces(_message.Message):
-    __slots__ = ("lease", "codes", "puts", "offsets", "lengths", "checksums", "lease_ms")
+    __slots__ = ("lease", "codes", "puts", "offsets", "lengths", "checksums", "lease_ms", "slab_id")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
     PUTS_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +79,7 @@ class KvPlaces(_message.Message):
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    SLAB_ID_FIELD_NUMBER: _ClassVar[int]
     lease: int
     codes: _containers.RepeatedScalarFieldContainer[int]
     puts: _containers.RepeatedScalarFieldContainer[int]
@@ -84,7 +87,8 @@ class KvPlaces(_message.Message):
     lengths: _containers.RepeatedScalarFieldContainer[int]
     checksums: _containers.RepeatedScalarFieldContainer[int]
     lease_ms: int
-    def __init__(self, lease: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., puts: _Optional[_Iterable[int]] = ..., offsets: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+    slab_id: int
+    def __init__(self, lease: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., puts: _Optional[_Iterable[int]] = ..., offsets: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., lease_ms: _Optional[int] = ..., slab_id: _Optional[int] = ...) -> None: ...
 
 class KvPutCommit(_message.Message):
     __slots__ = ("puts", "checksums")
@@ -141,7 +145,7 @@ class KvStatsRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ...) -> None: ...
 
 class KvStats(_message.Message):
-    __slots__ = ("capacity_bytes", "used_bytes", "blocks", "pending", "leases", "pinned_bytes", "evicted", "asked_blocks", "found_blocks", "dropped", "damaged")
+    __slots__ = ("capacity_bytes", "used_bytes", "blocks", "pending", "leases", "pinned_bytes", "evicted", "asked_blocks", "found_blocks", "dropped", "damaged", "disk_capacity_bytes", "disk_used_bytes", "disk_blocks", "disk_evicted", "promoted", "unwritten", "waiting", "disk_damaged")
     CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +157,14 @@ class KvStats(_message.Message):
     FOUND_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    DISK_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    DISK_EVICTED_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_FIELD_NUMBER: _ClassVar[int]
+    UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    DISK_DAMAGED_FIELD_NUMBER: _ClassVar[int]
     capacity_bytes: int
     used_bytes: int
     blocks: int
@@ -164,7 +176,15 @@ class KvStats(_message.Message):
     found_blocks: int
     dropped: int
     damaged: int
-    def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., pending: _Optional[int] = ..., leases: _Optional[int] = ..., pinned_bytes: _Optional[int] = ..., evicted: _Optional[int] = ..., asked_blocks: _Optional[int] = ..., found_blocks: _Optional[int] = ..., dropped: _Optional[int] = ..., damaged: _Optional[int] = ...) -> None: ...
+    disk_capacity_bytes: int
+    disk_used_bytes: int
+    disk_blocks: int
+    disk_evicted: int
+    promoted: int
+    unwritten: int
+    waiting: int
+    disk_damaged: int
+    def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., pending: _Optional[int] = ..., leases: _Optional[int] = ..., pinned_bytes: _Optional[int] = ..., evicted: _Optional[int] = ..., asked_blocks: _Optional[int] = ..., found_blocks: _Optional[int] = ..., dropped: _Optional[int] = ..., damaged: _Optional[int] = ..., disk_capacity_bytes: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_blocks: _Optional[int] = ..., disk_evicted: _Optional[int] = ..., promoted: _Optional[int] = ..., unwritten: _Optional[int] = ..., waiting: _Optional[int] = ..., disk_damaged: _Optional[int] = ...) -> None: ...
 
 class KvRead(_message.Message):
     __slots__ = ("lease",)

@@ -84,6 +84,11 @@ class KVCacheStub:
                 request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvKeys.SerializeToString,
                 response_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvCount.FromString,
                 _registered_method=True)
+        self.Persist = channel.unary_unary(
+                '/superfs.v1.KVCache/Persist',
+                request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvKeys.SerializeToString,
+                response_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvCount.FromString,
+                _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/superfs.v1.KVCache/Remove',
                 request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvKeys.SerializeToString,
@@ -175,6 +180,13 @@ class KVCacheServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Persist(self, request, context):
+        """Waits until what is stored of these is on disk: how many are, from the first on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Remove(self, request, context):
         """With everything behind them.
         """
@@ -251,6 +263,11 @@ def add_KVCacheServicer_to_server(servicer, server):
             ),
             'Unpin': grpc.unary_unary_rpc_method_handler(
                     servicer.Unpin,
+                    request_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvKeys.FromString,
+                    response_serializer=superfs_dot_v1_dot_kvcache__pb2.KvCount.SerializeToString,
+            ),
+            'Persist': grpc.unary_unary_rpc_method_handler(
+                    servicer.Persist,
                     request_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvKeys.FromString,
                     response_serializer=superfs_dot_v1_dot_kvcache__pb2.KvCount.SerializeToString,
             ),
@@ -543,6 +560,33 @@ class KVCache:
             request,
             target,
             '/superfs.v1.KVCache/Unpin',
+            superfs_dot_v1_dot_kvcache__pb2.KvKeys.SerializeToString,
+            superfs_dot_v1_dot_kvcache__pb2.KvCount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Persist(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/superfs.v1.KVCache/Persist',
             superfs_dot_v1_dot_kvcache__pb2.KvKeys.SerializeToString,
             superfs_dot_v1_dot_kvcache__pb2.KvCount.FromString,
             options,

@@ -9,6 +9,7 @@ from superfs.core.config import ConfigError
 from superfs.core.limits import KIB, MIB
 
 RECORDS_MAX = 1 << 24
+SEGMENTS_MAX = 256  # each has two descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,13 @@ class KvCacheConfig:
     lease_s: float = 30.0  # that a get in progress is not evicted
     pin_s_max: float = 3600.0
     pinned_percent_max: int = 50  # of a namespace's quota
+    disk_bytes: int = 0  # on disk, at most; 0: memory only
+    disk_dir: str = ""  # "": kvcache in the state directory
+    disk_segment_bytes: int = 512 * MIB  # of disk that is taken or given back at a time
+    disk_free_bytes_min: int = 4096 * MIB  # of its file system, that are left to others
+    disk_high_percent: int = 95  # of disk_bytes: from here on blocks are evicted,
+    disk_low_percent: int = 90  # down to here
+    write_behind_s: float = 0.5  # that a committed block may wait for the disk
 
     def __post_init__(self) -> None:
         if self.granule_bytes < 4 * KIB or self.granule_bytes & (self.granule_bytes - 1):
@@ -38,3 +46,17 @@ class KvCacheConfig:
             raise ConfigError("put_s, lease_s and pin_s_max must be positive")
         if not 0 <= self.pinned_percent_max <= 100:
             raise ConfigError("pinned_percent_max must be from 0 to 100")
+        self._check_disk()
+
+    def _check_disk(self) -> None:
+        segment = self.disk_segment_bytes
+        if segment % self.granule_bytes or segment < self.block_bytes_max:
+            raise ConfigError("disk_segment_bytes must be granules, at least block_bytes_max")
+        if self.disk_bytes % segment or not 0 <= self.disk_bytes <= SEGMENTS_MAX * segment:
+            raise ConfigError(
+                f"disk_bytes must be from 0 to {SEGMENTS_MAX} times disk_segment_bytes, in full"
+            )
+        if self.disk_free_bytes_min < 0 or not 0 <= self.write_behind_s <= 1:
+            raise ConfigError("disk_free_bytes_min must not be negative, write_behind_s 0 to 1")
+        if not 0 < self.disk_low_percent <= self.disk_high_percent <= 100:
+            raise ConfigError("disk_low_percent must be at most disk_high_percent, both 1 to 100")

@@ -1,7 +1,7 @@
 """The namespaces of a pool, and their file: what each was made with, once and for ever.
 
     {"next": 2, "namespaces": [{"number": 1, "name": "…", "layout": "…", "quota_bytes": 65536,
-                                "policy": "lru"}], "crc32": "…"}
+                                "policy": "lru", "disk_bytes": -1}], "crc32": "…"}
 
 in `kvcache.json` of the state directory, replaced as a whole and synced. Numbers are never reused:
 a record in the slab's map whose number is not here is nobody's.
@@ -9,6 +9,7 @@ a record in the slab's map whose number is not here is nobody's.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from superfs.core.kvcache.table import Block
+    from superfs.data.kvcache.slab import Slab
 
 FILE = "kvcache.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -37,12 +39,14 @@ class Made:
     layout: str  # hexadecimal
     quota_bytes: int
     policy: str
+    disk_bytes: int = -1  # on disk; -1: as much as the disk tier has
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """Where a block lies. Its room goes back when it is gone and nobody reads it any more."""
+    """Where a block lies. Its room goes back when it is gone and nobody reads or writes there."""
 
+    slab: Slab
     at: int  # first granule
     granules: int
     length: int
@@ -51,6 +55,29 @@ class Place:
     readers: int = 0
     gone: bool = False
 
+    def leave(self) -> None:
+        self.gone = True
+        self.slab.zero_record(self.at)
+        if not self.readers:
+            self.slab.runs.give(self.at, self.granules)
+
+    def let_go(self) -> None:
+        """A reader or writer less; `readers` was counted up before."""
+        self.readers -= 1
+        if self.gone and not self.readers:
+            self.slab.zero_record(self.at)  # whoever was at it may have written one
+            self.slab.runs.give(self.at, self.granules)
+
+
+class Shelf:
+    """What a namespace has on disk: the same rules as in memory, in another table."""
+
+    def __init__(self, policy: str, quota_bytes: int, granule: int) -> None:
+        made = make_policy(policy, quota_bytes, unit=granule)
+        self.table: BlockTable[bytes] = BlockTable(made, quota_bytes)
+        self.places: dict[bytes, Place] = {}
+        self.evicted = 0
+
 
 class Namespace:
     def __init__(self, made: Made, granule: int) -> None:
@@ -58,12 +85,32 @@ class Namespace:
         policy = make_policy(made.policy, made.quota_bytes, unit=granule)
         self.table: BlockTable[bytes] = BlockTable(policy, made.quota_bytes)
         self.places: dict[bytes, Place] = {}
+        self.shelf: Shelf | None = None  # None: nothing of it goes to disk
+        self.promoting = asyncio.Lock()
         self.pins: dict[bytes, tuple[Block, float]] = {}  # until when
         self.pinned_bytes = 0
-        self.evicted = self.asked = self.found = self.dropped = 0
+        self.evicted = self.asked = self.found = self.dropped = self.promoted = 0
+
+    def on_disk(self, key: bytes) -> Place | None:
+        place = self.shelf.places.get(key) if self.shelf is not None else None
+        return place if place is not None and place.committed else None
+
+    def count(self) -> int:
+        """Blocks that are in memory, on disk or in both."""
+        if self.shelf is None:
+            return len(self.table)
+        shelved = self.shelf.table.blocks.keys()
+        return len(self.table) + sum(1 for key in shelved if key not in self.table.blocks)
+
+    def stored(self, keys: list[bytes]) -> int:
+        """How many of them, from the first on, can be read from memory or from disk."""
+        count = len(self.committed(keys))
+        while count < len(keys) and self.on_disk(keys[count]) is not None:
+            count += 1
+        return count
 
     def committed(self, keys: list[bytes]) -> list[bytes]:
-        """The longest prefix of them that can be read."""
+        """The longest prefix of them that is in memory."""
         count = 0
         for key in keys:
             place = self.places.get(key)

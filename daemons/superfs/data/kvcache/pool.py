@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from superfs.core.kvcache.table import Block
     from superfs.data.kvcache.config import KvCacheConfig
+    from superfs.data.kvcache.tier import DiskTier
 
+PROMOTING = -1  # the session of what comes back from disk: no client's
 LEASES_MAX = 4096
 PUTS_MAX = 65_536
 
@@ -63,10 +65,19 @@ class Pool:
         self._state = state
         self._rng = rng
         self._clock = clock
+        self.tier: DiskTier | None = None
         self._next, found = namespaces.load(state)
         for made in found:
             self.spaces[made.number] = Namespace(made, slab.granule)
         self._restore()
+
+    def use(self, tier: DiskTier) -> None:
+        """From now on what is committed goes to disk, too; so does what is not there yet."""
+        self.tier = tier
+        tier.restore(self.spaces.values())
+        for space in self.spaces.values():
+            for key, place in space.places.items():  # parents first: so they were restored
+                tier.note(space, key, place)
 
     @property
     def capacity_bytes(self) -> int:
@@ -74,7 +85,9 @@ class Pool:
 
     # ---- namespaces
 
-    def open(self, name: str, layout: bytes, quota_bytes: int, policy: str) -> Namespace:
+    def open(
+        self, name: str, layout: bytes, quota_bytes: int, policy: str, disk_bytes: int = -1
+    ) -> Namespace:
         namespaces.check(name, layout)
         for space in self.spaces.values():
             if space.made.name == name:
@@ -86,11 +99,13 @@ class Pool:
         if len(self.spaces) >= self.config.namespaces_max:
             raise FsError(Code.TOO_LARGE, f"at most {self.config.namespaces_max} namespaces")
         quota = min(quota_bytes or self.capacity_bytes, self.capacity_bytes)
-        made = Made(self._next, name, layout.hex(), quota, policy or "lru")
+        made = Made(self._next, name, layout.hex(), quota, policy or "lru", disk_bytes)
         every = [*(s.made for s in self.spaces.values()), made]
         namespaces.save(self._state, self._next + 1, every)
         self._next += 1
         space = self.spaces[made.number] = Namespace(made, self.slab.granule)
+        if self.tier is not None:
+            self.tier.attach(space)
         return space
 
     def drop(self, space: Namespace) -> int:
@@ -98,7 +113,9 @@ class Pool:
         rest = [s.made for s in self.spaces.values() if s is not space]
         namespaces.save(self._state, self._next, rest)
         del self.spaces[space.made.number]
-        count = len(space.table)
+        count = space.count()
+        if self.tier is not None:
+            self.tier.detach(space)
         for block in list(space.table.blocks.values()):
             if block.parent is None:
                 self._drop(space, block)
@@ -132,7 +149,9 @@ class Pool:
             return False
         block = space.table.insert(record.key, parent, count * self.slab.granule)
         block.born, block.last, block.uses = record.born, record.last, record.uses
-        space.places[record.key] = Place(at, count, record.length, record.checksum, committed=True)
+        space.places[record.key] = Place(
+            self.slab, at, count, record.length, record.checksum, committed=True
+        )
         space.table.unpin(block)
         return True
 
@@ -155,6 +174,8 @@ class Pool:
         known = space.places.get(key)
         if known is not None:
             return (Code.EXISTS if known.committed else Code.BUSY), 0, None
+        if session != PROMOTING and space.on_disk(key) is not None:
+            return Code.EXISTS, 0, None
         if not 0 < length <= self.config.block_bytes_max:
             return Code.TOO_LARGE, 0, None
         parent = space.table.blocks.get(parent_key) if parent_key else None
@@ -194,7 +215,7 @@ class Pool:
                     break
             else:
                 return None
-        return Place(at, count, length)
+        return Place(self.slab, at, count, length)
 
     def commit(self, session: int, number: int, checksum: int) -> Code:
         """NOT_FOUND: it, or what is before it, was given up meanwhile or is not committed."""
@@ -212,6 +233,8 @@ class Pool:
         put.place.committed = True
         self._record(put.space, put.block, put.place)
         put.space.table.unpin(put.block)
+        if self.tier is not None:
+            self.tier.note(put.space, put.key, put.place)
         return Code.OK
 
     def abort(self, session: int, number: int) -> Code:
@@ -245,6 +268,8 @@ class Pool:
             space.table.pin(block)
             place.readers += 1
             self._record(space, block, place)
+            if self.tier is not None:
+                self.tier.touch(space, key)
             held.append((key, block, place))
         number = self._number(self.leases)
         self.leases[number] = Lease(session, space, held, self._clock() + self.config.lease_s)
@@ -266,15 +291,9 @@ class Pool:
 
     def _release(self, lease: Lease) -> None:
         for key, block, place in lease.held:
-            self.let_go(place)
+            place.let_go()
             if lease.space.table.blocks.get(key) is block:
                 lease.space.table.unpin(block)
-
-    def let_go(self, place: Place) -> None:
-        """A reader or writer less; `readers` was counted up before."""
-        place.readers -= 1
-        if place.gone:
-            self._free(place)
 
     # ---- pins, removal
 
@@ -307,12 +326,14 @@ class Pool:
         return True
 
     def remove(self, space: Namespace, keys: list[bytes]) -> int:
-        before = len(space.table)
+        before = space.count()
         for key in keys:
             block = space.table.blocks.get(key)
             if block is not None:
                 self._drop(space, block)
-        return before - len(space.table)
+            if self.tier is not None:
+                self.tier.remove(space, key)
+        return before - space.count()
 
     def check(self, space: Namespace, key: bytes, place: Place) -> None:
         """Somebody has read something else than was stored. What is so really, goes."""
@@ -363,11 +384,5 @@ class Pool:
 
     def _left(self, space: Namespace, block: Block) -> None:
         place = space.places.pop(block.key)  # type: ignore[call-overload]
-        self.slab.zero_record(place.at)
-        place.gone = True
         self._unpin(space, block.key)  # type: ignore[arg-type]
-        self._free(place)
-
-    def _free(self, place: Place) -> None:
-        if not place.readers:
-            self.slab.runs.give(place.at, place.granules)
+        place.leave()

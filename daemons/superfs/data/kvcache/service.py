@@ -4,32 +4,39 @@ they are read and written in threads."""
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.keys import KEY_BYTES
 from superfs.core.limits import KV_KEYS_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.data.kvcache.figures import stats
 from superfs.rpc.server import grant_of
 from superfs.v1 import kvcache_pb2 as pb
 from superfs.v1 import kvcache_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Executor
 
+    from superfs.data.kvcache.disk import Disk
+    from superfs.data.kvcache.namespaces import Namespace, Place
     from superfs.data.kvcache.pool import Pool
 
+T = TypeVar("T")
 TICK_S = 1.0
 
 
 class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
-    def __init__(self, pool: Pool | None, why: str, threads: Executor) -> None:
-        """`pool` None: there is none, and why."""
+    def __init__(
+        self, pool: Pool | None, why: str, threads: Executor, disk: Disk | None = None
+    ) -> None:
+        """`pool` None: there is none, and why. `disk` None: memory only."""
         self._there = pool
         self._why = why
         self._threads = threads
+        self._disk = disk
 
     async def expire(self) -> None:
         """Runs until it is cancelled."""
@@ -49,7 +56,10 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
 
     async def Open(self, request: pb.KvOpen, context: Any) -> pb.KvOpened:  # noqa: ANN401
         pool, _ = self._pool(context, change=True)
-        space = pool.open(request.name, request.layout, request.quota_bytes, request.policy)
+        disk_bytes = request.disk_bytes if request.HasField("disk_bytes") else -1
+        space = pool.open(
+            request.name, request.layout, request.quota_bytes, request.policy, disk_bytes
+        )
         return pb.KvOpened(
             namespace=space.made.number,
             quota_bytes=space.made.quota_bytes,
@@ -67,7 +77,7 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
     async def Match(self, request: pb.KvKeys, context: Any) -> pb.KvCount:  # noqa: ANN401
         pool, _ = self._pool(context)
         space = pool.space(request.namespace)
-        return pb.KvCount(count=len(space.committed(_keys(request.keys))))
+        return pb.KvCount(count=space.stored(_keys(request.keys)))
 
     async def PutStart(self, request: pb.KvPutStart, context: Any) -> pb.KvPlaces:  # noqa: ANN401
         pool, session = self._pool(context, change=True)
@@ -75,7 +85,15 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
         if len(lengths) != len(keys) or len(request.parent) not in (0, KEY_BYTES):
             raise FsError(Code.BAD_REQUEST, "a length for each key, and one parent or none")
         space = pool.space(request.namespace)
-        started = pool.start(session, space, request.parent, keys, lengths)
+
+        def start() -> list[tuple[Code, int, Place | None]]:
+            return pool.start(session, space, request.parent, keys, lengths)
+
+        if self._disk is None:
+            started = start()
+        else:
+            bring = self._disk.promoter.bring_before
+            started = await bring(space, request.parent, keys, start)
         granule = pool.slab.granule
         return pb.KvPlaces(
             codes=[code for code, _, _ in started],
@@ -83,6 +101,7 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
             offsets=[place.at * granule if place else 0 for _, _, place in started],
             lengths=[place.length if place else 0 for _, _, place in started],
             lease_ms=round(pool.config.put_s * 1000),
+            slab_id=pool.slab.id,
         )
 
     async def PutCommit(self, request: pb.KvPutCommit, context: Any) -> pb.KvCodes:  # noqa: ANN401
@@ -99,13 +118,19 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
 
     async def Get(self, request: pb.KvGet, context: Any) -> pb.KvPlaces:  # noqa: ANN401
         pool, session = self._pool(context)
-        lease, places = pool.get(session, pool.space(request.namespace), _keys(request.keys))
+        space, keys = pool.space(request.namespace), _keys(request.keys)
+
+        def get() -> tuple[int, list[Place]]:
+            return pool.get(session, space, keys)
+
+        lease, places = await self._brought(space, keys, get)
         return pb.KvPlaces(
             lease=lease,
             offsets=[place.at * pool.slab.granule for place in places],
             lengths=[place.length for place in places],
             checksums=[place.checksum for place in places],
             lease_ms=round(pool.config.lease_s * 1000),
+            slab_id=pool.slab.id,
         )
 
     async def Release(self, request: pb.KvRelease, context: Any) -> pb.KvCodes:  # noqa: ANN401
@@ -123,7 +148,24 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
     async def Pin(self, request: pb.KvPin, context: Any) -> pb.KvCount:  # noqa: ANN401
         pool, _ = self._pool(context, change=True)
         space = pool.space(request.namespace)
-        return pb.KvCount(count=pool.pin(space, _keys(request.keys), request.ttl_ms / 1000))
+        keys = _keys(request.keys)
+
+        def pin() -> int:
+            return pool.pin(space, keys, request.ttl_ms / 1000)
+
+        return pb.KvCount(count=await self._brought(space, keys, pin))
+
+    async def Persist(self, request: pb.KvKeys, context: Any) -> pb.KvCount:  # noqa: ANN401
+        pool, _ = self._pool(context, change=True)
+        space, keys = pool.space(request.namespace), _keys(request.keys)
+        if self._disk is None:
+            return pb.KvCount()
+        return pb.KvCount(count=await self._disk.behind.persist(space, keys))
+
+    async def _brought(self, space: Namespace, keys: list[bytes], then: Callable[[], T]) -> T:
+        if self._disk is None:
+            return then()
+        return await self._disk.promoter.bring(space, keys, then)
 
     async def Unpin(self, request: pb.KvKeys, context: Any) -> pb.KvCount:  # noqa: ANN401
         pool, _ = self._pool(context, change=True)
@@ -137,21 +179,7 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
 
     async def Stats(self, request: pb.KvStatsRequest, context: Any) -> pb.KvStats:  # noqa: ANN401
         pool, _ = self._pool(context)
-        one = request.namespace
-        spaces = [pool.space(one)] if one else list(pool.spaces.values())
-        return pb.KvStats(
-            capacity_bytes=spaces[0].made.quota_bytes if one else pool.capacity_bytes,
-            used_bytes=sum(s.table.used for s in spaces),
-            blocks=sum(len(s.table) for s in spaces),
-            pending=sum(1 for put in pool.puts.values() if put.space in spaces),
-            leases=sum(1 for lease in pool.leases.values() if lease.space in spaces),
-            pinned_bytes=sum(s.pinned_bytes for s in spaces),
-            evicted=sum(s.evicted for s in spaces),
-            asked_blocks=sum(s.asked for s in spaces),
-            found_blocks=sum(s.found for s in spaces),
-            dropped=sum(s.dropped for s in spaces),
-            damaged=pool.damaged,
-        )
+        return stats(pool, request.namespace)
 
     async def Read(self, request: pb.KvRead, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         pool, session = self._pool(context)
@@ -183,7 +211,7 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
                     self._threads, pool.slab.write, put.place.at, part.offset, part.data
                 )
             finally:
-                pool.let_go(put.place)
+                put.place.let_go()
         return pb.KvCodes()
 
 

@@ -1,5 +1,5 @@
-"""The slab: blocks in a file on a tmpfs, which outlives the daemon, and beside it the map that says
-what lies where.
+"""A slab: blocks in a file, and beside it the map that says what lies where. The pool's memory is
+one on a tmpfs, which outlives the daemon; the segments of its disk tier are slabs on a disk.
 
     NAME.slab   granules, one run of them for each block; 8 bytes behind them: the slab's id
     NAME.map    header, then a record for each granule, of 96 bytes; only a block's first granule
@@ -63,11 +63,11 @@ class Record(NamedTuple):
 
 
 class Slab:
-    def __init__(self, directory: Path, store: bytes, config: KvCacheConfig, rng: Random) -> None:
+    def __init__(self, path: Path, granule: int, granules: int, store: bytes, rng: Random) -> None:
         """OSError when there is no room for it."""
-        self.granule = config.granule_bytes
-        self.granules = config.slab_bytes // config.granule_bytes
-        self.path = directory / f"superfs-kv-{store.hex()}.slab"
+        self.granule = granule
+        self.granules = granules
+        self.path = path
         self._map_path = self.path.with_suffix(".map")
         self._store = store
         self.runs = Runs(self.granules)
@@ -85,8 +85,20 @@ class Slab:
                 self._make(rng)
             self._opened = opened.pop_all()
 
+    @classmethod
+    def open(cls, directory: Path, store: bytes, config: KvCacheConfig, rng: Random) -> Slab:
+        granules = config.slab_bytes // config.granule_bytes
+        path = directory / f"superfs-kv-{store.hex()}.slab"
+        return cls(path, config.granule_bytes, granules, store, rng)
+
     def close(self) -> None:
         self._opened.close()
+
+    def unlink(self) -> None:
+        """And closes it. Nobody uses it any more."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self._map_path.unlink(missing_ok=True)
 
     @property
     def _bytes(self) -> int:
@@ -102,6 +114,7 @@ class Slab:
         return (
             check == xxh3_64_intdigest(body)
             and (magic, granule, granules, store) == wanted
+            and os.fstat(self._map).st_size == HEADER_BYTES + RECORD_BYTES * self.granules
             and os.fstat(self._fd).st_size == self._bytes + _CHECK.size
             and os.pread(self._fd, _CHECK.size, self._bytes) == _CHECK.pack(self.id)
         )
@@ -152,6 +165,13 @@ class Slab:
         return found
 
     # ---- bytes
+
+    def sync(self) -> None:
+        """What was written before; records are written only when it returns."""
+        os.fdatasync(self._fd)
+
+    def sync_records(self) -> None:
+        os.fdatasync(self._map)
 
     def read(self, at: int, offset: int, length: int) -> bytes:
         data = os.pread(self._fd, length, at * self.granule + offset)

@@ -1,0 +1,428 @@
+"""The disk tier without a wire: what is written when, what comes back, what goes; random histories
+with restarts and lost memory; and whatever can happen to a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.kvbench import GRANULE, LAYOUT, DiskBench, chain, contents
+from superfs.core.config import ConfigError
+from superfs.core.errors import Code, FsError
+from superfs.core.kvcache.policy import POLICIES
+from superfs.core.limits import MIB
+from superfs.data.kvcache import behind
+from superfs.data.kvcache.config import KvCacheConfig
+from superfs.data.kvcache.slab import Slab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from superfs.data.kvcache.namespaces import Namespace
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[DiskBench]:
+    found = DiskBench(tmp_path)
+    yield found
+    found.check()
+    found.close()
+    assert not found.warnings.seen
+
+
+@pytest.fixture
+def space(bench: DiskBench) -> Namespace:
+    return bench.pool.open("a", LAYOUT, 0, "lru")
+
+
+def singles(count: int, tenant: int = 9) -> list[bytes]:
+    return [struct.pack("<QQ", tenant, number) for number in range(count)]
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["put", "put", "put", "read", "read", "write", "write", "pin", "remove", "wait",
+             "restart", "reboot"]
+        ),
+        st.integers(0, 1),
+        st.integers(1, 40),
+        st.integers(1, 3 * GRANULE),
+    ),
+    max_size=40,
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(steps=steps, policy=st.sampled_from(POLICIES))
+def test_whatever_is_done(
+    tmp_path_factory: pytest.TempPathFactory, policy: str, steps: list[tuple[str, int, int, int]]
+) -> None:
+    bench = DiskBench(tmp_path_factory.mktemp("pool"))
+    bench.pool.open("tenant-0", LAYOUT, 10 * GRANULE, policy, 20 * GRANULE)
+    bench.pool.open("tenant-1", LAYOUT, 9 * GRANULE, policy)
+    for verb, tenant, leaf, size in steps:
+        space, keys = bench.pool.spaces[1 + tenant], chain(tenant, leaf)
+        if verb == "put":
+            bench.put(space, keys, size=size)
+        elif verb == "read":
+            stored = space.stored(keys)
+            found = bench.read(space, keys)
+            assert found == [contents(k, len(b)) for k, b in zip(keys, found, strict=False)]
+            assert len(found) <= stored
+        elif verb == "write":
+            bench.write_behind()
+        elif verb == "pin":
+            bench.pool.pin(space, keys, 5.0)
+        elif verb == "remove":
+            bench.pool.remove(space, keys[-1:])
+            assert space.stored(keys) < len(keys)
+        elif verb == "wait":
+            bench.clock.advance(size / GRANULE * 12)
+            bench.pool.expire()
+        else:
+            bench.restart(reboot=verb == "reboot")
+        bench.check()
+    bench.close()
+    assert not bench.warnings.seen
+
+
+def test_what_memory_loses_disk_has(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys, size=5000)
+    assert bench.tier.dirty
+    bench.write_behind()
+    assert not bench.tier.dirty
+    bench.restart(reboot=True)
+    (space,) = bench.pool.spaces.values()
+    assert not space.places
+    assert space.stored(keys) == 4
+    assert bench.read(space, keys) == [contents(key, 5000) for key in keys]
+    assert space.promoted == 4
+    assert list(space.places) == keys
+
+
+def test_what_was_evicted_comes_back(bench: DiskBench, space: Namespace) -> None:
+    """More than memory holds, from the disk, and the same bytes."""
+    keys = singles(24)
+    for key in keys:
+        assert bench.put(space, [key]) == [Code.OK]
+        bench.write_behind()
+    assert len(space.table) == 16
+    for key in keys:
+        assert bench.read(space, [key]) == [contents(key, 100)]
+    assert bench.tier.unwritten == 0
+    assert space.count() == 24
+
+
+def test_nothing_waits_for_the_disk(bench: DiskBench, space: Namespace) -> None:
+    keys = singles(24)
+    for key in keys:
+        assert bench.put(space, [key]) == [Code.OK]
+    bench.write_behind()
+    assert bench.tier.unwritten == 8, "evicted before its turn"
+    assert bench.tier.written == 16
+
+
+def test_persist_waits(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys[:3])
+
+    async def run() -> tuple[int, int]:
+        writer = bench.disk.behind
+        task = asyncio.create_task(writer.run())
+        first = await writer.persist(space, keys)
+        bench.tier.remove(space, keys[1])
+        again = await writer.persist(space, keys)
+        writer.finish()
+        await task
+        return first, again
+
+    assert asyncio.run(run()) == (3, 3), "what the disk has lost meanwhile is written again"
+    bench.restart(reboot=True)
+    assert bench.pool.spaces[1].stored(keys) == 3
+
+
+def test_everything_is_written_at_the_end(bench: DiskBench, space: Namespace) -> None:
+    bench.put(space, chain(0, 8))
+
+    async def run() -> None:
+        task = asyncio.create_task(bench.disk.behind.run())
+        bench.disk.behind.finish()
+        await task
+
+    asyncio.run(run())
+    assert space.shelf is not None
+    assert len(space.shelf.places) == 4
+
+
+def test_a_restart_writes_what_was_not_written(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.restart()
+    bench.write_behind()
+    bench.restart(reboot=True)
+    assert bench.pool.spaces[1].stored(keys) == 4
+
+
+def test_what_has_gone_stays_away(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.write_behind()
+    assert bench.pool.remove(space, keys[2:3]) == 2
+    bench.restart()
+    space = bench.pool.spaces[1]
+    assert space.stored(keys) == 2
+    bench.restart(reboot=True)
+    space = bench.pool.spaces[1]
+    assert space.stored(keys) == 2
+    assert bench.pool.drop(space) == 2
+    bench.restart()
+    assert not any(slab.records() for slab in bench.tier.segments.values())
+
+
+def test_removed_while_it_is_written(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.tier.add(*bench.tier.next_segment())
+    jobs = bench.disk.behind._pick()
+    assert len(jobs) == 4
+    bench.pool.remove(space, keys[1:2])
+    assert behind._write(jobs) is None
+    bench.disk.behind._settle(jobs, None)
+    bench.check()
+    bench.restart(reboot=True)
+    assert bench.pool.spaces[1].stored(keys) == 1
+
+
+def test_storing_behind_what_is_on_disk_only(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys[:2])
+    bench.write_behind()
+    bench.restart(reboot=True)
+    space = bench.pool.spaces[1]
+
+    def start() -> list[Code]:
+        return [code for code, _, _ in bench.pool.start(1, space, b"", keys, [9] * 4)]
+
+    bring = bench.disk.promoter.bring_before
+    codes = asyncio.run(bring(space, b"", keys, start))
+    assert codes == [Code.EXISTS, Code.EXISTS, Code.OK, Code.OK]
+    assert len(space.table) == 4
+
+
+def test_a_prefix_longer_than_memory(tmp_path: Path) -> None:
+    """So much of it as fits."""
+    bench = DiskBench(tmp_path, granules=32)
+    space = bench.pool.open("a", LAYOUT, 8 * GRANULE, "lru")
+    keys = [struct.pack("<QQ", 0, 1 << n) for n in range(8)]
+    bench.put(space, keys)
+    bench.write_behind()
+    bench.restart(reboot=True)
+    space = bench.pool.spaces[1]
+    bench.put(space, singles(4))
+    lease, places = bench.pool.get(1, space, singles(1))
+    assert (lease, len(places)) != (0, 0)
+    assert bench.read(space, keys) == [contents(key, 100) for key in keys[:7]]
+    bench.close()
+
+
+def test_quotas_and_watermarks(tmp_path: Path) -> None:
+    bench = DiskBench(tmp_path, granules=32, disk_high_percent=75, disk_low_percent=50)
+    one = bench.pool.open("one", LAYOUT, 0, "lru", 5 * GRANULE)
+    two = bench.pool.open("two", LAYOUT, 0, "lru")
+    none = bench.pool.open("none", LAYOUT, 0, "lru", 0)
+    for space, count in ((one, 8), (two, 16)):
+        for key in singles(count):
+            bench.put(space, [key])
+            bench.write_behind()
+    bench.put(none, singles(1))
+    bench.write_behind()
+    assert one.shelf is not None
+    assert two.shelf is not None
+    assert none.shelf is None
+    assert list(one.shelf.places) == singles(8)[3:], "the oldest left"
+    assert len(two.shelf.places) == 16
+    for key in singles(22)[16:]:
+        bench.put(two, [key])
+    bench.write_behind()
+    assert bench.tier.used_bytes == 16 * GRANULE
+    assert two.shelf.evicted >= 10
+    bench.close()
+
+
+def test_no_room_on_the_file_system(bench: DiskBench, space: Namespace) -> None:
+    bench.free_bytes = 0
+    keys = singles(3)
+    for key in keys:
+        assert bench.put(space, [key]) == [Code.OK]
+    bench.write_behind()
+    assert bench.tier.unwritten == 3
+    assert not bench.tier.segments
+    assert bench.read(space, keys[:1]) == [contents(keys[0], 100)]
+
+
+def test_a_segment_cannot_be_made(
+    bench: DiskBench, space: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_fd: int, _at: int, _size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    bench.put(space, singles(1))
+    bench.write_behind()
+    assert bench.warnings.seen == ["the KVCache pool cannot write to its disk"]
+    assert not list((bench.path / "disk").iterdir())
+    monkeypatch.undo()
+    bench.put(space, singles(2)[1:])
+    bench.write_behind()
+    assert space.shelf is not None
+    assert len(space.shelf.places) == 1
+    bench.warnings.seen.clear()
+
+
+def test_others_need_the_room(tmp_path: Path) -> None:
+    """The emptiest segment goes, with what is in it and behind that; then it comes back."""
+    bench = DiskBench(tmp_path, disk_free_bytes_min=100)
+    space = bench.pool.open("a", LAYOUT, 0, "lru")
+    keys = [struct.pack("<QQ", 0, 1 << n) for n in range(12)]
+    bench.put(space, keys)
+    bench.write_behind()
+    assert len(bench.tier.segments) == 2
+    bench.free_bytes = 99
+    asyncio.run(bench.disk.behind.tidy())
+    assert len(bench.tier.segments) == 1
+    assert len(list((tmp_path / "disk").iterdir())) == 2
+    bench.check()
+    assert space.shelf is not None
+    assert space.shelf.places.keys() == set(keys[:8])
+    asyncio.run(bench.disk.behind.tidy())
+    assert not bench.tier.segments
+    bench.check()
+    bench.close()
+
+
+@pytest.mark.parametrize("where", ["write", "sync", "write_record"])
+def test_a_disk_that_fails(
+    bench: DiskBench, space: Namespace, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.tier.add(*bench.tier.next_segment())
+    (segment,) = bench.tier.segments.values()
+
+    def fail(slab: Slab, *_: object) -> None:
+        if slab is segment:
+            raise FsError(Code.IO, "bad") if where == "write" else OSError(5, "bad")
+
+    monkeypatch.setattr(Slab, where, fail)
+    bench.write_behind()
+    assert bench.warnings.seen == ["the KVCache pool cannot write to its disk"]
+    monkeypatch.undo()
+    assert space.stored(keys) == 4, "memory has it"
+    bench.check()
+    bench.restart()
+    bench.write_behind()
+    bench.restart(reboot=True)
+    assert bench.pool.spaces[1].stored(keys) == 4
+    bench.warnings.seen.clear()
+
+
+def test_other_bytes_on_disk_are_a_miss(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.write_behind()
+    assert space.shelf is not None
+    place = space.shelf.places[keys[2]]
+    place.slab.write(place.at, 50, b"x")
+    bench.restart(reboot=True)
+    space = bench.pool.spaces[1]
+    assert bench.read(space, keys) == [contents(key, 100) for key in keys[:2]]
+    assert bench.tier.damaged == 1
+    assert space.stored(keys) == 2
+
+
+def test_other_bytes_in_memory_are_not_written(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.pool.slab.write(space.places[keys[1]].at, 50, b"x")
+    bench.write_behind()
+    assert space.stored(keys) == 1
+    assert bench.pool.damaged == 1
+    bench.restart(reboot=True)
+    assert bench.pool.spaces[1].stored(keys) == 1
+
+
+def test_other_bytes_in_memory_disk_has_the_right_ones(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.write_behind()
+    place = space.places[keys[1]]
+    bench.pool.slab.write(place.at, 50, b"x")
+    bench.pool.check(space, keys[1], place)
+    assert bench.read(space, keys) == [contents(key, 100) for key in keys]
+
+
+@pytest.mark.parametrize("what", ["cut", "gone", "map-cut", "map-gone", "other"])
+def test_a_segment_is_damaged(bench: DiskBench, space: Namespace, what: str) -> None:
+    """It is empty then; what was behind it in other segments is forgotten with it."""
+    keys = [struct.pack("<QQ", 0, 1 << n) for n in range(12)]
+    bench.put(space, keys)
+    bench.write_behind()
+    path = bench.path / "disk" / "000001.slab"
+    target = path.with_suffix(".map") if what.startswith("map") else path
+    if what.endswith("cut"):
+        with target.open("r+b") as file:
+            file.truncate(4100)
+    elif what.endswith("gone"):
+        target.unlink()
+    else:
+        target.write_bytes(b"x" * target.stat().st_size)
+    bench.restart(reboot=True)
+    space = bench.pool.spaces[1]
+    assert space.stored(keys) == 0
+    bench.put(space, keys)
+    bench.write_behind()
+    bench.restart(reboot=True)
+    assert bench.pool.spaces[1].stored(keys) == 12
+
+
+def test_cut_short_under_way(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 8)
+    bench.put(space, keys)
+    bench.write_behind()
+    bench.restart(reboot=True)
+    with (bench.path / "disk" / "000001.slab").open("r+b") as file:
+        file.truncate(GRANULE + 10)
+    assert bench.read(bench.pool.spaces[1], keys) == [contents(keys[0], 100)]
+
+
+def test_uses_survive(bench: DiskBench, space: Namespace) -> None:
+    keys = chain(0, 1)
+    bench.put(space, keys)
+    bench.write_behind()
+    for _ in range(3):
+        bench.read(space, keys)
+    bench.write_behind()
+    bench.restart(reboot=True)
+    shelf = bench.pool.spaces[1].shelf
+    assert shelf is not None
+    assert shelf.table.blocks[keys[0]].uses == 4
+
+
+def test_bad_configurations() -> None:
+    good: dict[str, Any] = {"disk_bytes": 1024 * MIB}
+    KvCacheConfig(**good)
+    for bad in (
+        {"disk_bytes": 100}, {"disk_bytes": -512 * MIB}, {"disk_bytes": 512 * 257 * MIB},
+        {"disk_segment_bytes": MIB}, {"disk_free_bytes_min": -1}, {"write_behind_s": 2.0},
+        {"disk_low_percent": 96}, {"disk_low_percent": 0}, {"disk_high_percent": 101},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            KvCacheConfig(**{**good, **bad})
