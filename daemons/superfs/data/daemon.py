@@ -12,6 +12,7 @@ from superfs.data import recovery
 from superfs.data.check import Checker
 from superfs.data.compaction import Compactor
 from superfs.data.kvcache.disk import Disk, open_tier
+from superfs.data.kvcache.metrics import PoolMetrics
 from superfs.data.kvcache.pool import Pool
 from superfs.data.kvcache.service import KvCacheService
 from superfs.data.kvcache.slab import Slab
@@ -107,6 +108,7 @@ class DataDaemon:
         if self._pool is not None:
             if config.disk_bytes:
                 await self._open_disk(self._pool, self.store.identity.store)
+            world.metrics.register(PoolMetrics(self._pool))
         self.kvcache = KvCacheService(self._pool, why, self._threads, self._disk)
 
     def _make_pool(self, store: bytes) -> Pool:
