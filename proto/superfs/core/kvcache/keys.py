@@ -95,6 +95,7 @@ class KeyChain:
     def __init__(self, model: Fingerprint, salt: bytes = b"") -> None:
         if len(salt) > SALT_BYTES_MAX:
             raise FsError(Code.TOO_LARGE, f"a salt has at most {SALT_BYTES_MAX} bytes")
+        self.model = model
         self.block_tokens = model.block_tokens
         self.layout = model.digest()
         self.seed = _hash(_MODEL, model.canonical() + _hash(_MODEL, salt)) if salt else self.layout
