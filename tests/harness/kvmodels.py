@@ -74,35 +74,51 @@ class PlainTable:
     def _s3_victim(self) -> int:
         size = max(2, self.capacity)
         small_max = max(1, size // 10)
-        from_small = len(self.small) >= small_max or not self.main
-        order = (self._small, self._main) if from_small else (self._main, self._small)
-        key = order[0](size - small_max)
-        if key is None:
-            key = order[1](size - small_max)
-        assert key is not None
-        return key
+        tries = [self._small, self._main]
+        if len(self.small) < small_max and self.main:
+            tries = [self._main, self._small, self._main]
+        for one in tries:
+            key = one(size - small_max)
+            if key is not None:
+                return key
+        raise AssertionError("something may go, and was not found")
 
-    def _first(self, line: list[int]) -> int | None:
-        return next((key for key in line if self.may_go(self.blocks[key])), None)
+    def _last_behind(self, key: int) -> int | None:
+        """In whose stead what goes: down, as long as there is one way and nothing was used."""
+        while not self.blocks[key].heat:
+            if self.may_go(self.blocks[key]):
+                return key
+            behind = [b.key for b in self.blocks.values() if b.parent == key and self.leaf_first]
+            if len(behind) != 1:
+                return None
+            (key,) = behind
+        return None
 
     def _small(self, main_max: int) -> int | None:
-        while (key := self._first(self.small)) is not None:
+        for key in list(self.small):
+            leaf = self._last_behind(key)
+            if leaf is not None:
+                return leaf
             block = self.blocks[key]
-            if not block.heat:
-                return key
-            block.heat = 0
             self.small.remove(key)
+            has_children = any(b.parent == key for b in self.blocks.values()) and self.leaf_first
+            if not block.heat and not has_children:
+                self.small.append(key)
+                continue
+            block.heat = 0
             self.main.append(key)
-            if len(self.main) > main_max:
-                return self._main(main_max)
+            found = self._main(main_max) if len(self.main) > main_max else None
+            if found is not None:
+                return found
         return None
 
     def _main(self, main_max: int) -> int | None:
-        while (key := self._first(self.main)) is not None:
-            block = self.blocks[key]
-            if not block.heat:
-                return key
-            block.heat -= 1
-            self.main.remove(key)
-            self.main.append(key)
+        for _ in range(4):
+            for key in list(self.main):
+                leaf = self._last_behind(key)
+                if leaf is not None:
+                    return leaf
+                self.blocks[key].heat = max(0, self.blocks[key].heat - 1)
+                self.main.remove(key)
+                self.main.append(key)
         return None

@@ -201,6 +201,18 @@ def test_removed_while_it_is_written(bench: DiskBench, space: Namespace) -> None
     assert bench.pool.spaces[1].stored(keys) == 1
 
 
+def test_nothing_on_disk_without_its_parent(bench: DiskBench, space: Namespace) -> None:
+    keys = [struct.pack("<QQ", 0, 1 << n) for n in range(5)]
+    bench.put(space, keys[:4])
+    bench.write_behind()
+    bench.tier.remove(space, keys[1])
+    bench.put(space, keys, first=4)
+    bench.write_behind()
+    bench.restart(reboot=True)
+    assert bench.pool.spaces[1].stored(keys) == 1
+    assert not bench.pool.spaces[1].stored(keys[4:])
+
+
 def test_storing_behind_what_is_on_disk_only(bench: DiskBench, space: Namespace) -> None:
     keys = chain(0, 8)
     bench.put(space, keys[:2])
