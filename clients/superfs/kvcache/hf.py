@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
+    from superfs.kvcache.admission import Admission
     from superfs.kvcache.store import KVStore
 
 log = logging.getLogger("superfs.kvcache")
@@ -98,20 +99,25 @@ def weights_hash(model: Any) -> str:  # noqa: ANN401
 
 
 def prefill_with_store(
-    model: Any, ids: torch.Tensor | Sequence[int], store: KVStore  # noqa: ANN401
+    model: Any, ids: torch.Tensor | Sequence[int], store: KVStore, *,  # noqa: ANN401
+    admission: Admission | None = None,
 ) -> Prefill:  # fmt: skip
-    """`ids` of one prompt; the store was opened with the chain of this model's fingerprint."""
+    """`ids` of one prompt; the store was opened with the chain of this model's fingerprint.
+    `admission`: loads only what it says is sooner loaded than computed; None: what there is."""
     tokens = torch.as_tensor(ids).reshape(-1).tolist()
     if not tokens:
         raise FsError(Code.INVALID, "a prompt has at least one token")
     with torch.no_grad():
-        return _Run(model, tokens, store).run()
+        return _Run(model, tokens, store, admission).run()
 
 
 class _Run:
     """One prompt."""
 
-    def __init__(self, model: Any, tokens: list[int], store: KVStore) -> None:  # noqa: ANN401
+    def __init__(
+        self, model: Any, tokens: list[int], store: KVStore, admission: Admission | None  # noqa: ANN401
+    ) -> None:  # fmt: skip
+        self.admission = admission
         self.model = model
         self.tokens = tokens
         self.store = store
@@ -135,11 +141,7 @@ class _Run:
         with ThreadPoolExecutor(1, "kvcache") as worker:
             while start < len(self.tokens):
                 end = min(start + self.chunk, len(self.tokens))
-                part = torch.tensor([self.tokens[start:end]], device=self.model.device)
-                out = self.model(
-                    input_ids=part, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-                )
-                logits = out.logits[0, -1]
+                logits = self._compute(start, end)
                 self._stored(waiting)
                 waiting = None
                 if end - start == self.chunk and self.stored == start // self.block:
@@ -151,6 +153,20 @@ class _Run:
             self.cache, logits, restored, len(self.tokens) - restored, self.stored * self.block
         )
 
+    def _compute(self, start: int, end: int) -> torch.Tensor:
+        """Of a chunk: the logits of its last token."""
+        began = self.admission.clock() if self.admission is not None else 0.0
+        part = torch.tensor([self.tokens[start:end]], device=self.model.device)
+        out = self.model(
+            input_ids=part, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+        )
+        logits: torch.Tensor = out.logits[0, -1]
+        if self.admission is not None:
+            if logits.device.type != "cpu":
+                torch.accelerator.synchronize(logits.device)
+            self.admission.computed(end - start, self.admission.clock() - began)
+        return logits
+
     # ---- from the store
 
     def _restore(self) -> int:
@@ -160,11 +176,10 @@ class _Run:
             return 0
         room = torch.empty((blocks, *self.shape), dtype=self.dtype)
         try:
-            found = self.store.get_into(self.keys[:blocks], [_bytes(one) for one in room])
+            found = self._load([_bytes(one) for one in room])
         except FsError as error:
             log.warning("the KVCache pool was not read: %s", error)
             return 0
-        self.stored = found
         found = found * self.block // self.chunk * self.chunk // self.block
         if found:
             # [blocks, layers, 2, heads, tokens, dim] -> of each layer [1, heads, tokens, dim]
@@ -178,6 +193,22 @@ class _Run:
                 self.cache.update(keys.to(device), values.to(device), layer)
         self.stored = found
         return found * self.block
+
+    def _load(self, buffers: list[memoryview]) -> int:
+        """Blocks."""
+        if self.admission is None:
+            return self.store.get_into(self.keys[: len(buffers)], buffers)
+        size, done, asked = len(buffers[0]), 0, 0
+        while done == asked and done < len(buffers):
+            left = (len(buffers) - done) * self.block
+            asked += self.admission.step(left, self.chunk, size // self.block) // self.block
+            if asked == done:
+                break
+            started = self.admission.clock()
+            found = self.store.get_into(self.keys[done:asked], buffers[done:asked])
+            self.admission.loaded(found * size, self.admission.clock() - started)
+            done += found
+        return done
 
     # ---- to the store
 

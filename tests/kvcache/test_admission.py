@@ -1,0 +1,109 @@
+"""Loading or computing: decisions by a clock that the store and the model advance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from superfs.daemon.clock import ManualClock
+from superfs.kvcache import KeyChain
+from superfs.kvcache.admission import STEP_BYTES, Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOKEN_S = 0.001
+
+
+def test_nothing_is_known_without_a_probe() -> None:
+    clock = ManualClock()
+    admission = Admission(probe_s=30, clock=clock.monotonic)
+    assert admission.step(1000, 64, 1024) == 64
+    admission.loaded(64 * 1024, 0.001)
+    assert admission.step(1000, 64, 1024) == 960, "computing was never measured"
+    admission.computed(64, 64 * TOKEN_S)
+    assert admission.step(1000, 64, 1024) == 960
+    assert admission.step(63, 64, 1024) == 0
+    assert admission.step(10_000_000, 64, 1024) == STEP_BYTES // 1024
+    assert admission.step(1000, 64, 2 * STEP_BYTES) == 0, "at that size it is slower"
+    admission.loaded(64 * 1024, 1.0)
+    assert admission.step(1000, 64, 1024) == 0
+    clock.advance(31)
+    assert admission.step(1000, 64, 1024) == 64, "perhaps it is better now"
+    admission.loaded(64 * 1024, 0.001)
+    assert admission.step(1000, 64, 1024) == 960
+
+
+def test_a_miss_is_no_measurement() -> None:
+    admission = Admission()
+    admission.loaded(0, 5.0)
+    assert admission.step(1000, 64, 1024) == 64
+
+
+class SlowStore:
+    """Blocks in a dictionary; what is read takes its time."""
+
+    def __init__(self, chain: KeyChain, clock: ManualClock, bytes_per_s: float) -> None:
+        self.chain = chain
+        self.clock = clock
+        self.bytes_per_s = bytes_per_s
+        self.blocks: dict[bytes, bytes] = {}
+
+    def get_into(self, keys: Sequence[bytes], buffers: Sequence[memoryview]) -> int:
+        found = 0
+        for key, buffer in zip(keys, buffers, strict=True):
+            if key not in self.blocks:
+                break
+            buffer[:] = self.blocks[key]
+            self.clock.advance(len(buffer) / self.bytes_per_s)
+            found += 1
+        return found
+
+    def put(self, keys: Sequence[bytes], blocks: Sequence[memoryview], first: int = 0) -> int:
+        pairs = zip(keys[first:], blocks, strict=True)
+        self.blocks |= {key: bytes(block) for key, block in pairs}
+        return len(keys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bytes_per_s", [1e3, 1e6, 1e15])
+def test_a_hit_never_hurts(bytes_per_s: float) -> None:
+    """After the first one: 1.05 times the time of computing everything at most, and where loading
+    pays everything is loaded. The logits are the same always."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from superfs.kvcache import hf
+
+    torch.manual_seed(1)
+    model: Any = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, vocab_size=101, max_position_embeddings=2048,
+        )
+    ).eval()  # fmt: skip
+    clock = ManualClock()
+    model.register_forward_pre_hook(
+        lambda _m, _a, kw: clock.advance(TOKEN_S * kw["input_ids"].shape[1]), with_kwargs=True
+    )
+    chain = KeyChain(hf.fingerprint(model, block_tokens=8))
+    token_bytes = 2 * 2 * 2 * 16 * 4
+    store: Any = SlowStore(chain, clock, bytes_per_s)
+    admission = Admission(clock=clock.monotonic)
+    tokens = torch.randint(101, (163,), generator=torch.Generator().manual_seed(1)).tolist()
+    first = hf.prefill_with_store(model, tokens, store, admission=admission)
+    assert first.stored_tokens == 160
+    for turn in range(3):
+        started = clock.monotonic()
+        filled = hf.prefill_with_store(model, tokens, store, admission=admission)
+        took = clock.monotonic() - started
+        assert torch.equal(filled.logits, first.logits)
+        if token_bytes / bytes_per_s < TOKEN_S:
+            assert filled.restored_tokens == 160
+        elif turn:
+            assert filled.restored_tokens == 0
+        if turn or token_bytes / bytes_per_s < TOKEN_S:
+            assert took <= 1.05 * 163 * TOKEN_S
+    store.bytes_per_s = 1e15
+    clock.advance(31)
+    assert hf.prefill_with_store(model, tokens, store, admission=admission).restored_tokens == 160
