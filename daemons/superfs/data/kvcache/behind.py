@@ -59,7 +59,7 @@ class Behind:
         self._urgent = asyncio.Event()
         self._over = asyncio.Event()  # of the batch in hand
         self._stopping = False
-        self._failing = False
+        self._failing = self._full = False  # said once, until it is better
         tier.noted = self._noted.set
         if tier.dirty:
             self._noted.set()
@@ -158,8 +158,11 @@ class Behind:
                 loop = asyncio.get_running_loop()
                 tier.add(*await loop.run_in_executor(self._threads, tier.next_segment))
             except OSError as error:
-                self._failed(error)
+                if not self._full:
+                    self._log.warning("the KVCache pool cannot have more disk", error=str(error))
+                self._full = True
                 return
+            self._full = False
 
     def _pick(self) -> list[Job]:
         jobs: list[Job] = []
@@ -198,7 +201,6 @@ class Behind:
             self._failing = False
 
     def _failed(self, error: Exception) -> None:
-        """Once, until it is better."""
         if not self._failing:
             self._log.warning("the KVCache pool cannot write to its disk", error=str(error))
         self._failing = True
