@@ -3,12 +3,14 @@ segments damaged, its disk full. Always the bytes that were stored, or a miss.""
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -124,6 +126,18 @@ def test_more_than_memory_holds(store: Callable[..., KVStore]) -> None:
     for keys in prompts:
         assert one.get(keys) == blocks_of(keys)
     assert one.stats()[0].dropped == 0
+
+
+def test_the_daemon_says_what_it_has(pooled: Cluster, store: Callable[..., KVStore]) -> None:
+    one = store()
+    keys = chain(3)
+    assert one.put(keys, blocks_of(keys), durable=True) == 3
+    serving = [line for line in pooled.datad.log.read_text().splitlines() if '"serving"' in line]
+    with urlopen(f"http://{json.loads(serving[-1])['metrics']}/metrics", timeout=10) as reply:
+        lines = reply.read().decode().splitlines()
+    name = "test-the-daemon-says-what-it-has"
+    for tier in ("memory", "disk"):
+        assert f'superfs_kvcache_blocks{{namespace="{name}",tier="{tier}"}} 3.0' in lines
 
 
 def test_memory_only(pooled: Cluster, store: Callable[..., KVStore]) -> None:
