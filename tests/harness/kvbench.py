@@ -108,6 +108,10 @@ def chain(tenant: int, leaf: int) -> list[bytes]:
     return [struct.pack("<QQ", tenant, number) for number in reversed(found)]
 
 
+def singles(count: int, tenant: int = 9) -> list[bytes]:
+    return [struct.pack("<QQ", tenant, number) for number in range(count)]
+
+
 class Warnings:
     """What was logged as one."""
 
@@ -182,7 +186,8 @@ class DiskBench(Bench):
             assert shelf.table.blocks.keys() == shelf.places.keys()
             for key, block in shelf.table.blocks.items():
                 if block.parent is not None:
-                    assert shelf.table.blocks[block.parent.key] is block.parent  # type: ignore[index]
+                    key_before: bytes = block.parent.key  # type: ignore[assignment]
+                    assert shelf.table.blocks[key_before] is block.parent
                 place = shelf.places[key]
                 rooms = set(range(place.at, place.at + place.granules))
                 assert not rooms & taken[place.slab], "two blocks in one room"

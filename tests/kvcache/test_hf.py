@@ -39,7 +39,9 @@ MODELS = [
 ]
 
 
-def make_model(kv_heads: int = 2, dtype: str = "float32", seed: int = 1, **more: Any) -> Any:  # noqa: ANN401
+def make_model(
+    kv_heads: int = 2, dtype: str = "float32", seed: int = 1, **more: Any  # noqa: ANN401
+) -> Any:  # noqa: ANN401  # fmt: skip
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=HEADS,

@@ -115,7 +115,8 @@ class _Run:
     """One prompt."""
 
     def __init__(
-        self, model: Any, tokens: list[int], store: KVStore, admission: Admission | None  # noqa: ANN401
+        self, model: Any, tokens: list[int], store: KVStore,  # noqa: ANN401
+        admission: Admission | None,
     ) -> None:  # fmt: skip
         self.admission = admission
         self.model = model

@@ -178,8 +178,8 @@ class Behind:
                 tier.unwritten += 1
                 continue
             parent = space.table.blocks[key].parent
-            parent_key: bytes = parent.key if parent is not None else b""  # type: ignore[assignment]
-            to = tier.take(space.shelf, key, parent_key, source)
+            before: bytes = parent.key if parent is not None else b""  # type: ignore[assignment]
+            to = tier.take(space.shelf, key, before, source)
             if to is None:
                 tier.unwritten += 1
                 continue
