@@ -221,6 +221,16 @@ def test_what_waits_together_travels_together(daemon: FlakyMeta, world: World) -
     assert all(op.seq == 0 for op in daemon.batches[0].ops)
 
 
+def test_logs_go_alone(world: World) -> None:
+    """After its start a daemon holds every other change until the logs have come."""
+    mkdir, part = meta_pb2.Op(mkdir={}), meta_pb2.Op(log={})
+    for op in (mkdir, part, part, mkdir):
+        world.stream._lanes[1].append(OpItem(op, mutates=True, lane=1))
+    batches = [world.stream._pack(1) for _ in range(4)]
+    packed = [[op.WhichOneof("verb") for op in batch.ops] for batch in batches if batch]
+    assert packed == [["mkdir"], ["log", "log"], ["mkdir"]]
+
+
 def test_acked_below_follows_the_answers(daemon: FlakyMeta, world: World) -> None:
     for number in range(5):
         world.mkdir(str(number))

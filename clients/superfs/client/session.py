@@ -76,7 +76,7 @@ class OpItem(Item[tuple[meta_pb2.Result, frozenset[int]]]):
     """Answered with (result, leases under which it may be repeated). `bound`: the only session in
     which it may be done; after its end it is SESSION_EXPIRED, whether it was done or not."""
 
-    __slots__ = ("answer_bytes", "bound", "mutates", "op", "session", "size")
+    __slots__ = ("answer_bytes", "bound", "is_log", "mutates", "op", "session", "size")
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class OpItem(Item[tuple[meta_pb2.Result, frozenset[int]]]):
         self.mutates = mutates
         self.size = op.ByteSize()
         self.session: Session | None = None  # whose number op.seq is
+        self.is_log = op.HasField("log")
 
 
 class Host(Protocol):
@@ -269,6 +270,8 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             answer += item.answer_bytes
             if items and (size + item.size > BATCH_BYTES or answer > ANSWER_BYTES):
                 break
+            if items and item.is_log != items[0].is_log:
+                break  # after its start a daemon lets nothing pass but what it waits for: logs
             if item.mutates and not item.sends:
                 seq = self._session.take()
                 if not seq:
