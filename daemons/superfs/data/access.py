@@ -83,6 +83,11 @@ class Access:
         if grant.read_only:
             raise FsError(Code.READ_ONLY, "the capability is for reading only")
 
+    def may_write_all(self) -> None:
+        grant = self._current()
+        if grant.kind != "host" or grant.inode or grant.read_only:
+            raise FsError(Code.FORBIDDEN, "only a host session that may write everywhere may")
+
     def may_hold(self) -> None:
         """Descriptors of whole segments, which show every file."""
         grant = self._current()

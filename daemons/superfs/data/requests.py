@@ -70,6 +70,7 @@ class Requests:
             "fence": self._fence,
             "locate": self._locate,
             "locate_many": self._locate_many,
+            "promise": self._promise,
         }
 
     def begin(self, request: DataRequest, access: Access) -> Begun:
@@ -107,10 +108,15 @@ class Requests:
     def _done(self, tag: int) -> DataReply:
         return DataReply(tag=tag, boot_epoch=self.boot_epoch)
 
-    def _written(self, tag: int) -> DataReply:
+    def _store_all(self, blobs: list[Blob], request: DataRequest, access: Access) -> DataReply:
+        session = _session(access) if request.promised else 0
+        self._store.write(blobs, session)
         self._syncer.nudge()
         version = self._store.position.version
-        return DataReply(tag=tag, boot_epoch=self.boot_epoch, version=version)
+        scarce = bool(session) and self._store.promises.scarce
+        return DataReply(
+            tag=request.tag, boot_epoch=self.boot_epoch, version=version, scarce=scarce
+        )
 
     # ---- writes
 
@@ -127,12 +133,12 @@ class Requests:
 
     def _write(self, request: DataRequest, access: Access) -> Begun:
         blob = self._blob(request.write, access)
-        self._store.write([blob])
+        reply = self._store_all([blob], request, access)
         if request.write.HasField("shared"):
             self._metrics.written_by_memfd.inc(len(blob.data))
         else:
             self._metrics.written_bytes.inc(len(blob.data))
-        return self._written(request.tag)
+        return reply
 
     def _write_many(self, request: DataRequest, access: Access) -> Begun:
         writes = request.write_many.writes
@@ -141,9 +147,14 @@ class Requests:
         if any(write.HasField("shared") for write in writes):
             raise FsError(Code.INVALID, "shared memory is for single writes")
         blobs = [self._blob(write, access) for write in writes]
-        self._store.write(blobs)
+        reply = self._store_all(blobs, request, access)
         self._metrics.written_bytes.inc(sum(len(blob.data) for blob in blobs))
-        return self._written(request.tag)
+        return reply
+
+    def _promise(self, request: DataRequest, access: Access) -> Begun:
+        access.may_write_all()
+        self._store.promises.make(_session(access), request.promise.bytes)
+        return self._done(request.tag)
 
     # ---- reads
 
@@ -289,3 +300,8 @@ class Requests:
             requests_max=REQUESTS_PER_MESSAGE_MAX,
         )
         return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, usage=usage)
+
+
+def _session(access: Access) -> int:
+    assert access.grant is not None, "it has shown a right to write"
+    return access.grant.session_id

@@ -16,6 +16,7 @@ import grpc
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import REQUESTS_PER_MESSAGE_MAX
 from superfs.data.access import Access, Capabilities
+from superfs.data.promises import KEEP_S
 from superfs.rpc.server import grant_of
 from superfs.v1 import data_pb2, data_pb2_grpc
 from superfs.v1.data_pb2 import DataReply, DataRequest
@@ -78,6 +79,12 @@ class DataService(data_pb2_grpc.DataServicer):
             answers.close()
             if self._newest.get(grant.session_id) is answers:
                 del self._newest[grant.session_id]
+                loop = asyncio.get_running_loop()
+                loop.call_later(KEEP_S, self._look_if_back, grant.session_id)
+
+    def _look_if_back(self, session: int) -> None:
+        if session not in self._newest:
+            self._store.promises.drop(session)
 
     async def Check(
         self,

@@ -22,6 +22,7 @@ from superfs.data.chunks import Chunks
 from superfs.data.cuts import Cut, Cuts
 from superfs.data.keys import EXTENT, ChunkKey, FileKey
 from superfs.data.marks import Marks
+from superfs.data.promises import Promises
 from superfs.data.reading import ReadPlan, fetch_of
 from superfs.data.records import Boot, FenceRecord, Identity, Position
 from superfs.data.segments import Segments, free_bytes, total_bytes
@@ -113,6 +114,7 @@ class DataStore:
         self.chunks = Chunks(index.pieces_of, config.cached_chunks_max, self.marks.change)
         self.cuts = Cuts(index, self.chunks, self.segments)
         self.fences: dict[int, FenceRecord] = {}
+        self.promises = Promises(self.room)
         self.position = Position(0, 0, 0)
         self.boots: tuple[Boot, ...] = ()  # the present one ends them
         self.on_fragmented: Callable[[ChunkKey, int], None] = _ignore
@@ -123,8 +125,9 @@ class DataStore:
 
     # ---- contents
 
-    def write(self, blobs: list[Blob]) -> None:
-        """All visible when it returns. Refused as a whole, or done as a whole."""
+    def write(self, blobs: list[Blob], promised_to: int = 0) -> None:
+        """All visible when it returns. Refused as a whole, or done as a whole. `promised_to`: the
+        session whose room it goes into."""
         for blob in blobs:
             check_place(blob.ino, blob.generation, blob.offset, len(blob.data))
             if not blob.data:
@@ -132,10 +135,28 @@ class DataStore:
             self.cuts.refuse_reaped(FileKey(blob.ino, blob.generation))
         if not blobs:
             return
-        self.segments.room_for_client()
-        if self.index.free_bytes < self.config.index_reserve_bytes:
-            raise FsError(Code.NO_SPACE, "the index of this data daemon is full")
+        size = sum(len(blob.data) for blob in blobs)
+        try:
+            self.segments.room_for_client()
+            if self.index.free_bytes < self.config.index_reserve_bytes:
+                raise FsError(Code.NO_SPACE, "the index of this data daemon is full")
+            if not (promised_to or self.promises.leaves_room(size)):
+                raise FsError(Code.NO_SPACE, "what this data daemon has left is promised")
+        except FsError as error:
+            if error.code is not Code.NO_SPACE or not promised_to:
+                raise
+            self.promises.use(promised_to, size)
         self.append(blobs)
+
+    def room(self) -> int:
+        """What clients may still write, in whole segments but for the active one."""
+        if self.index.free_bytes < self.config.index_reserve_bytes * 3 // 2:
+            return 0  # after each sync it has twice that, if there is any
+        segments = self.segments
+        free = free_bytes(self.directory) - self.config.reserve_bytes
+        spare = max(0, free) // self.config.segment_bytes - (segments.spare is None)
+        left = 0 if segments.active is None else segments.active.size - segments.active.length
+        return max(0, spare) * self.config.segment_bytes + left
 
     def append(self, blobs: list[Blob]) -> None:
         """Without asking whether clients may write: compaction writes into the reserve."""
@@ -196,6 +217,7 @@ class DataStore:
         if known is None or known.epoch < epoch:
             record = FenceRecord(epoch, self.world.clock.now_ns())
             self.fences[session] = self._fences_changed[session] = record
+            self.promises.drop(session)
             self.on_fenced(session)
 
     def prune(self) -> None:

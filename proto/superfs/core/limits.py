@@ -43,7 +43,7 @@ GENERATION_RUNS_MAX = 4
 LOG_ENTRIES_MAX = 4096
 GROUPS_MAX = 65_536
 TOKEN_BYTES_MAX = 8 * KIB
-REQUESTS_PER_MESSAGE_MAX = 16
+REQUESTS_PER_MESSAGE_MAX = 64
 LOCATE_CHUNKS_MAX = 64
 LOCATE_EXTENTS_MAX = 4096
 LOCATE_FILES_MAX = 1024
@@ -57,6 +57,10 @@ LOG_CHANGES_MAX = 4096
 """Of what a client has done by itself and not shipped: then its programs wait."""
 LOG_ROOM_BYTES = 2 * (LOG_BYTES_MAX + LOG_CHANGES_MAX * KIB)
 """What that may take in the store of a metadata daemon; it is kept free for each such client."""
+
+PROMISE_BYTES_MAX = LOG_BYTES_MAX + 2 * LOG_CHANGES_MAX * KIB
+"""What contents of new files that a client has not sent yet may take at a data daemon: they, their
+heads, and the ends of segments."""
 
 # sessions
 REPLY_WINDOW_OPS = 4096

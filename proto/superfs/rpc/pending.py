@@ -126,6 +126,17 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
             thrown = error
 
 
+def at_once(coro: Coroutine[Any, Any, T]) -> T:
+    """Drives a coroutine that has nothing to wait for."""
+    try:
+        coro.send(None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    finally:
+        coro.close()
+    raise AssertionError("it waits for something")
+
+
 class Crew(Generic[T]):
     """Coroutines stepped in turn by the one coroutine that awaits `next_done`. `close` ends those
     that are left where they wait."""

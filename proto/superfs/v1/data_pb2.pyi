@@ -8,10 +8,11 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataRequest(_message.Message):
-    __slots__ = ("tag", "capability", "more", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence", "locate", "locate_many")
+    __slots__ = ("tag", "capability", "more", "promised", "write", "write_many", "read", "read_many", "commit", "truncate", "reap", "usage", "fence", "locate", "locate_many", "promise")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     WRITE_MANY_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
@@ -23,9 +24,11 @@ class DataRequest(_message.Message):
     FENCE_FIELD_NUMBER: _ClassVar[int]
     LOCATE_FIELD_NUMBER: _ClassVar[int]
     LOCATE_MANY_FIELD_NUMBER: _ClassVar[int]
+    PROMISE_FIELD_NUMBER: _ClassVar[int]
     tag: int
     capability: bytes
     more: _containers.RepeatedCompositeFieldContainer[DataRequest]
+    promised: bool
     write: Write
     write_many: WriteMany
     read: Read
@@ -37,10 +40,11 @@ class DataRequest(_message.Message):
     fence: Fence
     locate: Locate
     locate_many: LocateMany
-    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., more: _Optional[_Iterable[_Union[DataRequest, _Mapping]]] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., locate: _Optional[_Union[Locate, _Mapping]] = ..., locate_many: _Optional[_Union[LocateMany, _Mapping]] = ...) -> None: ...
+    promise: Promise
+    def __init__(self, tag: _Optional[int] = ..., capability: _Optional[bytes] = ..., more: _Optional[_Iterable[_Union[DataRequest, _Mapping]]] = ..., promised: _Optional[bool] = ..., write: _Optional[_Union[Write, _Mapping]] = ..., write_many: _Optional[_Union[WriteMany, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., read_many: _Optional[_Union[ReadMany, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., reap: _Optional[_Union[Reap, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., locate: _Optional[_Union[Locate, _Mapping]] = ..., locate_many: _Optional[_Union[LocateMany, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ...) -> None: ...
 
 class DataReply(_message.Message):
-    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version", "located", "located_many", "more")
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "data", "reads", "usage", "version", "located", "located_many", "more", "scarce")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +56,7 @@ class DataReply(_message.Message):
     LOCATED_FIELD_NUMBER: _ClassVar[int]
     LOCATED_MANY_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    SCARCE_FIELD_NUMBER: _ClassVar[int]
     tag: int
     code: int
     detail: str
@@ -63,7 +68,8 @@ class DataReply(_message.Message):
     located: Located
     located_many: LocatedMany
     more: _containers.RepeatedCompositeFieldContainer[DataReply]
-    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., located_many: _Optional[_Union[LocatedMany, _Mapping]] = ..., more: _Optional[_Iterable[_Union[DataReply, _Mapping]]] = ...) -> None: ...
+    scarce: bool
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., located_many: _Optional[_Union[LocatedMany, _Mapping]] = ..., more: _Optional[_Iterable[_Union[DataReply, _Mapping]]] = ..., scarce: _Optional[bool] = ...) -> None: ...
 
 class Write(_message.Message):
     __slots__ = ("ino", "data_generation", "chunk", "offset", "data", "shared")
@@ -200,6 +206,12 @@ class ReapItem(_message.Message):
     ino: int
     data_generation: int
     def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ...) -> None: ...
+
+class Promise(_message.Message):
+    __slots__ = ("bytes",)
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    def __init__(self, bytes: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ()
