@@ -17,7 +17,7 @@ from harness.hammers import LEASE_S, LEASE_TIMEOUT_S, QUICK
 from harness.late import Late, digest
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
-from superfs.client.writing import DIRTY_AGE_S
+from superfs.client.unpublished import DIRTY_AGE_S
 from superfs.core.limits import KIB, MIB
 
 if TYPE_CHECKING:

@@ -235,6 +235,19 @@ class Holder:
         acknowledge()
 
 
+class NoContents:
+    """Nothing is kept for data daemons."""
+
+    async def send(self, _inos: Iterable[int]) -> None:
+        pass
+
+    def drop(self, _ino: int) -> bool:
+        return False
+
+    def drop_all(self, _inos: Iterable[int]) -> None:
+        pass
+
+
 class Now:
     """Runs what is spawned at once, as far as it gets."""
 
@@ -272,7 +285,7 @@ class Client:
         self.session = Session(1, b"", 0)
         self.background = Now()
         self.clock = 100.0
-        self.state = Delegations(lambda: ((1,), 1), lambda: self.clock)
+        self.state = Delegations(lambda: ((1,), 1), NoContents(), lambda: self.clock)
         self.meta = DelegatedMeta(self, self.state)  # type: ignore[arg-type]
         self.holder = Holder()
         self.shipping = Shipping(self, self.state, self.meta, self.holder)  # type: ignore[arg-type]

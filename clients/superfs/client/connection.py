@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from superfs.client import clusterd
 from superfs.client.clustermap import ClusterMap
-from superfs.client.data import DataClient
 from superfs.client.datastream import DataStream
 from superfs.client.delegation.meta import DelegatedMeta
 from superfs.client.delegation.shipping import Shipping
 from superfs.client.delegation.state import Delegations
+from superfs.client.gathering import GatheringData
 from superfs.client.identity import own_caller
 from superfs.client.meta import MetaClient
 from superfs.client.remains import Remains
@@ -101,9 +101,9 @@ class Connection:
         if lease_holder is not None:
             self._remains = Remains(self.map.cluster_id)
             self._remains.claim(first.session_id)
+        self.data = GatheringData(self)
         self.shipping: Shipping | None = None
         self.meta = self._meta_client(exclusive=exclusive)
-        self.data = DataClient(self)
         self.writeback = Writeback(self.background)
         self.background.call_later(TICK_S, self._tick)
         self._plan_renewal(first.expires_ns)
@@ -184,7 +184,7 @@ class Connection:
     def _meta_client(self, *, exclusive: bool) -> MetaClient:
         if not exclusive or self.lease_holder is None or self.map.metads != 1:
             return MetaClient(self)
-        state = Delegations(lambda: (self.map.chain_ids, CHAINS_PER_FILE_MAX))
+        state = Delegations(lambda: (self.map.chain_ids, CHAINS_PER_FILE_MAX), self.data)
         meta = DelegatedMeta(self, state)
         self.shipping = meta.shipping = Shipping(self, state, meta, self.lease_holder)
         return meta
@@ -378,7 +378,7 @@ class Connection:
     def _tick(self) -> None:
         for stream in self._streams():
             stream.tick()
-        self.data.memory.tick()
+        self.data.tick()
         with contextlib.suppress(FsError):  # closed meanwhile
             self.background.call_later(TICK_S, self._tick)
 

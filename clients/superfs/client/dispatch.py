@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from superfs.client.ops import Call
     from superfs.client.session import MetaStream, Session
-    from superfs.core.namespace.txn import Caller
+    from superfs.core.namespace.txn import Caller, Ref
 
 T = TypeVar("T")
 
@@ -78,6 +78,17 @@ class Dispatch:
 
     delegates: ClassVar[bool] = False
     """Whether anything is ever done here."""
+
+    def is_born_here(self, inode: Ref) -> bool:
+        """Whether only this client has ever heard of the file, and may still say what it is."""
+        return False
+
+    def kept(self, ino: int, size: int) -> None:
+        """So many bytes of such a file have to be at data daemons before anybody hears of it."""
+        raise AssertionError("no file is only here")
+
+    async def room(self) -> None:
+        """There is room for what this client does by itself."""
 
     @property
     def is_here_only(self) -> bool:

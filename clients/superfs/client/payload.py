@@ -21,12 +21,24 @@ class Shares(Protocol):
 
 
 class Payload:
-    __slots__ = ("_chunk", "_offset", "_shares", "_tag", "_where", "by_place", "data")
+    __slots__ = (
+        "_chunk", "_offset", "_promised", "_shares", "_tag", "_where", "by_place", "data",
+    )  # fmt: skip
 
     def __init__(
-        self, shares: Shares, tag: int, where: Where, chunk: int, offset: int, data: memoryview
+        self,
+        shares: Shares,
+        tag: int,
+        where: Where,
+        chunk: int,
+        offset: int,
+        data: memoryview,
+        *,
+        promised: bool = False,
     ) -> None:
-        """`data` lies in shared memory, and does not change any more."""
+        """`data` lies in shared memory, and does not change any more. `promised`: into room that
+        was promised."""
+        self._promised = promised
         self._shares = shares
         self._tag = tag
         self._where = where
@@ -45,9 +57,12 @@ class Payload:
         where, place = self._where, self._shares.shared_place(self.data)
         self.by_place = place is not None
         if place is None:
-            return encode_write(
+            carried = encode_write(
                 self._tag, where.ino, where.data_generation, self._chunk, self._offset, self.data
             )
+            # Messages one behind the other are one message.
+            more = data_pb2.DataRequest(promised=self._promised).SerializeToString()
+            return carried + more
         shared = data_pb2.Shared(buffer=place[0], offset=place[1], length=len(self.data))
         write = data_pb2.Write(
             ino=where.ino,
@@ -56,4 +71,6 @@ class Payload:
             offset=self._offset,
             shared=shared,
         )
-        return data_pb2.DataRequest(tag=self._tag, write=write).SerializeToString()
+        return data_pb2.DataRequest(
+            tag=self._tag, write=write, promised=self._promised
+        ).SerializeToString()

@@ -41,6 +41,7 @@ class Reply:
     located: data_pb2.Located | None = None
     located_many: data_pb2.LocatedMany | None = None
     more: Sequence[Reply] = ()
+    scarce: bool = False
 
 
 class Encoded(Protocol):
@@ -103,7 +104,7 @@ def _reply(m: data_pb2.DataReply, data: bytes = b"") -> Reply:
     if m.HasField("located_many"):
         return Reply(m.tag, m.code, m.detail, m.boot_epoch, located_many=m.located_many)
     if not (m.code or m.reads or m.data) and not m.HasField("usage"):
-        return Reply(m.tag, 0, "", m.boot_epoch, data, version=m.version)
+        return Reply(m.tag, 0, "", m.boot_epoch, data, version=m.version, scarce=m.scarce)
     data = data or m.data
     return Reply(m.tag, m.code, m.detail, m.boot_epoch, data, m.reads, m.usage, m.version)
 

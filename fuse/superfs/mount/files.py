@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from superfs.client.delegation.overlay import Away
+from superfs.client.gathering import FILE_BYTES_MAX
 from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX
@@ -53,6 +54,12 @@ class OpenFile:
         attr = self.node.attr if self.contents is None else self.contents.attr
         assert attr is not None, "opened without attributes"
         return attr
+
+
+def may_stay_here(contents: Contents) -> bool:
+    """Whether what was written may be kept by this mount for the moment, if it is a new file's."""
+    attr = contents.attr
+    return attr.size <= (FILE_BYTES_MAX if attr.is_inline else INLINE_BYTES_MAX)
 
 
 class Files:
@@ -275,13 +282,13 @@ class Files:
         return contents is None or (contents.is_settled and contents.losses == handle.losses)
 
     def flush_now(self, handle: FileHandle) -> bool:
-        """As `flush`, of contents that no data daemon gets, where this mount tells of them later.
-        False: it has to be waited for."""
+        """As `flush`, of contents that no data daemon gets now, where this mount tells of them
+        later. False: it has to be waited for."""
         contents = handle.file.contents
         assert contents is not None
         if not self._m.meta.delegates or contents.losses != handle.losses:
             return False
-        if contents.attr.size > INLINE_BYTES_MAX:
+        if not may_stay_here(contents):
             return False
         flushing = contents.flush()
         try:

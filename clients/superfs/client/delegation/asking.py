@@ -81,11 +81,11 @@ class Asking(MetaClient):
             if not (state.is_good and state.overlay.groups):
                 yield False
                 return
-            state.here_only = threading.get_ident()
+            before, state.here_only = state.here_only, threading.get_ident()
             try:
                 yield True
             finally:
-                state.here_only = 0
+                state.here_only = before
 
     # ---- asking the daemon
 
@@ -208,7 +208,7 @@ class Asking(MetaClient):
 
     # ---- doing it here
 
-    async def _room(self) -> None:
+    async def room(self) -> None:
         if self._state.is_full:
             if self.is_here_only:
                 raise Away

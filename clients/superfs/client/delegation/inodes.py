@@ -26,7 +26,7 @@ class Inodes(Learning):
     async def setattr(
         self, inode: Ref, mask: int, *, caller: Caller | None = None, **values: int
     ) -> Outcome:
-        await self._room()
+        await self.room()
         place = inode.place or inode.ino
 
         def do() -> Outcome:
@@ -67,7 +67,7 @@ class Inodes(Learning):
         caller: Caller | None = None,
         session: Session | None = None,
     ) -> Outcome:
-        await self._room()
+        await self.room()
         values = {
             "size": size, "mtime_ns": mtime_ns, "writes": writes, "kill_priv": kill_priv,
             "spill": spill, "inline_change": inline_change, "atime_ns": atime_ns,
@@ -123,6 +123,22 @@ class Inodes(Learning):
 
         outcome = self._here(do, inode.place) if inode.place else None
         return outcome or await super().new_data(inode, caller=caller)
+
+    # ---- contents that go with the log
+
+    def is_born_here(self, inode: Ref) -> bool:
+        state = self._state
+        with state.lock:
+            place = inode.place
+            return (
+                bool(place)
+                and state.is_good
+                and state.is_open(place)
+                and (state.part.is_ours(inode.ino))
+            )
+
+    def kept(self, ino: int, size: int) -> None:
+        self._state.part.keeps(ino, size)
 
     # ---- what is known here
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PART_ENTRIES = 512
 PART_BYTES = 3 * 512 * 1024
 """A part is sealed at either. It is one message."""
+PART_CONTENTS_BYTES = 32 * 1024 * 1024
+"""Of its files, at data daemons. They go in messages of their own, before it."""
 ENTRY_BYTES = 256
 """About what an entry takes, without contents."""
 
@@ -70,6 +72,8 @@ class Sealed:
     made: list[int]
     """Directories."""
     places: set[int]
+    contents: list[int]
+    """Files whose contents are kept here, and have to be at data daemons first."""
     entries: int
     size: int
     since: float
@@ -87,6 +91,8 @@ class Part:
     touched: dict[tuple[int, int], None] = field(default_factory=dict)
     touched_places: set[int] = field(default_factory=set)
     places: set[int] = field(default_factory=set)
+    contents: dict[int, int] = field(default_factory=dict)  # kept here, of births: how many bytes
+    contents_size: int = 0
     next: int = 0
 
     def touch(self, place: int, ino: int) -> None:
@@ -104,7 +110,11 @@ class Part:
 
     @property
     def is_full(self) -> bool:
-        return len(self.entries) >= PART_ENTRIES or self.size >= PART_BYTES
+        return (
+            len(self.entries) >= PART_ENTRIES
+            or self.size >= PART_BYTES
+            or self.contents_size >= PART_CONTENTS_BYTES
+        )
 
     # ---- what happens
 
@@ -116,6 +126,10 @@ class Part:
 
     def grew(self, more: int) -> None:
         self.size += max(more, 0)
+
+    def keeps(self, ino: int, size: int) -> None:
+        self.contents_size += size - self.contents.get(ino, 0)
+        self.contents[ino] = size
 
     def did(
         self,
@@ -143,6 +157,7 @@ class Part:
         birth = self.entries.pop(self.births.pop(ino))
         assert isinstance(birth, Birth)
         self.size -= ENTRY_BYTES
+        self.contents_size -= self.contents.pop(ino, 0)
         self.places.add(birth.directory)
         return True
 
@@ -207,7 +222,8 @@ class Part:
         return Sealed(
             self.number, log, files, overlay.inline.copy(), changed,
             {ino for _, ino in self.touched} | files.keys(), made,
-            self.places | self.touched_places, len(self.entries), self.size, self.since,
+            self.places | self.touched_places, list(self.contents), len(self.entries),
+            self.size + self.contents_size, self.since,
         )  # fmt: skip
 
     def _runs(self) -> Iterator[list[Birth | Removal | Step]]:

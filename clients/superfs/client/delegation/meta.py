@@ -50,7 +50,7 @@ class DelegatedMeta(Inodes):
         caller: Caller | None = None,
     ) -> Outcome:
         if stat.S_IFMT(mode) in _BORN_TYPES and not (ino or layout or open):
-            await self._room()
+            await self.room()
 
             def do() -> Outcome:
                 if self._overlay.groups[dir.ino].directory.attr.flags & HAS_DEFAULT_ACL:
@@ -97,7 +97,7 @@ class DelegatedMeta(Inodes):
         version_min: int = 0,
         caller: Caller | None = None,
     ) -> Outcome:
-        await self._room()
+        await self.room()
         await self._maybe_reserve(dir.ino)
 
         def do() -> Outcome:
@@ -151,7 +151,7 @@ class DelegatedMeta(Inodes):
         caller: Caller | None = None,
     ) -> Outcome:
         if not keep:
-            await self._room()
+            await self.room()
             outcome = self._here(lambda: self._unlink(dir, name, caller), dir.ino)
             if outcome is not None:
                 return outcome
@@ -162,11 +162,17 @@ class DelegatedMeta(Inodes):
         overlay, part = self._overlay, self._state.part
         before, data = self._before(dir.ino, name)
         outcome = overlay.run_reaping(unlink, self._caller(caller), dir, name)
-        if before is None or before.data_generation or not part.unborn(before.ino):
+        if before is None or self._is_elsewhere(before) or not part.unborn(before.ino):
             if before is not None:
                 part.buried(before.ino, before, data)
             part.removed(dir.ino, name, self._state.now())
         return outcome
+
+    def _is_elsewhere(self, attr: Attr) -> bool:
+        """Whether data daemons may have some of its contents."""
+        if not attr.data_generation:
+            return False
+        return attr.ino not in self._state.part.contents or not self._state.contents.drop(attr.ino)
 
     def _before(self, directory: int, name: bytes) -> tuple[Attr | None, bytes]:
         """The file of this name, and its contents as far as they are here."""
@@ -184,7 +190,7 @@ class DelegatedMeta(Inodes):
         *,
         caller: Caller | None = None,
     ) -> Outcome:
-        await self._room()
+        await self.room()
 
         def do() -> Outcome:
             overlay, state = self._overlay, self._state
@@ -215,7 +221,7 @@ class DelegatedMeta(Inodes):
         caller: Caller | None = None,
     ) -> Outcome:
         if old_dir.ino == new_dir.ino and not flags & ~NOREPLACE:
-            await self._room()
+            await self.room()
             outcome = self._here(
                 lambda: self._rename(old_dir, old_name, new_name, flags, keep, caller), old_dir.ino
             )

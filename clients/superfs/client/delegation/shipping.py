@@ -121,6 +121,8 @@ class Shipping:
                     return
                 part, bound = state.sealed[0], self._bound
             try:
+                if part.contents:
+                    await state.contents.send(part.contents)
                 result = await self._send(part, bound)
             except FsError as error:
                 if self._connection.is_closed:
@@ -253,6 +255,7 @@ class Shipping:
                 if ino not in part.files:
                     log.error("lost: changes of inode %x in %x: %s", ino, place, reason)
         going = given_back | directories
+        state.contents.drop_all(ino for part in lost for ino in part.contents)
         self._drop(directories)
         self._holder.lost(set().union(*(part.touched for part in lost)), error)
         if not self._connection.is_closed:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.delegation.concerns import EVERYTHING
 from superfs.client.delegation.journal import Part
@@ -39,12 +39,27 @@ LAST_ENTRIES_MAX = 200_000
 log = logging.getLogger("superfs.client")
 
 
+class Contents(Protocol):
+    """Of new files, kept until they are told of."""
+
+    async def send(self, inos: Iterable[int]) -> None:
+        """Returns when they are at data daemons; raises what refused them."""
+
+    def drop(self, ino: int) -> bool:
+        """Nobody has heard of the file, nor will. False: a data daemon may have them."""
+
+    def drop_all(self, inos: Iterable[int]) -> None:
+        """They are lost."""
+
+
 class Delegations:
     def __init__(
         self,
         chains: Callable[[], tuple[Sequence[int], int]],
+        contents: Contents,
         now: Callable[[], float] = lease_clock,
     ) -> None:
+        self.contents = contents
         self.lock = threading.RLock()
         self.overlay = Overlay(self._server_now_ns, chains)
         self.exclusive: set[int] = set()
@@ -226,7 +241,7 @@ class Delegations:
 
     @property
     def bytes(self) -> int:
-        return self.part.size + sum(part.size for part in self.sealed)
+        return self.part.size + self.part.contents_size + sum(part.size for part in self.sealed)
 
     @property
     def age_s(self) -> float:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from superfs.client.delegation.overlay import Away
 from superfs.core.attrs import Set
-from superfs.core.limits import INLINE_BYTES_MAX
 from superfs.core.namespace.txn import Caller
 from superfs.mount.desk import protocol
 from superfs.mount.desk.protocol import (
@@ -24,6 +23,7 @@ from superfs.mount.desk.protocol import (
     SetAttr,
 )
 from superfs.mount.encode import may_be_taken_in_late, packed
+from superfs.mount.files import may_stay_here
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -212,6 +212,6 @@ class Changes:
 
     @staticmethod
     def _has_much_to_write(node: Node) -> bool:
-        """More than a message to the metadata daemon."""
+        """It has to go to a data daemon first."""
         contents = None if node.file is None else node.file.contents
-        return contents is not None and contents.is_dirty and contents.attr.size > INLINE_BYTES_MAX
+        return contents is not None and contents.is_dirty and not may_stay_here(contents)
