@@ -13,7 +13,7 @@ and of the workers (who do the kernel's part). Needs root for cold phases and fo
     F     the floor: an in-memory pyfuse3 file system, mounted by our code with our options
     M     MooseFS from Debian's packages (make bench-peers)
     S     SuperFS
-    D     SuperFS with -o delegate; only when it is named
+    N     SuperFS with -o nodelegate; only when it is named
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from systems import fusecount
 from systems.moosefs import MooseFS
-from systems.ours import Delegating, Disk, Floor, SuperFS
+from systems.ours import Asking, Disk, Floor, SuperFS
 from systems.system import System, Unavailable, Usage
 
 from superfs.cli.bench import caches
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from superfs.cli.bench.workers import Outcome
 
 DEFAULT: tuple[type[System], ...] = (Disk, Floor, MooseFS, SuperFS)
-KINDS: dict[str, type[System]] = {kind.name: kind for kind in (*DEFAULT, Delegating)}
+KINDS: dict[str, type[System]] = {kind.name: kind for kind in (*DEFAULT, Asking)}
 USUAL = [kind.name for kind in DEFAULT]
 
 
@@ -205,8 +205,8 @@ def ratios(table: Table, phase: Phase, ours: str, other: str) -> list[float]:
 
 def show(table: Table, names: list[str]) -> None:
     print(f"\n### {title(table.job)}\n")
-    ours = "D" if "D" in names else "S"
-    others = [name for name in ("F", "M", "ext4", "S") if name in names and ours in names]
+    ours = "S" if "S" in names else "N"
+    others = [name for name in ("F", "M", "ext4", "N") if name in names and ours in names]
     others = [name for name in others if name != ours]
     rows = [["phase", *names, *(f"{ours}/{name}" for name in others)]]
     for phase in table.phases:
@@ -220,8 +220,8 @@ def show(table: Table, names: list[str]) -> None:
             row.append(f"{short(statistics.median(found))} ({short(low)}-{short(high)})")
         rows.append(row)
     markdown(rows)
-    fuse = [name for name in ("F", "M", "S", "D") if name in names]
-    rpcs = [name for name in ("M", "S", "D") if name in names]
+    fuse = [name for name in ("F", "M", "S", "N") if name in names]
+    rpcs = [name for name in ("M", "S", "N") if name in names]
     head = [f"req {n}" for n in fuse] + [f"msg {n}" for n in rpcs] + [f"us {n}" for n in names]
     rows = [["per operation", *head]]
     for phase in table.phases:

@@ -217,8 +217,8 @@ def measure(systems: list[System], todo: list[Program], rounds: int) -> None:
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     names = [system.name for system in systems]
-    ours = "D" if "D" in names else "S"
-    others = [name for name in ("F", "M", "ext4", "S") if name in names and ours in names]
+    ours = "S" if "S" in names else "N"
+    others = [name for name in ("F", "M", "ext4", "N") if name in names and ours in names]
     others = [name for name in others if name != ours]
     rows = [["program", *(f"{name}, s" for name in names), *(f"{name}/{ours}" for name in others)]]
     for program in todo:

@@ -1,5 +1,5 @@
-"""SuperFS as `superfs up --mount` starts it, and with `-o delegate`; a plain directory on the same
-disk; the floor."""
+"""SuperFS as `superfs up --mount` starts it, and with `-o nodelegate`; a plain directory on the
+same disk; the floor."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Floor(System):
 
 class SuperFS(System):
     name = "S"
-    about = "SuperFS: one metad, one datad, one mount, defaults; every change synced when answered"
+    about = "SuperFS: one metad, one datad, one mount, defaults; own changes told within 1 s"
 
     def start(self) -> None:
         self.mount.mkdir(parents=True)
@@ -107,14 +107,14 @@ class SuperFS(System):
         return [METRICS.findall(log.read_text())[-1] for log in logs]
 
 
-class Delegating(SuperFS):
-    name = "D"
-    about = "SuperFS with -o delegate: what nobody else uses is changed by the mount, told in 1 s"
+class Asking(SuperFS):
+    name = "N"
+    about = "SuperFS with -o nodelegate: every change is asked for, and durable when it is answered"
 
     def start(self) -> None:
         self.mount.mkdir(parents=True)
         self._superfs("up", "--dir", self._home, "--detach")
-        self._superfs("mount", "-o", "delegate", "--dir", self._home, self.mount)
+        self._superfs("mount", "-o", "nodelegate", "--dir", self._home, self.mount)
 
     def stop(self) -> None:
         self.unmount()

@@ -38,14 +38,15 @@ def test_every_shape_on_the_mount(place: Path) -> None:
 def test_side_by_side(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "bench" / "compare.py"
     command: list[str | Path] = [sys.executable, script, "--dir", tmp_path, "--rounds", "1"]
-    command += ["--systems", "ext4,F,S", "--shape", "hard", "--procs", "2", "--files", "10"]
+    command += ["--systems", "ext4,F,S,N", "--shape", "hard", "--procs", "2", "--files", "10"]
     command += ["--json", tmp_path / "found.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (table,) = json.loads((tmp_path / "found.json").read_text())
     cells = {(cell["system"], cell["phase"]): cell for cell in table["phases"]}
-    assert {system for system, _ in cells} == {"ext4", "F", "S"}
+    assert {system for system, _ in cells} == {"ext4", "F", "S", "N"}
     assert all(cell["operations"] > 0 for cell in cells.values())
-    assert cells["S", "create"]["messages"] >= 20
+    assert cells["N", "create"]["messages"] >= 20, "each of 20 files costs one at least"
+    assert cells["S", "create"]["messages"] < cells["N", "create"]["messages"]
     assert "| create " in done.stdout
     assert os.listdir(tmp_path) == ["found.json"]

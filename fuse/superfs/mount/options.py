@@ -6,6 +6,7 @@ noatime, relatime, strictatime  [mount] atime
 attr_timeout=S entry_timeout=S negative_timeout=S    [mount] attr_timeout_s ...
 allow_other, noallow_other      [mount] allow_other (default: as root yes, else no)
 acl, noacl                      [mount] acl
+nodelegate, delegate            [mount] delegate: whether changes are told a moment later
 suid dev exec sync (and no-)    [mount] suid dev exec sync
 subdir=PATH                     [mount] subdir
 recover                         [mount] recover: take a dead mount off the mount point first
@@ -51,7 +52,7 @@ class MountOptions:
     dev: bool = False
     exec: bool = True
     sync: bool = False
-    delegate: bool = False  # what nobody else uses is changed here, and told within a second
+    delegate: bool = True  # what nobody else uses is changed here, and told within a second
     recover: bool = False
     atime: str = "relatime"
     attr_timeout_s: float = 0.0  # of what no lease covers, as are the next two
