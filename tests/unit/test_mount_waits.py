@@ -135,6 +135,7 @@ def test_the_fate_of_a_process() -> None:
     program = """
 import signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # who is started in the background ignores it
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("ready", flush=True)
 sys.stdin.read()
@@ -142,12 +143,14 @@ sys.stdin.read()
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        os.kill(child.pid, signal.SIGSTOP)  # what comes now stays pending
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            os.kill(child.pid, number)
-        assert fate_of(child.pid) == FINE
-        os.kill(child.pid, signal.SIGINT)
-        assert fate_of(child.pid) == ASKED
-        child.kill()
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            os.kill(child.pid, signal.SIGSTOP)  # what comes now stays pending
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                os.kill(child.pid, number)
+            assert fate_of(child.pid) == FINE
+            os.kill(child.pid, signal.SIGINT)
+            assert fate_of(child.pid) == ASKED
+        finally:
+            child.kill()
