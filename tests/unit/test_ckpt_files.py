@@ -147,6 +147,18 @@ def test_attempts_become_checkpoints_and_nothing_is_replaced(tmp_path: Path) -> 
     assert directory.attempts(io.path.parent) == []
 
 
+def test_directories_made_for_a_checkpoint_are_durable_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(directory, "sync_directory", synced.append)
+    io = directory.DirectoryIO(tmp_path / "a" / "b" / "c")
+    io.begin("0" * 32)
+    assert set(synced) == {tmp_path, tmp_path / "a"}
+    io.publish("0" * 32, b"manifest", durable=True)
+    assert tmp_path / "a" / "b" in synced
+
+
 def test_what_else_is_at_the_place_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()

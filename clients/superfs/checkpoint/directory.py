@@ -118,7 +118,11 @@ class DirectoryIO:
     def begin(self, attempt: str) -> None:
         self._refuse_taken()
         with _told_of(self.attempt_path(attempt)):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            parent = self.path.parent
+            made = [one for one in (parent, *parent.parents) if not one.exists()]
+            parent.mkdir(parents=True, exist_ok=True)
+            for one in made:  # a commit is no good below a directory that a power failure takes
+                sync_directory(one.parent)
             self.attempt_path(attempt).mkdir()
 
     def create(self, attempt: str, file: str, *, durable: bool) -> FileSink:
