@@ -80,6 +80,15 @@ def test_a_part_is_loaded_without_the_rest(ranks: Ranks, tmp_path: Path) -> None
     assert counted["bytes_read"] <= 37 * 1000 * 4 + 2 * BLOCK_BYTES
 
 
+def test_what_ranks_load_does_not_go_over_the_coordinator(ranks: Ranks, tmp_path: Path) -> None:
+    where, size = str(tmp_path / "c"), 300_000
+    ranks.run("save_plain", 2, where, size)
+    [(seen, whole, first), (_, again, _)] = ranks.run("load_watched", 2, where, size)
+    assert seen == [0, 0]
+    assert whole == again == size
+    assert first == 10, "what another planner has left out there is not read"
+
+
 def test_each_rank_gets_its_own_back(ranks: Ranks, tmp_path: Path) -> None:
     ranks.run("own_round_trip", 3, str(tmp_path / "c"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -292,6 +293,38 @@ def load_plain(path: str, size: int, share: str = "auto") -> None:
     state = {"w": torch.zeros(size), "v": torch.zeros(10), "note": ""}
     dcp.load(state, storage_reader=SuperFSReader(path, share=share))
     assert torch.equal(state["w"], torch.ones(size))
+
+
+class Watchful(dcp.DefaultLoadPlanner):
+    """Keeps what comes to the coordinator; may send every rank there what all of them asked for."""
+
+    def __init__(self, resend: list[Any] | None) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+        self._resend = resend
+
+    def create_local_plan(self) -> dcp.LoadPlan:
+        plan = super().create_local_plan()
+        if self._resend is not None:
+            self._resend[:] = plan.items
+            self._resend.pop()
+        return plan
+
+    def create_global_plan(self, global_plan: list[dcp.LoadPlan]) -> list[dcp.LoadPlan]:
+        self.seen = [len(plan.items) for plan in global_plan]
+        if self._resend is not None:
+            return [replace(plan, items=list(self._resend)) for plan in global_plan]
+        return super().create_global_plan(global_plan)
+
+
+def load_watched(path: str, size: int) -> tuple[list[int], float, float]:
+    """How much DCP gathers for a plan; and what a planner loads that leaves an item out."""
+    state = {"w": torch.zeros(size)}
+    planner = Watchful(None)
+    dcp.load(state, storage_reader=SuperFSReader(path), planner=planner)
+    part = {"v": torch.zeros(10), "w": torch.zeros(size)}
+    dcp.load(part, storage_reader=SuperFSReader(path), planner=Watchful([]))
+    return planner.seen, state["w"].sum().item(), part["v"].sum().item() - part["w"].sum().item()
 
 
 def many_saves(path: str, saves: int, asynchronous: bool) -> list[tuple[int, int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io as memory_io
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,6 +67,7 @@ class SuperFSReader(StorageReader):
         self._host = Host(host, share)
         self._allow_pickle = allow_pickle
         self._manifest: Manifest | None = None
+        self._items: list[ReadItem] = []
         self.statistics: dict[str, int] = {}
 
     @property
@@ -102,7 +104,10 @@ class SuperFSReader(StorageReader):
         """The manifest was read with the metadata."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        return plan
+        """What a rank reads concerns that rank: DCP is left nothing to send to the coordinator and
+        back. What a planner of somebody else's makes of it there counts."""
+        self._items = plan.items
+        return replace(plan, items=[])
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
         return plans
@@ -110,7 +115,7 @@ class SuperFSReader(StorageReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> torch.futures.Future[None]:
         manifest = self._manifest
         assert manifest is not None, "DCP reads the metadata first"
-        session = self.session
+        session, plan = self.session, replace(plan, items=plan.items or self._items)
         reading = Reading(self._io, manifest, self._path)
         error: Exception | None = None
         wants: list[tuple[ReadItem, Want]] = []
