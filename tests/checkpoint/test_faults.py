@@ -141,6 +141,14 @@ def test_a_flipped_bit_is_found_and_named(ranks: Ranks, tmp_path: Path, share: s
     assert all(caught.value.texts), "on every rank"
 
 
+def test_a_rank_without_memory_holds_up_nobody(ranks: Ranks, tmp_path: Path) -> None:
+    job = "ckptfaults:load_without_memory"
+    ranks.run("save_plain", 1, str(tmp_path / "c"), 300_000)
+    for said, soon in ranks.run(job, 2, str(tmp_path / "c"), 300_000):
+        assert "rank 1: MemoryError" in said
+        assert soon, "it waited until the group's time was up"
+
+
 def test_other_damage_is_named_too(ranks: Ranks, tmp_path: Path) -> None:
     good = tmp_path / "good"
     ranks.run("save_plain", 2, str(good), SIZE)

@@ -120,6 +120,14 @@ def test_at_most_one_save_in_flight(ranks: Ranks, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fail-0", "skip-0", "wait-0", "wait-1"]
 
 
+def test_a_skipped_save_counts_until_dcp_is_through_with_it(ranks: Ranks, tmp_path: Path) -> None:
+    for outcome in ranks.run("ckptfaults:while_one_is_being_skipped", 2, str(tmp_path / "c")):
+        assert outcome[:2] == ["saved", "saved"], "DCP does not know that it was skipped"
+        assert "previous save is not over on rank" in outcome[2]
+        assert outcome[3] == "saved"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c-0", "c-3"]
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_saves_in_a_loop_leave_nothing(ranks: Ranks, tmp_path: Path, asynchronous: bool) -> None:
     for found in ranks.run("many_saves", 2, str(tmp_path / "c"), 60, asynchronous):

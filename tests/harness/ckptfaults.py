@@ -8,13 +8,15 @@ import pickle
 import signal
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from harness.ckptjobs import load_step, save_plain
-from superfs.checkpoint import SuperFSWriter, committed, session, steps
+from harness.ckptjobs import load_plain, load_step, save_plain
+from superfs.checkpoint import SuperFSWriter, committed, directory, session, steps
 from superfs.core.errors import FsError
 
 
@@ -66,7 +68,7 @@ def _kill_at(step: str, pid: int, name: str) -> None:
 
 
 def fail_on(path: str, step: str, rank: int) -> None:
-    """A rank meets a full disk at a step."""
+    """A rank meets a full disk at a step. By the time that anybody hears of it nothing is left."""
     import errno
 
     def full(name: str) -> None:
@@ -78,6 +80,7 @@ def fail_on(path: str, step: str, rank: int) -> None:
         save_plain(path, 300_000)
     finally:
         steps.hook = None
+        assert directory.attempts(Path(path).parent) == []
 
 
 def save_until_full(root: str, size: int, asynchronous: bool) -> tuple[int, str]:
@@ -92,6 +95,7 @@ def save_until_full(root: str, size: int, asynchronous: bool) -> tuple[int, str]
             else:
                 dcp.save(state, storage_writer=writer, process_group=group)
         except BaseException as error:  # DCP's own is no Exception
+            assert directory.attempts(root) == []
             return number, str(error)
     raise AssertionError("the disk is too large")
 
@@ -148,3 +152,56 @@ def refused_by_process(path: str) -> tuple[str, int]:
     writer = SuperFSWriter(f"{path}-1", process_group=group)
     dcp.async_save(state, storage_writer=writer, process_group=group).result()
     return said, int(time.monotonic() - start)
+
+
+def while_one_is_being_skipped(path: str) -> list[str]:
+    """What DCP does for a skipped save is held up on rank 0 after the first is over."""
+    group = dist.new_group(backend="gloo")
+    go_on, go_through = threading.Event(), threading.Event()
+    begun = []
+
+    def hold(step: str) -> None:
+        if step == "before-delivery" and dist.get_rank() == 0:
+            go_on.wait(60)
+        if step == "attempt-begun":
+            begun.append(step)
+            if len(begun) == 2:
+                go_through.wait(60)
+
+    steps.hook = hold
+    state = {"w": torch.ones(100_000)}
+    outcomes: list[str] = []
+    futures: list[Any] = []
+    for number, policy in enumerate(("skip", "skip", "fail", "fail")):
+        if number == 2:
+            go_on.set()
+            futures[0].result()
+        if number == 3:
+            go_through.set()
+            futures[1].result()
+        writer = SuperFSWriter(f"{path}-{number}", process_group=group, in_flight=policy)
+        try:
+            futures.append(dcp.async_save(state, storage_writer=writer, process_group=group))
+            outcomes.append("saved")
+        except Exception as error:
+            outcomes.append(str(error))
+            go_on.set()
+    futures[-1].result()
+    return outcomes
+
+
+def load_without_memory(path: str, size: int) -> tuple[str, bool]:
+    """Rank 1 cannot take what others have read for it: what it says, whether anybody waited."""
+    from superfs.checkpoint.reading import Block
+
+    def refuse(_self: Block, _raw: torch.Tensor) -> None:
+        raise MemoryError
+
+    if dist.get_rank() == 1:
+        Block.paste = refuse  # type: ignore[assignment, method-assign]
+    start = time.monotonic()
+    try:
+        load_plain(path, size, share="always")
+    except BaseException as error:  # DCP's own is no Exception
+        return str(error), time.monotonic() - start < 60
+    return "", True

@@ -176,11 +176,14 @@ def _through_window(
             except Exception as caught:
                 failed = caught
             session.together(failed)
-            for one in mine:
-                block = blocks.get(one.place)
-                if block is not None:
-                    block.paste(window[one.at : one.at + one.length])
-            session.together(None)  # only then may the window be filled again
+            try:
+                for one in mine:
+                    block = blocks.get(one.place)
+                    if block is not None:
+                        block.paste(window[one.at : one.at + one.length])
+            except Exception as caught:
+                failed = caught
+            session.together(failed)  # only then may the window be filled again
 
 
 @contextlib.contextmanager

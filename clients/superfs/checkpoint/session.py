@@ -57,7 +57,9 @@ class Flight:
 
     STARTING_S = 60.0
 
-    def __init__(self) -> None:
+    def __init__(self, after: Flight | None = None) -> None:
+        """`after`: the one that it was skipped for, and that has DCP's group until it is over."""
+        self._after = after
         self.done = threading.Event()
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
@@ -65,6 +67,9 @@ class Flight:
     def runs_here(self) -> None:
         self._thread = threading.current_thread()
         self._started.set()
+        if self._after is not None:
+            self._after.join()
+            self._after = None
 
     def end(self) -> None:
         """Written, failed or given up, begun or not."""

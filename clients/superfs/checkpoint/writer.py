@@ -52,6 +52,13 @@ class Save:
     flight: sessions.Flight | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a rank reports instead of what it has written."""
+
+    error: tuple[str, Exception] | None
+
+
 class SuperFSWriter(StorageWriter, AsyncStager):
     """Every rank writes its own bytes, once, evenly, into a directory that all see.
 
@@ -137,7 +144,9 @@ class SuperFSWriter(StorageWriter, AsyncStager):
             error = caught
         outcome = self._agree(session, local, error)
         save = Save(outcome)
-        if outcome is not None:
+        if outcome is None:  # DCP goes through the motions all the same
+            save.flight = session.flight = sessions.Flight(session.flight)
+        else:
             assert local is not None
             save.attempt = self._make_room(session, local, outcome)
             failed: Exception | None = None
@@ -204,8 +213,11 @@ class SuperFSWriter(StorageWriter, AsyncStager):
     def write_data(
         self, plan: SavePlan, planner: SavePlanner
     ) -> torch.futures.Future[list[WriteResult]]:
+        """What fails here is told to the coordinator instead of raised: there `finish` raises it
+        for all, and gives back at once what the others have written."""
         self._attempt = plan.storage_data
         written: Written | None = None
+        results = []
         try:
             if self._save is None:
                 self._save, written = self._write_now(planner)
@@ -227,10 +239,12 @@ class SuperFSWriter(StorageWriter, AsyncStager):
                         written,
                         self._options,
                     )
+        except Exception as caught:
+            results.append(WriteResult(MetadataIndex(""), 0, Failed(sessions.told(caught))))
+            written = None
         finally:
             if not self._is_coordinator or written is None:
                 self._over()
-        results = []
         if written is not None:
             results.append(WriteResult(MetadataIndex(written.file), written.bytes, written))
         future: torch.futures.Future[list[WriteResult]] = torch.futures.Future()
@@ -241,12 +255,14 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         """On the coordinator, when all have written: checks, and commits."""
         save, session = self._save, self.session
         try:
+            found = [[one.storage_data for one in of_rank] for of_rank in results]
+            sessions.raise_any([_failure(reports) for reports in found])
             if save is None or save.outcome is None:
                 return
             remembered = save.outcome.remembered
             assert remembered.plan is not None, "the coordinator has the plan"
             steps.reached("all-written")
-            written = [result.storage_data for of_rank in results for result in of_rank]
+            written = [report for reports in found for report in reports]
             manifest = assemble(
                 remembered.plan,
                 remembered.paths,
@@ -255,19 +271,19 @@ class SuperFSWriter(StorageWriter, AsyncStager):
                 attempt=self._attempt,
                 made_by=f"superfs {version('superfs')}, torch {torch.__version__}",
             )
-            found = metadata_of(manifest, session.rank)
+            said = metadata_of(manifest, session.rank)
             if self._options.export_dcp:
                 exported = [one for report in written for one in report.exported]
                 durable = self._options.durable
                 write_metadata(
-                    self._io, self._attempt, found, manifest.same, exported, durable=durable
+                    self._io, self._attempt, said, manifest.same, exported, durable=durable
                 )
             self._io.publish(
                 self._attempt, manifests.encode(manifest), durable=self._options.durable
             )
             session.unfinished = None
-            metadata.state_dict_metadata = found.state_dict_metadata
-            metadata.planner_data = found.planner_data
+            metadata.state_dict_metadata = said.state_dict_metadata
+            metadata.planner_data = said.planner_data
         finally:
             session.give_up()
             self._over()
@@ -358,3 +374,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         if self._options.export_dcp:
             saving.export_now(self._io, self._attempt, local, outcome, written, self._options)
         return Save(outcome), written
+
+
+def _failure(reports: Sequence[Written | Failed]) -> tuple[str, Exception] | None:
+    return next((report.error for report in reports if isinstance(report, Failed)), None)
