@@ -6,7 +6,7 @@ One process, one file after the other. `create`: open(O_CREAT|O_EXCL) and close 
 `cold read`: open, read, close of a file of 4,096 bytes after the kernel has dropped everything and
 the directory was listed: `alone` one file of each of many directories, so that nothing is fetched
 ahead, `in order` all files of one directory. Mounted with noatime: access times go their own way,
-later. What is told apart:
+later; and with nodelegate: else a create is no message of its own. What is told apart:
 
     kernel, device   the whole, less what the mount has worked on each request: system calls, waking
                      up, the way through /dev/fuse, and through the relay to pyfuse3 where need be
@@ -95,7 +95,7 @@ def superfs(work: Path) -> Iterator[tuple[Path, list[str]]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     try:
-        options = f"noatime,metrics={address}"
+        options = f"noatime,nodelegate,metrics={address}"
         quietly([SUPERFS, "mount", "--dir", home, mount, "-o", options])
         wait_for(lambda: os.path.ismount(mount), "the mount")
         (log,) = home.glob("log/metad-*.log")

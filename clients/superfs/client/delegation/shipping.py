@@ -47,6 +47,7 @@ class Shipping:
         self._holder = holder
         self._waiters = Waiters(connection, state)
         self._running = False
+        self._gathering = False  # somebody waits for the part that is not sealed yet
         self._alarmed = False  # a timer is set for when the part is to be shipped
         self._session = 0
         self._bound: Session | None = None  # in which the log may be shipped, and in no other
@@ -83,17 +84,33 @@ class Shipping:
 
     async def ship(self) -> None:
         """What was done until now is done at the daemon, and durable. UNAVAILABLE when that takes
-        longer than anything is waited for; it is not given up. IO when it is lost."""
+        longer than anything is waited for; it is not given up. IO when it is lost.
+
+        While a part is on its way, what others ask for meanwhile gathers in the next one: there is
+        one at a time, and each is a message and a commit."""
         state = self._state
         with state.lock:
             if state.is_synced:
                 return
-            target, losses = state.seal(), len(state.losses)
-            self.kick()
-        await self._waiters.until(lambda: state.shipped >= target)
+            losses = len(state.losses)
+            target = self._gather()
+        # A part of which nothing is left, for it was removed again, is never shipped.
+        await self._waiters.until(lambda: state.shipped >= target or state.is_synced)
         for first, error in state.losses[losses:]:
             if first <= target:
                 raise FsError(error.code, error.detail)
+
+    def _gather(self) -> int:
+        """The part that has to be shipped."""
+        state = self._state
+        if not (self._running and state.sealed):
+            target = state.seal()
+            self.kick()
+            return target
+        if not (state.part.entries or state.part.touched):
+            return state.sealed[-1].number
+        self._gathering = True
+        return state.part.number
 
     async def room(self) -> None:
         """Until the log is not full any more."""
@@ -115,6 +132,9 @@ class Shipping:
         state = self._state
         while True:
             with state.lock:
+                if self._gathering and not state.sealed:
+                    self._gathering = False
+                    state.seal()
                 if not state.sealed:
                     self._running = False
                     self._waiters.tell()
