@@ -1,7 +1,7 @@
 """mdtest-hard across two mounts: many processes create small files in one directory at once.
 
-    python bench/shared_directory.py [--procs 16] [--files 100] [--rounds 5] [--no-fsync]
-                                     [--options delegate] [--dir DIR]
+    python bench/shared_directory.py [--procs 16] [--mounts 2] [--files 100] [--rounds 5]
+                                     [--no-fsync] [--options nodelegate] [--dir DIR]
 
 Half of the processes work through one mount, half through another of the same cluster: one metad,
 one datad, on one host. Each creates files of 3,901 bytes with names of its own in the directory
@@ -71,6 +71,7 @@ def one_round(directories: list[Path], args: argparse.Namespace) -> tuple[float,
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--procs", type=int, default=16)
+    parser.add_argument("--mounts", type=int, default=2)
     parser.add_argument("--files", type=int, default=100, help="of a process")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fsync", action=argparse.BooleanOptionalAction, default=True)
@@ -87,22 +88,27 @@ def main() -> int:
             f"{args.procs} processes, {args.files} files of {SIZE} bytes each, "
             f"fsync: {args.fsync}, options: {args.options or 'defaults'}"
         )
-        places = {"SuperFS, two mounts": two_mounts(stack, top, args.options), "disk": [top]}
+        found = mounted(stack, top, args.mounts, args.options)
+        places = {f"SuperFS, mounts: {args.mounts}": found, "disk": [top]}
         measure(places, args)
     return 0
 
 
-def two_mounts(stack: contextlib.ExitStack, top: Path, options: str) -> list[Path]:
+def mounted(stack: contextlib.ExitStack, top: Path, count: int, options: str) -> list[Path]:
     home = top / "home"
     superfs("up", "--dir", home, "--detach")
     stack.callback(superfs, "down", "--dir", home)
-    mounts = [top / "mnt-a", top / "mnt-b"]
+    mounts = [top / f"mnt-{number}" for number in range(count)]
     for mount in mounts:
         mount.mkdir()
         words = ["-o", options] if options else []
         superfs("mount", *words, "--dir", home, mount)
-        stack.callback(subprocess.run, ["umount", mount], check=True)
+        stack.callback(unmount, mount)
     return mounts
+
+
+def unmount(mount: Path) -> None:
+    subprocess.run(["umount", mount], check=True)
 
 
 def superfs(*words: str | Path) -> None:
