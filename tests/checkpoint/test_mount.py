@@ -21,8 +21,13 @@ def test_what_is_saved_on_the_mount_comes_back(ranks: Ranks, place: Path) -> Non
     ranks.run("round_trip", 2, str(place / "c"), {"step": 3, "names": ("a", b"b")}, {}, {})
     ranks.run("save_as", 4, str(place / "hsdp"), "hsdp")
     ranks.run("load_as", 3, str(place / "hsdp"), "fsdp")
+    ranks.run("save_as", 2, str(place / "ddp"), "ddp")
+    stored = sum(file.stat().st_size for file in (place / "ddp").glob("*.data"))
+    ranks.run("load_as", 2, str(place / "ddp"), "ddp", share="never")
+    for counted in ranks.run("load_as", 2, str(place / "ddp"), "ddp"):
+        assert counted["bytes_read"] >= 0.99 * stored, "in memory: nobody reads for another"
     ranks.run("staged_apart", 2, str(place / "async"), 2)
-    assert len(directory.committed(place)) == 4
+    assert len(directory.committed(place)) == 5
     assert directory.attempts(place) == []
 
 

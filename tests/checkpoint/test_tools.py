@@ -14,6 +14,7 @@ import pytest
 
 from harness.daemon import BIN
 from harness.ranks import RankFailed
+from superfs.checkpoint import safetensors
 from superfs.cli.main import main
 
 if TYPE_CHECKING:
@@ -23,19 +24,26 @@ if TYPE_CHECKING:
 
 
 def ckpt(*words: object, status: int = 0) -> str:
-    """Here, or by itself where it needs PyTorch: that takes seconds to import."""
-    if words[0] != "convert":
-        said, found = io.StringIO(), 0
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            try:
-                main(["ckpt", *map(str, words)])
-            except SystemExit as ended:
-                found = int(ended.code or 0)
-        assert found == status, said.getvalue()
-        return said.getvalue()
-    done = subprocess.run(
-        [BIN / "superfs", "ckpt", *map(str, words)], capture_output=True, text=True, check=False
-    )
+    said, found = io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            main(["ckpt", *map(str, words)])
+        except SystemExit as ended:
+            found = int(ended.code or 0)
+    assert found == status, said.getvalue()
+    return said.getvalue()
+
+
+def convert(ranks: Ranks, *words: object, status: int = 0) -> str:
+    """Where PyTorch is imported already: that takes seconds."""
+    [(found, said)] = ranks.run("ckptstock:command", 1, ["ckpt", "convert", *map(str, words)])
+    assert found == status, said
+    return str(said)
+
+
+def convert_by_itself(*words: object, status: int = 0) -> str:
+    command = [str(BIN / "superfs"), "ckpt", "convert", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 
@@ -115,20 +123,40 @@ def test_diff(ranks: Ranks, tmp_path: Path) -> None:
 def test_convert_there_and_back(ranks: Ranks, tmp_path: Path) -> None:
     ours, stock, back = tmp_path / "ours", tmp_path / "stock", tmp_path / "back"
     ranks.run("ckptstock:save_nested", 2, str(ours))
-    ckpt("convert", ours, stock, "--to", "dcp")
+    convert_by_itself(ours, stock, "--to", "dcp")
     ranks.run("ckptstock:load_nested", 2, str(stock), False)
-    assert "--allow-pickle" in ckpt("convert", stock, back, status=1)
-    ckpt("convert", stock, back, "--allow-pickle")
+    assert "--allow-pickle" in convert(ranks, stock, back, status=1)
+    convert(ranks, stock, back, "--allow-pickle")
     ranks.run("ckptstock:load_nested", 2, str(back), True)
     assert ckpt("diff", ours, back) == "equal\n"
-    ckpt("convert", ours, tmp_path / "m.safetensors")
-    ckpt("convert", tmp_path / "m.safetensors", tmp_path / "tensors")
+    convert(ranks, ours, tmp_path / "m.safetensors")
+    convert(ranks, tmp_path / "m.safetensors", tmp_path / "tensors")
     found = as_json("diff", ours, tmp_path / "tensors", status=1)
     assert {(d["name"], d["kind"]) for d in found} == {
         ("optim.step", "only-left"),
         ("optim.betas", "only-left"),
     }
-    assert "is there already" in ckpt("convert", ours, tmp_path / "m.safetensors", status=1)
+    assert "is there already" in convert(ranks, ours, tmp_path / "m.safetensors", status=1)
+
+
+def test_what_ranks_stored_for_themselves_becomes_nobody_elses(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    own, again = tmp_path / "[red]own", tmp_path / "again"
+    ranks.run("own_round_trip", 2, str(own))
+    convert(ranks, own, again)
+    found = as_json("inspect", again)
+    assert ([t["name"] for t in found["tensors"]], found["objects"]) == (["w"], {})
+    assert {d["kind"] for d in as_json("diff", own, again, status=1)} == {"only-left"}
+    assert "[red]own" in ckpt("ls", tmp_path), "a name is no markup"
+
+
+def test_a_tensor_in_two_files_is_not_chosen_from(tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for name in ("a", "b"):
+        safetensors.write(many / f"{name}.safetensors", [("w", "uint8", (1,))], [b"x"], {})
+    assert "is in two files" in convert_by_itself(many, tmp_path / "x", status=1)
 
 
 @pytest.mark.parametrize(("layout", "world"), [("plain", 4), ("hsdp", 4), ("ddp", 3)])

@@ -37,11 +37,17 @@ def save_and_die(path: str, step: str, rank: int, asynchronous: bool) -> None:
         where = f"{path}/step-{number}"
         arena = 1 if waves else None
         writer = SuperFSWriter(where, process_group=group, timeout_s=20, arena_bytes=arena)
-        if asynchronous:
-            future = dcp.async_save(state, storage_writer=writer, process_group=group)
-            future.result()
-        else:
-            dcp.save(state, storage_writer=writer, process_group=group)
+        start = time.monotonic()
+        try:
+            if asynchronous:
+                future = dcp.async_save(state, storage_writer=writer, process_group=group)
+                future.result()
+            else:
+                dcp.save(state, storage_writer=writer, process_group=group)
+        except BaseException as error:  # DCP's own is no Exception
+            if time.monotonic() - start > 60:
+                raise RuntimeError("too late") from error
+            raise
 
 
 def save_without_courier(path: str) -> str:

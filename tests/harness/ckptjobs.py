@@ -18,7 +18,9 @@ State = dict[str, Any]
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.complex128),
-    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+    *(torch.float8_e8m0fnu, torch.float4_e2m1fn_x2, torch.complex32),
+    *(torch.uint16, torch.uint32, torch.uint64),
 )
 
 

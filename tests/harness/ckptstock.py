@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 
 import torch
@@ -10,6 +12,7 @@ import torch.distributed.checkpoint as dcp
 
 from harness.ckptjobs import SHAPES, check, full_state, laid_out, zeros_like
 from superfs.checkpoint import BalancedSavePlanner, SuperFSReader, SuperFSWriter
+from superfs.cli.main import main
 
 
 def stock_round_trip(path: str, layout: str, balanced: bool) -> int:
@@ -71,3 +74,15 @@ def export_round_trip(path: str, layout: str, asynchronous: bool) -> None:
         check(found, {**laid_out("ddp", full)})
         tied = found["tied"]
         check({"tied": tied}, {"tied": full["w1"]})
+
+
+def command(words: list[str]) -> tuple[int, str]:
+    """`superfs` with these words, which is no rank of anything: its status and what it said."""
+    dist.destroy_process_group()
+    said, status = io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            main(words)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return status, said.getvalue()

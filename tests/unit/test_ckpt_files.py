@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
+import os
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import pytest
 
-from superfs.checkpoint import codec, directory
+from superfs.checkpoint import codec, directory, residency
 from superfs.checkpoint import manifest as manifests
 from superfs.checkpoint.blocks import BlockWriter
 from superfs.checkpoint.boxes import Box
@@ -56,11 +59,28 @@ def test_pickle_has_to_be_allowed_on_both_sides() -> None:
         codec.decode("x", encoded)
 
 
-@pytest.mark.parametrize("encoded", [{"$new": 1}, {"$bytes": 3}, {"$complex": ["a", 1]}])
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        *({"$new": 1}, {"$bytes": 3}, {"$complex": ["a", 1]}, {"$dict": [[[], 1]]}),
+        *({"$dtype": "save"}, {"$dtype": "load"}, {"$tensor": ["nn", [1], "AA=="]}),
+        {"$tensor": ["float32", [2], "AAAA"]},
+    ],
+)
 def test_what_cannot_be_decoded_is_named(encoded: object) -> None:
     pytest.importorskip("torch")
     with pytest.raises(FsError, match="'x'"):
         codec.decode("x", encoded)
+
+
+def test_tensors_among_objects_are_stored_as_what_they_stand_for() -> None:
+    """Conjugates and negatives are views of memory that holds something else."""
+    torch = pytest.importorskip("torch")
+    value = torch.tensor([1 + 2j, 3 - 4j])
+    for lazy in (value.conj(), value.conj().imag, value[1:].conj()):
+        found = codec.decode("x", json.loads(json.dumps(codec.encode("x", lazy))))
+        assert found.tolist() == lazy.tolist()
+        assert found.dtype == lazy.dtype
 
 
 def manifest(*pieces: StoredPiece) -> Manifest:
@@ -157,6 +177,72 @@ def test_directories_made_for_a_checkpoint_are_durable_too(
     assert set(synced) == {tmp_path, tmp_path / "a"}
     io.publish("0" * 32, b"manifest", durable=True)
     assert tmp_path / "a" / "b" in synced
+
+
+def test_room_is_taken_before_anything_is_written(tmp_path: Path) -> None:
+    size = 5 * 2**20
+    sink = directory.FileSink(tmp_path / "f", size=size)
+    found = os.stat(tmp_path / "f")
+    assert found.st_size == 0, "the coordinator sees by the size what has been written"
+    if found.st_blocks == 0:
+        pytest.skip("this file system takes no room ahead")
+    assert found.st_blocks * 512 >= size
+    sink.pwrite([memoryview(b"x" * 100)], 0)
+    sink.close()
+    assert os.stat(tmp_path / "f").st_size == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        *((errno.ENOSPC, "No space left"), (errno.EDQUOT, "No quota left")),
+        *((errno.EOPNOTSUPP, ""), (errno.ENOSYS, ""), (errno.EINTR, "")),
+    ],
+)
+def test_room_that_is_not_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, refused: str
+) -> None:
+    def fallocate(_fd: int, _mode: int, _offset: int, _size: int) -> int:
+        ctypes.set_errno(error)
+        return -1
+
+    monkeypatch.setattr(directory, "_fallocate", fallocate)
+    open_before = len(os.listdir("/proc/self/fd"))
+    if refused:
+        with pytest.raises(FsError, match=refused):
+            directory.FileSink(tmp_path / "f", size=1000)
+    else:
+        directory.FileSink(tmp_path / "f", size=1000).close()
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_is_in_memory_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    """By both ways of asking: without waiting, and, where the file system cannot, by its pages."""
+    path, size = tmp_path / "f", 3 * 2**20
+    with path.open("wb") as file:
+        file.write(bytes(size))
+        file.flush()
+        os.fsync(file.fileno())
+        source = directory.FileSource(path)
+        if not tells:
+
+            def refuse(*_: object) -> int:
+                raise OSError(errno.EOPNOTSUPP, "not here")
+
+            monkeypatch.setattr(os, "preadv", refuse)
+        assert source.cached(5, size - 5)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if source.cached(5, size - 5):
+            pytest.skip("this file system keeps all in memory")
+        source.close()
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    path.read_bytes()
+    with path.open("rb") as again:
+        assert not residency.resident(again.fileno(), 0, size), "the kernel would say anything"
 
 
 def test_what_else_is_at_the_place_is_left_alone(tmp_path: Path) -> None:

@@ -131,6 +131,19 @@ def compare_contents(
             raise FsError(Code.INVALID, _differs("tensor", replica.name, found))
 
 
+def refuse_two_kinds(plan: Plan, details: Sequence[Details]) -> None:
+    """FsError if a name is a tensor on one rank and none on another: only one would be found."""
+    tensors = {tensor.name for tensor in plan.tensors if tensor.rank < 0} | plan.same.keys()
+    for rank, detail in enumerate(details):
+        both = next((name for name in detail.objects if name in tensors), None)
+        if both is not None:
+            raise FsError(
+                Code.INVALID,
+                f"{both!r} is a tensor on other ranks, and not on {named([rank])}: give one of "
+                f"them another name, or declare it: per_rank=[{both!r}]",
+            )
+
+
 def compare_objects(details: Sequence[Details]) -> list[tuple[str, ...]]:
     """For each rank the objects that it writes: the lowest holder does. FsError if holders
     differ."""

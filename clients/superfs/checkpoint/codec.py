@@ -112,16 +112,18 @@ def _decode_tagged(name: str, tag: str, content: JsonValue, allow_pickle: bool) 
 def _decode_torch(tag: str, content: JsonValue) -> object:
     import torch
 
+    from superfs.checkpoint.tensors import dtype_of
+
     if tag == "$size":
         return torch.Size(content)
     if tag == "$dtype":
-        return getattr(torch, content)
+        return dtype_of(content)
     if tag == "$device":
         return torch.device(content)
     if tag == "$tensor":
         dtype, shape, data = content
         raw = bytearray(base64.b64decode(data))
-        kind = getattr(torch, dtype)
+        kind = dtype_of(dtype)
         flat = torch.frombuffer(raw, dtype=kind) if raw else torch.empty(0, dtype=kind)
         return flat.reshape(shape)
     raise ValueError("a type that this program does not know")
@@ -161,7 +163,7 @@ def _encode_torch(value: Any) -> JsonValue | None:  # noqa: ANN401
     if isinstance(value, torch.device):
         return {"$device": str(value)}
     if type(value) is torch.Tensor and value.layout is torch.strided:
-        flat = value.detach().cpu().contiguous().reshape(-1)
+        flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         raw = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
         name = str(value.dtype).removeprefix("torch.")
         return {"$tensor": [name, list(value.shape), _text(raw)]}

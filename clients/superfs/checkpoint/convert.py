@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from superfs.checkpoint import manifest as manifests
 from superfs.checkpoint import safetensors
 from superfs.checkpoint.contents import Contents
+from superfs.checkpoint.metadata import metadata_of
 from superfs.checkpoint.reader import SuperFSReader
 from superfs.checkpoint.tensors import dtype_of
 from superfs.checkpoint.writer import SuperFSWriter
@@ -24,6 +25,8 @@ from superfs.core.errors import Code, FsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from torch.distributed.checkpoint.metadata import Metadata
 
 FORMATS = ("superfs", "dcp", "safetensors")
 
@@ -72,7 +75,8 @@ def to_safetensors(source: Path, target: Path) -> None:
         tensors = [t for t in contents.manifest.tensors if t.rank < 0]
         by_name = {t.name: t for t in tensors}
         listed = [(t.name, t) for t in tensors]
-        listed += [(name, by_name[first]) for name, first in contents.manifest.same.items()]
+        tied = contents.manifest.same.items()
+        listed += [(name, by_name[first]) for name, first in tied if first in by_name]
         with _new_file(target) as beside:
             safetensors.write(
                 beside,
@@ -80,6 +84,15 @@ def to_safetensors(source: Path, target: Path) -> None:
                 (contents.tensor(t) for _, t in listed),
                 {"format": "pt"},
             )
+
+
+class _SharedReader(SuperFSReader):
+    """Sees what is everybody's: what one rank stored for itself is not the others'."""
+
+    def read_metadata(self, *args: object, **kwargs: object) -> Metadata:
+        super().read_metadata(*args, **kwargs)
+        assert self._manifest is not None, "that has read it"
+        return metadata_of(self._manifest, -1)
 
 
 def _load(source: Path, kind: str, *, allow_pickle: bool) -> dict[str, Any]:
@@ -95,7 +108,7 @@ def _load(source: Path, kind: str, *, allow_pickle: bool) -> dict[str, Any]:
             )
         reader: Any = dcp.FileSystemReader(source)
     else:
-        reader = SuperFSReader(source, no_dist=True, allow_pickle=allow_pickle)
+        reader = _SharedReader(source, no_dist=True, allow_pickle=allow_pickle)
     # `dcp.load` would give back only what the state had in it before.
     _load_state_dict(state, reader, planner=_EmptyStateDictLoadPlanner(), no_dist=True)
     return state
@@ -107,6 +120,8 @@ def _read_safetensors(source: Path) -> dict[str, Any]:
         found, _ = safetensors.header_of(path)
         with path.open("rb") as file:
             for name, (dtype, shape, offset, size) in found.items():
+                if name in state:
+                    raise FsError(Code.BAD_FORMAT, f"{source}: tensor {name!r} is in two files")
                 file.seek(offset)
                 raw = bytearray(file.read(size))
                 kind = dtype_of(dtype)

@@ -86,11 +86,12 @@ class Courier:
             self._receive()
 
     def deliver(
-        self, path: str, spans: Sequence[Span], *, new: bool, durable: bool
+        self, path: str, spans: Sequence[Span], *, new: bool, size: int, durable: bool
     ) -> list[list[int]]:
-        """Writes from the arena to a file, which is `new` or was begun by an earlier call; the
-        hashes of the blocks of each span."""
-        request = {"do": "deliver", "path": path, "new": new, "spans": spans, "durable": durable}
+        """Writes from the arena to a file, which is `new` and is to have that size in the end, or
+        was begun by an earlier call; the hashes of the blocks of each span."""
+        request = {"do": "deliver", "path": path, "new": new, "size": size}
+        request |= {"spans": spans, "durable": durable}
         with self._lock:
             self._send(request)
             return list(self._receive()["hashes"])

@@ -3,7 +3,7 @@
 Started by `courier.Courier` with the number of its socket. One request a line, one answer a line:
 
     {"do": "arena", "bytes": n} + descriptor                       {}
-    {"do": "deliver", "path", "new", "spans": [[arena, file, bytes]...], "durable"}
+    {"do": "deliver", "path", "new", "size", "spans": [[arena, file, bytes]...], "durable"}
                                                                    {"hashes": [[...] of each span]}
 
 An answer with "errno" or "code" is an error. It ends with its socket, which is when the trainer
@@ -28,6 +28,8 @@ from superfs.checkpoint.directory import FileSink
 from superfs.core.errors import FsError
 
 PARENT_CHECK_S = 1.0
+NICE = 5
+"""Training comes first where there are no cores to spare: a third of its share is left."""
 
 
 class Arena:
@@ -45,9 +47,9 @@ class Arena:
 
 
 def deliver(
-    arena: Arena, path: str, spans: list[list[int]], *, new: bool, durable: bool
+    arena: Arena, path: str, spans: list[list[int]], *, new: bool, size: int, durable: bool
 ) -> list[list[int]]:
-    sink = FileSink(Path(path), new=new, durable=durable)
+    sink = FileSink(Path(path), new=new, durable=durable, size=size)
     try:
         out = BlockWriter(sink, 0 if new else spans[0][1])
         hashes = [out.write(arena.view[at : at + size], offset) for at, offset, size in spans]
@@ -79,8 +81,8 @@ def _answer(arena: Arena, request: dict[str, Any], fds: list[int]) -> dict[str, 
         if request["do"] == "arena":
             arena.replace(fds.pop(0), request["bytes"])
             return {}
-        path, spans = request["path"], request["spans"]
-        hashes = deliver(arena, path, spans, new=request["new"], durable=request["durable"])
+        how = {name: request[name] for name in ("new", "size", "durable")}
+        hashes = deliver(arena, request["path"], request["spans"], **how)
         return {"hashes": hashes}
     except FsError as error:
         return {"code": int(error.code), "detail": error.detail}
@@ -96,6 +98,7 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> None:
+    os.nice(NICE)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     quiet = contextlib.suppress(ConnectionError, KeyboardInterrupt)
     with socket.socket(fileno=int(sys.argv[1])) as connection, quiet:

@@ -18,10 +18,11 @@ from superfs.checkpoint.holdings import ITEM_BYTES, Holding, Kind
 from superfs.core.errors import Code, FsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import torch
     from torch.distributed.checkpoint.planner import SavePlanner, WriteItem
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(slots=True)
@@ -58,13 +59,14 @@ def describe(
     items: Sequence[WriteItem],
     planner: SavePlanner,
     *,
-    world_size: int,
+    ranks: Collection[int],
     per_rank: Sequence[str] = (),
     allow_pickle: bool = False,
 ) -> Local:
     local = Local(State([], _paths(planner)), [])
     places: dict[tuple[object, ...], int] = {}
     whole = getattr(planner, "state_dict", {})
+    vouching: dict[DeviceMesh, bool] = {}
     for item in items:
         name = item.index.fqn
         own = any(fnmatch.fnmatchcase(name, pattern) for pattern in per_rank)
@@ -78,7 +80,7 @@ def describe(
         value = whole.get(name)
         refuse_unsound(name, value)
         tensor = planner.resolve_data(item).detach()
-        kind = Kind.OWN if own else _kind(value, world_size)
+        kind = Kind.OWN if own else _kind(value, ranks, vouching)
         holding = _holding(item, tensor, kind)
         where = _memory_of(tensor)
         tied_to = places.setdefault(where, len(local.tensors)) if where else len(local.tensors)
@@ -95,11 +97,15 @@ def describe(
     return local
 
 
-def _kind(value: object, world_size: int) -> Kind:
+def _kind(value: object, ranks: Collection[int], vouching: dict[DeviceMesh, bool]) -> Kind:
     """A DTensor vouches that equal parts are equal only for the ranks of its mesh: tensor parallel
     ranks each have a norm of their own that FSDP cuts, and nothing keeps those equal."""
-    vouched = isinstance(value, DTensor) and value.device_mesh.size() >= world_size
-    return Kind.SHARD if vouched else Kind.PLAIN
+    if not isinstance(value, DTensor):
+        return Kind.PLAIN
+    mesh = value.device_mesh
+    if mesh not in vouching:
+        vouching[mesh] = set(mesh.mesh.flatten().tolist()).issuperset(ranks)
+    return Kind.SHARD if vouching[mesh] else Kind.PLAIN
 
 
 def _holding(item: WriteItem, tensor: torch.Tensor, kind: Kind, tied_to: int = -1) -> Holding:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from superfs.checkpoint import manifest as manifests
 from superfs.checkpoint import steps
 from superfs.checkpoint.limits import MIB
+from superfs.checkpoint.residency import resident
 from superfs.core.errors import Code, FsError
 
 if TYPE_CHECKING:
@@ -28,21 +29,37 @@ if TYPE_CHECKING:
 
     from superfs.checkpoint.manifest import Manifest
 
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux only
+_libc = ctypes.CDLL(None, use_errno=True)
+_sync_file_range = getattr(_libc, "sync_file_range", None)  # Linux only
 if _sync_file_range is not None:
     _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _SYNC_FILE_RANGE_WRITE = 2
+_fallocate = getattr(_libc, "fallocate", None)
+if _fallocate is not None:
+    _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_FALLOC_FL_KEEP_SIZE = 1
 
 BUFFERS_MAX = 1024  # IOV_MAX
 ATTEMPT = re.compile(r"\.(?P<name>.+)\.superfs-attempt-(?P<id>[0-9a-f]{32})", re.DOTALL)
 
 
 class FileSink:
-    def __init__(self, path: Path, *, new: bool = True, durable: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, new: bool = True, durable: bool = False, size: int = 0
+    ) -> None:
+        """`size`: what a new file is going to have. Its room is taken at once: writing into it then
+        costs a third less, and a full disk says so before anything was written."""
         self._path, self._durable = path, durable
         with _told_of(path):
             flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if new else 0)
             self._fd = os.open(path, flags, 0o644)
+        if new and size:
+            try:
+                with _told_of(path, made_here=True):
+                    _take_room(self._fd, size)
+            except BaseException:
+                self.close()
+                raise
 
     def pwrite(self, buffers: Sequence[memoryview], offset: int) -> None:
         with _told_of(self._path, made_here=True):
@@ -78,28 +95,37 @@ class FileSource:
         for first in range(0, len(into), BUFFERS_MAX):
             waiting = list(into[first : first + BUFFERS_MAX])
             while waiting:
-                try:
-                    count = os.preadv(self._fd, waiting, offset)
-                except OSError as error:
-                    if error.errno == errno.EIO:
-                        text = f"{self._path}: bytes at {offset} cannot be read"
-                        raise FsError(Code.DAMAGED, text) from error
-                    raise
-                if count == 0:
-                    raise FsError(Code.DAMAGED, f"{self._path} ends at {offset}: it was cut off")
+                count = self._read(waiting, offset)
                 offset += count
                 _drop(waiting, count)
 
+    def pread_one(self, into: memoryview, offset: int) -> None:
+        count = self._read([into], offset)
+        if count < len(into):
+            self.pread([into[count:]], offset + count)
+
+    def _read(self, into: list[memoryview], offset: int) -> int:
+        try:
+            count = os.preadv(self._fd, into, offset)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                text = f"{self._path}: bytes at {offset} cannot be read"
+                raise FsError(Code.DAMAGED, text) from error
+            raise
+        if count == 0:
+            raise FsError(Code.DAMAGED, f"{self._path} ends at {offset}: it was cut off")
+        return count
+
     def cached(self, offset: int, length: int) -> bool:
-        """Asks the kernel for single bytes without waiting; what it would have to fetch, and file
-        systems that cannot tell (FUSE, NFS), count as not cached."""
+        """Asks the kernel for single bytes without waiting, or which pages it has, of file systems
+        that do not know how not to wait (FUSE, NFS)."""
         byte = bytearray(1)
         try:
             for at in range(offset, offset + length, max(1, length // 4)):
                 if os.preadv(self._fd, [byte], at, os.RWF_NOWAIT) != 1:
                     return False
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.EOPNOTSUPP and resident(self._fd, offset, length)
         return True
 
     def close(self) -> None:
@@ -125,8 +151,8 @@ class DirectoryIO:
                 sync_directory(one.parent)
             self.attempt_path(attempt).mkdir()
 
-    def create(self, attempt: str, file: str, *, durable: bool) -> FileSink:
-        return FileSink(self.attempt_path(attempt) / file, durable=durable)
+    def create(self, attempt: str, file: str, *, durable: bool, size: int = 0) -> FileSink:
+        return FileSink(self.attempt_path(attempt) / file, durable=durable, size=size)
 
     def location(self, attempt: str, file: str) -> str:
         return str(self.attempt_path(attempt) / file)
@@ -252,6 +278,17 @@ def _start_writing(fd: int, offset: int, size: int) -> None:
     be had it is left: `sync` does all of it."""
     if _sync_file_range is not None:
         _sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE)
+
+
+def _take_room(fd: int, size: int) -> None:
+    """Blocks for a file that is going to have that size; the size itself comes with the writes,
+    which is how the coordinator sees that they were made. Not through the C library's emulation,
+    which writes to every block where the file system cannot do it (FUSE, NFS)."""
+    if _fallocate is None or _fallocate(fd, _FALLOC_FL_KEEP_SIZE, 0, size) == 0:
+        return
+    found = ctypes.get_errno()
+    if found in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(found, os.strerror(found))
 
 
 @contextlib.contextmanager

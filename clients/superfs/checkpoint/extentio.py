@@ -34,6 +34,9 @@ class Source(Protocol):
     def pread(self, into: Sequence[Buffer], offset: int) -> None:
         """Fills all of it, or FsError DAMAGED if the file ends before."""
 
+    def pread_one(self, into: Buffer, offset: int) -> None:
+        """The same, of one buffer that is not empty: what loads do most."""
+
     def cached(self, offset: int, length: int) -> bool:
         """Whether reading there costs no more than a copy in memory. May guess, never blocks."""
 
@@ -48,9 +51,10 @@ class ExtentIO(Protocol):
         """The coordinator makes room for an attempt of this unique name. FsError EXISTS if there
         is a checkpoint already."""
 
-    def create(self, attempt: str, file: str, *, durable: bool) -> Sink:
+    def create(self, attempt: str, file: str, *, durable: bool, size: int = 0) -> Sink:
         """A new file of an attempt that has begun. `durable`: it is going to be synced, so storage
-        may begin with that at once."""
+        may begin with that at once. `size`: what it will have, if that is known: storage may take
+        the room for it at once."""
 
     def location(self, attempt: str, file: str) -> str:
         """Where the writer process creates a file of an attempt: a path."""

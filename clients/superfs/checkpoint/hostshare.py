@@ -29,7 +29,9 @@ from superfs.checkpoint.limits import (
     READ_THREADS_MIN,
     aligned,
 )
+from superfs.checkpoint.plan import named
 from superfs.checkpoint.reading import Place
+from superfs.core.errors import Code, FsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +60,7 @@ class Host:
 class Needs:
     """What a rank tells the others."""
 
+    checkpoint: tuple[str, str]  # where, and which attempt became it
     host: str
     cached: bool
     places: bytes  # packed: file, offset, length of each block
@@ -100,12 +103,14 @@ def read_together(
     needs = None
     if error is None:
         try:
-            needs = Needs(host.identity, _cached(reading, blocks), _pack(blocks))
+            which = os.fspath(reading.where), reading.manifest.id
+            needs = Needs(which, host.identity, _cached(reading, blocks), _pack(blocks))
             reading.threads = _threads(session, needs.cached)
         except Exception as caught:
             error = caught
     told = session.everybody((sessions.told(error), needs))
     sessions.raise_any([failed for failed, _ in told])
+    _refuse_mixture([one.checkpoint for _, one in told])
     waves = plan_waves([one for _, one in told], session.rank, host.share)
     shared = {one.place for wave in waves.mine for one in wave}
     if waves.count:
@@ -116,6 +121,16 @@ def read_together(
     except Exception as caught:
         failed = caught
     session.together(failed)
+
+
+def _refuse_mixture(read: Sequence[tuple[str, str]]) -> None:
+    """Ranks that each look for the newest checkpoint may find two."""
+    by_id: dict[str, list[int]] = defaultdict(list)
+    for rank, (_, which) in enumerate(read):
+        by_id[which].append(rank)
+    if len(by_id) > 1:
+        words = [f"{read[ranks[0]][0]} on {named(ranks)}" for ranks in by_id.values()]
+        raise FsError(Code.INVALID, f"ranks load different checkpoints: {', '.join(words[:4])}")
 
 
 def plan_waves(told: Sequence[Needs], rank: int, share: str) -> Waves:

@@ -25,7 +25,7 @@ HOST_WINDOW_BYTES = 256 * MIB
 """Shared memory of a host through which ranks hand each other what they read."""
 READ_THREADS_MIN = 2  # where storage is waited for
 READ_THREADS_MAX = 4
-READ_HOT_BYTES = 256 * KIB
+READ_HOT_BYTES = 512 * KIB
 """Read and hashed at a time: it and the pages that it comes from fit the cache of a core, and the
 calls for it cost little beside the copy."""
 READ_BATCH_BYTES = 4 * MIB

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "manifest.json"
 VERSION = 1
+UNIX_S_END = 253_402_000_000.0
+"""The year 10,000: later moments have no date."""
 _HEAD = '{"format":"superfs-checkpoint","version":%d,"xxh3":"%016x","body":'
 _TAIL = b"}\n"
 
@@ -125,14 +127,16 @@ def decode(raw: bytes, where: str) -> Manifest:
         raise FsError(Code.DAMAGED, f"{where} does not match its own hash")
     try:
         manifest = _parse(json.loads(body))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FsError(Code.BAD_FORMAT, f"{where} cannot be understood: {error!r}") from None
     check(manifest, where)
     return manifest
 
 
 def check(manifest: Manifest, where: str) -> None:
-    """Every byte of every tensor is stored exactly once, no two pieces share bytes of a file."""
+    """Every byte of every tensor is stored exactly once, no two pieces share bytes of a file, and a
+    name stands for one thing."""
+    _check_names(manifest, where)
     taken: dict[int, list[tuple[int, int, str]]] = {n: [] for n in range(len(manifest.files))}
 
     def take(file: int, offset: int, length: int, name: str) -> None:
@@ -141,12 +145,20 @@ def check(manifest: Manifest, where: str) -> None:
         taken[file].append((offset, offset + length, name))
 
     for tensor in manifest.tensors:
+        if not all(_within(shard.box, tensor.shape) for shard in tensor.shards):
+            raise FsError(
+                Code.DAMAGED, f"{where}: tensor {tensor.name!r}: a shard is outside of it"
+            )
         if overlapping([shard.box for shard in tensor.shards]) is not None:
             raise FsError(Code.DAMAGED, f"{where}: tensor {tensor.name!r}: shards overlap")
-        total = 0
+        total, item = 0, ITEM_BYTES[tensor.dtype]
         for shard in tensor.shards:
             at = 0
             for piece in sorted(shard.pieces, key=lambda p: p.start):
+                if piece.start % item or piece.length % item or not piece.length:
+                    raise FsError(
+                        Code.DAMAGED, f"{where}: tensor {tensor.name!r}: an element is cut in two"
+                    )
                 if piece.start != at or len(piece.hashes) != -(-piece.length // BLOCK_BYTES):
                     raise FsError(
                         Code.DAMAGED,
@@ -155,7 +167,7 @@ def check(manifest: Manifest, where: str) -> None:
                     )
                 at = piece.stop
                 take(piece.file, piece.offset, piece.length, tensor.name)
-            if at != shard.box.volume * ITEM_BYTES[tensor.dtype]:
+            if at != shard.box.volume * item:
                 raise FsError(
                     Code.DAMAGED, f"{where}: tensor {tensor.name!r}: a shard's end is not stored"
                 )
@@ -175,6 +187,33 @@ def check(manifest: Manifest, where: str) -> None:
                     Code.DAMAGED, f"{where}: {name!r} has no place of its own in {file_name}"
                 )
             end = stop
+
+
+def _within(box: Box, shape: Ints) -> bool:
+    """Whether there is such a box, with anything in it, in a tensor of this shape."""
+    if not len(box.offsets) == len(box.sizes) == len(shape) or not box.volume:
+        return False
+    return all(at + n <= full for at, n, full in zip(box.offsets, box.sizes, shape, strict=True))
+
+
+def _check_names(manifest: Manifest, where: str) -> None:
+    """No rank finds two things under one name, nor a name without anything."""
+    tensors = [(tensor.name, tensor.rank) for tensor in manifest.tensors]
+    known = {name for name, _ in tensors}
+    entries = tensors + [(name, o.rank) for o in manifest.objects for name in o.names]
+    ranks: dict[str, set[int]] = {}
+    for name, rank in entries:
+        others = ranks.setdefault(name, set())
+        if rank in others or (others and -1 in (rank, *others)):
+            raise FsError(Code.DAMAGED, f"{where}: {name!r} stands for two things")
+        if rank >= manifest.world_size:
+            raise FsError(Code.DAMAGED, f"{where}: {name!r} is of rank {rank}, which there is not")
+        others.add(rank)
+    for name, first in manifest.same.items():
+        if name in ranks or first not in known:
+            raise FsError(Code.DAMAGED, f"{where}: {name!r} is not tied to {first!r} alone")
+    if len({name for name, _ in manifest.files}) != len(manifest.files):
+        raise FsError(Code.DAMAGED, f"{where}: a file is listed twice")
 
 
 def _body(manifest: Manifest) -> dict[str, Any]:
@@ -220,44 +259,71 @@ def _piece(piece: StoredPiece) -> list[Any]:
 
 
 def _parse(body: dict[str, Any]) -> Manifest:
+    """Raises KeyError, TypeError or ValueError: other programs write JSON, too."""
     if body["block_bytes"] != BLOCK_BYTES:
         raise ValueError(f"blocks of {body['block_bytes']} bytes")
     return Manifest(
-        id=body["id"],
-        created_unix_s=body["created_unix_s"],
-        world_size=body["world_size"],
-        made_by=body["made_by"],
-        files=[(name, size) for name, size in body["files"]],
-        tensors=[
-            StoredTensor(
-                t["name"],
-                t["rank"],
-                t["dtype"],
-                tuple(t["shape"]),
-                tuple(
-                    StoredShard(
-                        Box(tuple(offsets), tuple(sizes)),
-                        tuple(
-                            StoredPiece(f, at, start, n, tuple(int(h, 16) for h in hashes.split()))
-                            for f, at, start, n, hashes in pieces
-                        ),
-                    )
-                    for offsets, sizes, pieces in t["shards"]
-                ),
-            )
-            for t in body["tensors"]
-        ],
-        same=body["same"],
+        id=_text(body["id"]),
+        created_unix_s=_moment(body["created_unix_s"]),
+        world_size=_number(body["world_size"]),
+        made_by=_text(body["made_by"]),
+        files=[(_text(name), _number(size)) for name, size in body["files"]],
+        tensors=[_parsed_tensor(tensor) for tensor in body["tensors"]],
+        same={name: _text(first) for name, first in body["same"].items()},
         objects=[
             Objects(
-                o["rank"],
-                tuple(o["names"]),
-                o["file"],
-                o["offset"],
-                o["length"],
+                _number(o["rank"], -1),
+                tuple(_text(name) for name in o["names"]),
+                _number(o["file"]),
+                _number(o["offset"]),
+                _number(o["length"]),
                 int(o["xxh3"], 16),
             )
             for o in body["objects"]
         ],
-        paths=body["paths"],
+        paths={name: list(path) for name, path in body["paths"].items()},
     )
+
+
+def _parsed_tensor(tensor: dict[str, Any]) -> StoredTensor:
+    dtype = tensor["dtype"]
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"tensor {tensor['name']!r} is of dtype {dtype!r}, which is not known")
+    shards = [
+        StoredShard(
+            Box(_numbers(offsets), _numbers(sizes)),
+            tuple(_parsed_piece(*piece) for piece in pieces),
+        )
+        for offsets, sizes, pieces in tensor["shards"]
+    ]
+    rank, shape = _number(tensor["rank"], -1), _numbers(tensor["shape"])
+    return StoredTensor(_text(tensor["name"]), rank, dtype, shape, tuple(shards))
+
+
+def _parsed_piece(
+    file: object, offset: object, start: object, length: object, hashes: str
+) -> StoredPiece:
+    found = tuple(int(one, 16) for one in hashes.split())
+    return StoredPiece(_number(file), _number(offset), _number(start), _number(length), found)
+
+
+def _number(value: Any, least: int = 0) -> int:  # noqa: ANN401
+    if type(value) is not int or value < least:
+        raise ValueError(f"{value!r} where a number of at least {least} was expected")
+    return value
+
+
+def _numbers(values: Any) -> Ints:  # noqa: ANN401
+    return tuple(_number(value) for value in values)
+
+
+def _moment(value: Any) -> float:  # noqa: ANN401
+    if type(value) not in (int, float) or not 0 <= value < UNIX_S_END:
+        raise ValueError(f"{value!r} where a time was expected")
+    return float(value)
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    if type(value) is not str:
+        raise TypeError(f"{value!r} where text was expected")
+    return value

@@ -28,6 +28,7 @@ from superfs.checkpoint.limits import (
 from superfs.core.errors import Code, FsError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Sequence
 
     from superfs.checkpoint.extentio import ExtentIO, Source
@@ -53,6 +54,7 @@ class Want:
     box: Box  # relative to the shard
     into: torch.Tensor
     flat: tuple[int, int] | None = None  # bytes of the shard, if it can be read to its destination
+    memory: memoryview | None = None  # of `into`, then
 
     def __post_init__(self) -> None:
         simple = self.into.is_contiguous() and self.into.device.type == "cpu"
@@ -61,6 +63,7 @@ class Want:
             if elements is not None:
                 item = self.dtype.itemsize
                 self.flat = elements[0] * item, elements[1] * item
+                self.memory = tensors.memory(self.into)
 
     def paste(self, raw: torch.Tensor, start: int) -> None:
         """Copies what it wants from bytes of the shard that begin at `start`."""
@@ -102,13 +105,15 @@ class Block:
 
     def destination(self) -> memoryview | None:
         """Where all of it belongs, if there is one such place."""
-        if len(self.wants) != 1 or self.wants[0].flat is None:
+        if len(self.wants) != 1:
             return None
-        start, stop = self.wants[0].flat
+        memory, flat = self.wants[0].memory, self.wants[0].flat
+        if memory is None or flat is None:
+            return None
+        start, stop = flat
         if self.start < start or self.start + self.length > stop:
             return None
-        into = tensors.memory(self.wants[0].into)
-        return into[self.start - start : self.start - start + self.length]
+        return memory[self.start - start : self.start - start + self.length]
 
     def paste(self, raw: torch.Tensor) -> None:
         for want in self.wants:
@@ -154,7 +159,7 @@ def _wanted(want: Want, piece: StoredPiece) -> list[int]:
 class Reading:
     """One load's access to the files of a checkpoint: opened once, read by several threads."""
 
-    def __init__(self, io: ExtentIO, manifest: Manifest, where: object) -> None:
+    def __init__(self, io: ExtentIO, manifest: Manifest, where: str | os.PathLike[str]) -> None:
         self.io, self.manifest, self.where = io, manifest, where
         self.bytes_read = 0
         self.threads = READ_THREADS_MIN
@@ -253,7 +258,7 @@ class Reading:
         found = xxhash.xxh3_64()
         for at in range(0, len(target), READ_HOT_BYTES):
             part = target[at : at + READ_HOT_BYTES]
-            source.pread([part], offset + at)
+            source.pread_one(part, offset + at)
             found.update(part)
         return found.intdigest()
 

@@ -52,6 +52,8 @@ def write(
     header: dict[str, Any] = {"__metadata__": dict(about)} if about else {}
     at = 0
     for name, dtype, shape in tensors:
+        if name == "__metadata__":
+            raise FsError(Code.NOT_SUPPORTED, f"safetensors keeps the name {name!r} for itself")
         if dtype not in NAMES:
             raise FsError(Code.NOT_SUPPORTED, f"tensor {name!r}: safetensors has no {dtype}")
         size = tensor_bytes(dtype, shape)
@@ -84,6 +86,8 @@ def header_of(path: Path) -> tuple[dict[str, tuple[str, Ints, int, int]], dict[s
         for name, entry in header.items():
             dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
             start, stop = entry["data_offsets"]
+            if not all(type(n) is int and n >= 0 for n in (start, *shape)):
+                raise ValueError(f"the shape of {name!r} is none")
             if stop - start != tensor_bytes(dtype, shape) or base + stop > size or start < 0:
                 raise ValueError(f"the offsets of {name!r} do not fit")
             found[name] = (dtype, shape, base + start, stop - start)

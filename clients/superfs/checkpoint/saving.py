@@ -36,10 +36,11 @@ class Staged:
     description: Description
     shared: dict[str, str]  # the objects that everybody has and this rank writes
     hashes: list[list[int]]  # of each piece, of what has been written
+    size: int  # of the whole file
     spans: list[Span] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)  # of each span: its piece; -1: objects
     objects: list[WrittenObjects] = field(default_factory=list)
-    end: int = 0  # of the file
+    end: int = 0  # of what has been staged
     waves: int = 0  # that have been written and are gone from the arena
 
 
@@ -52,7 +53,8 @@ def write_now(
         end, out = 0, None
         for offset, data, objects in _file(local, outcome):
             if sink is None or out is None:
-                sink = io.create(attempt, written.file, durable=durable)
+                size = _size(local, outcome)
+                sink = io.create(attempt, written.file, durable=durable, size=size)
                 out = BlockWriter(sink)
                 steps.reached("file-created")
             hashes = out.write(tensors.memory(data), offset)
@@ -81,9 +83,7 @@ def room(session: Session, outcome: Outcome, local: Local, arena_bytes: int | No
         if session.courier is not None:
             session.courier.close()
         session.courier = Courier()
-    size = _end(outcome.remembered.pieces)
-    for _, _, text in _blobs(local, outcome):
-        size = aligned(size) + len(text)
+    size = _size(local, outcome)
     return session.courier.arena(size, arena_bytes, session.neighbours).numel() >= size
 
 
@@ -93,7 +93,13 @@ def stage(
     """Copies what this rank will write, and nothing else, to where the writer process sees it. What
     does not fit at once goes in waves, all but the last of which are written here and now."""
     pieces = outcome.remembered.pieces
-    staged = Staged(pieces, local.state.description, _shared(local, outcome), [[] for _ in pieces])
+    staged = Staged(
+        pieces,
+        local.state.description,
+        _shared(local, outcome),
+        [[] for _ in pieces],
+        size=_size(local, outcome),
+    )
     assert session.courier is not None
     arena = session.courier.staged
     limit, at = arena.numel(), 0
@@ -146,10 +152,18 @@ def _deliver(
     assert session.courier is not None
     path = io.location(attempt, file_name(session.rank))
     new = not staged.waves
-    hashes = session.courier.deliver(path, staged.spans, new=new, durable=durable)
+    hashes = session.courier.deliver(path, staged.spans, new=new, size=staged.size, durable=durable)
     for owner, found in zip(staged.owners, hashes, strict=True):
         if owner >= 0:
             staged.hashes[owner] += found
+
+
+def _size(local: Local, outcome: Outcome) -> int:
+    """Of this rank's file."""
+    size = _end(outcome.remembered.pieces)
+    for _, _, text in _blobs(local, outcome):
+        size = aligned(size) + len(text)
+    return size
 
 
 def _end(pieces: Sequence[Piece]) -> int:

@@ -96,10 +96,12 @@ class Session:
     def __init__(self, group: dist.ProcessGroup | None, *, timeout_s: float) -> None:
         self.rank, self.world_size = 0, 1
         self._group: Any = None
+        self.ranks = [dist.get_rank()] if dist.is_initialized() else [0]  # of the whole world
         if group is not None:
             self.rank, self.world_size = dist.get_rank(group), dist.get_world_size(group)
+            self.ranks = dist.get_process_group_ranks(group)
             self._group = dist.new_group(
-                dist.get_process_group_ranks(group),
+                self.ranks,
                 backend="gloo",
                 timeout=datetime.timedelta(seconds=timeout_s),
                 use_local_synchronization=group is not dist.group.WORLD,
@@ -263,6 +265,7 @@ class Session:
             remembered = Remembered(made.pieces[0], made, groups, paths)
         assert remembered.plan is not None
         agreement.compare_contents(remembered.plan, remembered.groups, details)
+        agreement.refuse_two_kinds(remembered.plan, details)
         kept = agreement.compare_objects(details)
         pieces = remembered.plan.pieces
         return remembered, [

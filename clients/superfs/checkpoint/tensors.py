@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@functools.cache
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+@functools.cache
 def dtype_of(name: str) -> torch.dtype:
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
@@ -77,6 +80,8 @@ def _lazy(tensor: torch.Tensor) -> bool:
 
 def whole_hash(tensor: torch.Tensor) -> int:
     raw = everything(tensor)
+    if len(raw) <= BLOCK_BYTES:
+        return xxhash.xxh3_64_intdigest(raw)
     found = xxhash.xxh3_64()
     for start, stop in blocks(len(raw)):
         found.update(raw[start:stop])

@@ -337,7 +337,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         return describe(
             items,
             planner,
-            world_size=self.session.world_size,
+            ranks=self.session.ranks,
             per_rank=self._options.per_rank,
             allow_pickle=self._options.allow_pickle,
         )

@@ -57,17 +57,20 @@ def ls(root: Root = Path(), as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("checkpoint", "created", "ranks", "tensors", "size", box=None)
     for row in rows:
         if row["state"] == "attempt":
-            table.add_row(f"[dim]{row['name']}[/]", "[yellow]never committed[/]", "", "", "")
+            table.add_row(
+                f"[dim]{escape(row['name'])}[/]", "[yellow]never committed[/]", "", "", ""
+            )
         elif row["state"] == "unreadable":
-            table.add_row(row["name"], "[red]unreadable[/]", "", "", "")
+            table.add_row(escape(row["name"]), "[red]unreadable[/]", "", "", "")
         else:
             cells = [_when(row["created_unix_s"]), str(row["world_size"]), str(row["tensors"])]
-            table.add_row(row["name"], *cells, _size(row["bytes"]))
+            table.add_row(escape(row["name"]), *cells, _size(row["bytes"]))
     console().print(table)
 
 
@@ -126,7 +129,7 @@ def _show(found: dict[str, Any]) -> None:
         text = repr(value)
         screen.print(f"{escape(name)} = {escape(text if len(text) <= 80 else text[:77] + '...')}")
     for file in found["files"]:
-        screen.print(f"[dim]{file['name']}  {_size(file['bytes'])}[/]")
+        screen.print(f"[dim]{escape(file['name'])}  {_size(file['bytes'])}[/]")
 
 
 @app.command("verify")
