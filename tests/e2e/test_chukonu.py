@@ -51,8 +51,18 @@ def test_past_the_mount(options: dict[str, Any], shared_mount: Mount) -> None:
         expected = frame.groupBy("s").count().collect()
         assert sum(row[1] for row in expected) == LARGE / 2 + SMALL
         assert "100% of the bytes on this machine" in explained(frame.plan)
+        run = session.executor.last_run
+        assert run is not None
+        found = run.statistics()
+        assert sum(found["bytes_by_way"].values()) == found["bytes_read"]
+        assert set(found["bytes_by_way"]) <= {"descriptor", "grpc", "metadata"}
+        assert found["bytes_by_way"]["metadata"] >= SMALL * 20
+        assert found["bytes_by_way"].keys() & {"descriptor", "grpc"}
         through = clean(session, {}, f"{shared_mount.point}{TOP}/raw")
         assert sorted(through.groupBy("s").count().collect()) == sorted(expected)
+        run = session.executor.last_run
+        assert run is not None
+        assert run.statistics()["bytes_by_way"] == {"mount": found["bytes_read"]}
         for number in range(2):
             writer = frame.write.options(**options).mode("overwrite")
             writer.parquet(f"superfs:/{TOP}/out")

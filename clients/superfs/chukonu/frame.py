@@ -126,9 +126,11 @@ class DataFrame:
         return self._with(building.keep(self.plan, kept))
 
     def filter(self, test: Column | str) -> DataFrame:
+        """An alias of the condition is what the rows that it drops are counted as."""
         if isinstance(test, str):
             raise UnsupportedError("filter by an SQL string")
-        return self._with(p.Filter(self.plan, condition(test.expr, self.plan.output)))
+        reason = test.expr.name if isinstance(test.expr, e.Alias) else ""
+        return self._with(p.Filter(self.plan, condition(test.expr, self.plan.output), reason))
 
     def where(self, test: Column | str) -> DataFrame:
         return self.filter(test)

@@ -33,6 +33,13 @@ class DataFrameReader:
         self._format = "parquet"
         self._schema: t.StructType | None = None
         self._options: dict[str, Any] = {}
+        self._sample_bytes: int | None = None
+
+    def sample(self, size: int) -> DataFrameReader:
+        """Not of PySpark: reads only about that many bytes, here and there, and keeps no bad
+        records: to try a job out."""
+        self._sample_bytes = size
+        return self
 
     def format(self, source: str) -> DataFrameReader:
         self._format = next((f for f in FORMATS if f.lower() == source.lower()), source)
@@ -86,7 +93,7 @@ class DataFrameReader:
     def _load(self, kind: str, paths: str | list[str]) -> DataFrame:
         from superfs.chukonu.sources.bad import Policy
         from superfs.chukonu.sources.files import FIXED, Source, infer
-        from superfs.chukonu.sources.splits import SPLIT_BYTES
+        from superfs.chukonu.sources.splits import SAMPLE_SPLIT_BYTES, SPLIT_BYTES
         from superfs.chukonu.sources.store import store_for
 
         if kind not in FORMATS:
@@ -103,21 +110,24 @@ class DataFrameReader:
                 files += store.files(name)
             except FileNotFoundError:
                 raise AnalysisException("PATH_NOT_FOUND", f"{name} does not exist") from None
+        sample = self._sample_bytes
         policy = Policy(
             str(self._options.get("mode", "PERMISSIVE")),
             self._options.get("badrecordspath"),
             float(self._options.get("maxbadfraction", 1.0)),
             str(self._options.get("columnnameofcorruptrecord", "_corrupt_record")),
+            keeps=sample is None,
         )
         schema = self._schema if kind not in FIXED else None
-        schema = infer(kind, store, files, policy) if schema is None else schema
+        schema = infer(kind, store, files, policy, sample) if schema is None else schema
         if not len(schema):
             raise AnalysisException("EMPTY_SCHEMA_NOT_SUPPORTED", f"{names[0]} has no columns")
         low = [name.lower() for name in schema.names]
         twice = next((name for name in low if low.count(name) > 1), None)
         if twice is not None:
             raise AnalysisException("COLUMN_ALREADY_EXISTS", f"{twice!r} is twice in the schema")
-        split_bytes = int(self._options.get("splitbytes", SPLIT_BYTES))
-        source = Source(kind, store, files, schema, policy, split_bytes)
+        usual = SPLIT_BYTES if sample is None else SAMPLE_SPLIT_BYTES
+        split_bytes = int(self._options.get("splitbytes", usual))
+        source = Source(kind, store, files, schema, policy, split_bytes, sample)
         columns = tuple(e.new_ref(f.name, f.dataType) for f in schema)
         return DataFrame(self._session, p.Scan(source, schema, columns))

@@ -51,10 +51,11 @@ class DataFrameWriter:
     def text(self, path: str) -> None:
         self._save("text", path, None)
 
-    def save(self, path: str) -> None:
-        self._save(self._format, path, None)
+    def save(self, path: str) -> dict[str, Any] | None:
+        """The manifest, where PySpark gives nothing; None: `ignore`, and it is there already."""
+        return self._save(self._format, path, None)
 
-    def _save(self, kind: str, path: str, mode: str | None) -> None:
+    def _save(self, kind: str, path: str, mode: str | None) -> dict[str, Any] | None:
         from superfs.chukonu.sinks.commit import Output
         from superfs.chukonu.sinks.formats import SUFFIX
         from superfs.chukonu.sinks.target import target_for
@@ -66,10 +67,10 @@ class DataFrameWriter:
         target = target_for(path, self._options)
         if target.exists(path) and self._mode != "overwrite":
             if self._mode == "ignore":
-                return
+                return None
             raise AnalysisException("PATH_ALREADY_EXISTS", f"{path}; mode('overwrite') replaces it")
         output = Output(target, path, kind, self._frame.plan)
-        output.write(self._frame.session.executor, replace=self._mode == "overwrite")
+        return output.write(self._frame.session.executor, replace=self._mode == "overwrite")
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__"):

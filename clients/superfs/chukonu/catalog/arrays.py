@@ -74,17 +74,25 @@ def element_at(a: Px, place: Px) -> tuple[Px, Px]:
     return pl.when(~outside).then(a.list.get(index, null_on_oob=True)), fault
 
 
+PLAIN = (t.STRING, t.DATE, *t.INTEGRALS)
+
+
 def _python(
     name: str,
     params: list[Param],
     result: t.DataType | Callable[..., t.DataType],
     run: Callable[..., Any],
+    native: Callable[..., Px] | None = None,
 ) -> None:
-    """What Polars has no kernel for, or one with other nulls. A null argument gives null."""
+    """What Polars has no kernel for, or one with other nulls. A null argument gives null.
+    `native`: what it has for elements whose equality and order are everybody's."""
 
     @function(name, params, result, typed=True)
     def kernel(kinds: tuple[t.DataType, ...], *args: Px) -> Px:
         kind = dtype(result if isinstance(result, t.DataType) else result(*kinds))
+        if native is not None and element_type(kinds[0]) in PLAIN:
+            known = pl.all_horizontal(*(arg.is_not_null() for arg in args))
+            return pl.when(known).then(native(*args)).cast(kind)
 
         def rows(columns: list[Any]) -> Any:  # noqa: ANN401
             height = max(len(c) for c in columns)
@@ -192,13 +200,21 @@ def _join(values: list[str | None], mark: str, null: str | None = None) -> str:
 
 
 TEXTS = Param("array<string>", (t.ArrayType(t.STRING),))
-_python("array_distinct", [ARRAY], same_type, _first)
-_python("array_sort", [ARRAY], same_type, lambda v: _last(v))
-_python("array_max", [ARRAY], element_type, _extreme(max))
-_python("array_min", [ARRAY], element_type, _extreme(min))
+_python("array_distinct", [ARRAY], same_type, _first, lambda a: a.list.unique(maintain_order=True))
+_python(
+    "array_sort", [ARRAY], same_type, lambda v: _last(v), lambda a: a.list.sort(nulls_last=True)
+)
+_python("array_max", [ARRAY], element_type, _extreme(max), lambda a: a.list.max())
+_python("array_min", [ARRAY], element_type, _extreme(min), lambda a: a.list.min())
 _python("flatten", [ARRAY], element_type, _flatten)
-_python("reverse_array", [ARRAY], same_type, lambda v: v[::-1])
-_python("array_compact", [ARRAY], same_type, lambda v: [x for x in v if x is not None])
+_python("reverse_array", [ARRAY], same_type, lambda v: v[::-1], lambda a: a.list.reverse())
+_python(
+    "array_compact",
+    [ARRAY],
+    same_type,
+    lambda v: [x for x in v if x is not None],
+    lambda a: a.list.drop_nulls(),
+)
 
 
 def _last(values: list[Any]) -> list[Any]:
@@ -225,12 +241,30 @@ def sort_array(kinds: tuple[t.DataType, ...], a: Px, up: Px = None) -> Px:
     return pl.map_batches([a, up], rows, return_dtype=kind)
 
 
-_python("array_contains", [ARRAY, ANY], _alike(t.BOOLEAN), _contains)
+def _holds(a: Px, wanted: Px) -> Px:
+    unknown = a.list.contains(pl.lit(None), nulls_equal=True)
+    found = a.list.contains(wanted, nulls_equal=False)
+    return pl.when(found).then(True).when(~unknown).then(False)
+
+
+_python("array_contains", [ARRAY, ANY], _alike(t.BOOLEAN), _contains, _holds)
 _python("array_position", [ARRAY, ANY], _alike(t.LONG), _position)
 _python("arrays_overlap", [ARRAY, ARRAY], _alike(t.BOOLEAN), _overlap)
-_python("array_except", [ARRAY, ARRAY], _alike(None), _except)
-_python("array_intersect", [ARRAY, ARRAY], _alike(None), _intersect)
-_python("array_union", [ARRAY, ARRAY], _alike(None), lambda a, b: _first(a + b))
+_python("array_except", [ARRAY, ARRAY], _alike(None), _except)  # Polars has another order
+_python(
+    "array_intersect",
+    [ARRAY, ARRAY],
+    _alike(None),
+    _intersect,
+    lambda a, b: a.list.set_intersection(b),
+)
+_python(
+    "array_union",
+    [ARRAY, ARRAY],
+    _alike(None),
+    lambda a, b: _first(a + b),
+    lambda a, b: a.list.set_union(b),
+)
 
 
 @function("array_join", [TEXTS, STR_CONST, STR_CONST], t.STRING, optional=1)

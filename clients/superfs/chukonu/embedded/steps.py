@@ -1,5 +1,6 @@
-"""One fused segment over one frame: a single lazy Polars query, cut only where a fault must be seen
-before the next step could hide it."""
+"""One fused segment over one frame: step after step natively, in the task that read it. After each
+step its rows are counted, and its faults seen before the next step could hide them; a filter looks
+only at what the filters before it have left."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import expressions as e
 from superfs.chukonu.catalog.faults import exception
+from superfs.chukonu.counters import filtered
 from superfs.chukonu.embedded.compile import compile_expr
 from superfs.chukonu.errors import UnsupportedError
 from superfs.chukonu.naming import name_of
@@ -17,42 +19,53 @@ from superfs.chukonu.plan import logical as p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from superfs.chukonu.counters import Tally
+
 Frame = Any
 """A Polars DataFrame whose columns are the keys of a node's output."""
 
 
-def run_steps(frame: Frame, steps: Sequence[p.Node]) -> Frame:
-    query = frame.lazy()
+def run_steps(frame: Frame, steps: Sequence[p.Node], tally: Tally) -> Frame:
     for step in steps:
+        with tally.at(step) as counts:
+            before = frame.height
+            frame = _done(frame, step)
         match step:
-            case p.Project(_, columns):
-                query = _project(query, columns)
-            case p.Filter(_, condition):
-                query = _filter(query, condition)
-            case p.Generate():
-                query = _generate(query, step)
-            case p.MapBatches():
-                query = _map_batches(query.collect(), step).lazy()
-            case p.Sample(_, fraction, seed):
-                query = _sample(query.collect(), fraction, seed).lazy()
+            case p.Filter(_, condition, reason):
+                filtered(counts, before, frame.height, reason or f"not {name_of(condition)}")
+            case p.Sample():
+                filtered(counts, before, frame.height, "not sampled")
             case _:
-                raise AssertionError(f"not a narrow step: {step}")
-    return query.collect()
+                counts.rows_in += before
+                counts.rows_out += frame.height
+    return frame
 
 
-def _checked(query: Any, faults: list[tuple[str, e.Expr]]) -> Any:  # noqa: ANN401
-    """The query, computed, when none of its fault columns has anything."""
-    if not faults:
-        return query
-    frame = query.collect()
+def _done(frame: Frame, step: p.Node) -> Frame:
+    match step:
+        case p.Project(_, columns):
+            return _project(frame, columns)
+        case p.Filter(_, condition):
+            return _filter(frame, condition)
+        case p.Generate():
+            return _generate(frame, step)
+        case p.MapBatches():
+            return _map_batches(frame, step)
+        case p.Sample(_, fraction, seed):
+            return _sample(frame, fraction, seed)
+    raise AssertionError(f"not a narrow step: {step}")
+
+
+def _checked(frame: Frame, faults: list[tuple[str, e.Expr]]) -> Frame:
+    """Without its fault columns, when none of them has anything."""
     for key, expr in faults:
         found = frame[key].drop_nulls()
         if len(found):
             raise exception(int(found[0]), name_of(expr))
-    return frame.drop([key for key, _ in faults]).lazy()
+    return frame.drop([key for key, _ in faults]) if faults else frame
 
 
-def _project(query: Any, columns: Sequence[tuple[e.Ref, e.Expr]]) -> Any:  # noqa: ANN401
+def _project(frame: Frame, columns: Sequence[tuple[e.Ref, e.Expr]]) -> Frame:
     values, faults, checks = [], [], []
     for ref, expr in columns:
         made = compile_expr(expr)
@@ -62,29 +75,30 @@ def _project(query: Any, columns: Sequence[tuple[e.Ref, e.Expr]]) -> Any:  # noq
             faults.append(made.fault.alias(key))
             checks.append((key, expr))
     # with_columns, not select: a constant is then as long as the frame.
-    query = query.with_columns(*values, *faults)
+    query = frame.lazy().with_columns(*values, *faults)
     kept = [pl.col(f"n{ref.number}").alias(ref.key) for ref, _ in columns]
-    return _checked(query.select(*kept, *(pl.col(key) for key, _ in checks)), checks)
+    return _checked(query.select(*kept, *(pl.col(key) for key, _ in checks)).collect(), checks)
 
 
-def _filter(query: Any, condition: e.Expr) -> Any:  # noqa: ANN401
+def _filter(frame: Frame, condition: e.Expr) -> Frame:
     made = compile_expr(condition)
     if made.fault is None:
-        return query.filter(made.value)
-    query = query.with_columns(made.value.alias("keep"), made.fault.alias("fault"))
-    return _checked(query, [("fault", condition)]).filter(pl.col("keep")).drop("keep")
+        return frame.lazy().filter(made.value).collect()
+    found = frame.lazy().with_columns(made.value.alias("keep"), made.fault.alias("fault")).collect()
+    return _checked(found, [("fault", condition)]).filter(pl.col("keep")).drop("keep")
 
 
-def _generate(query: Any, step: p.Generate) -> Any:  # noqa: ANN401
+def _generate(frame: Frame, step: p.Generate) -> Frame:
     array = step.explode.child
     assert isinstance(array, e.Ref)
-    query = query.with_columns(pl.col(array.key).alias(step.column.key))
+    new = step.column.key
+    kept = [pl.col(ref.key) for ref in step.kept]
+    query = frame.lazy().select(*kept, pl.col(array.key).alias(new))
     if not step.explode.outer:
-        query = query.filter(pl.col(step.column.key).list.len() > 0)
+        query = query.filter(pl.col(new).list.len() > 0)
     else:  # Polars gives no row for an empty list, and one for null
-        array_ = pl.col(step.column.key)
-        query = query.with_columns(pl.when(array_.list.len() > 0).then(array_))
-    return query.explode(step.column.key)
+        query = query.with_columns(pl.when(pl.col(new).list.len() > 0).then(pl.col(new)))
+    return query.explode(new).collect()
 
 
 def _map_batches(frame: Frame, step: p.MapBatches) -> Frame:

@@ -93,7 +93,7 @@ def _generated(child: p.Node, exprs: list[e.Expr]) -> tuple[p.Node, list[e.Expr]
     name = expr.name if isinstance(expr, e.Alias) else "col"
     column = e.new_ref(name, e.dtype_of(explode))
     node = p.Generate(
-        child, e.Explode(array, explode.outer, explode.position, column.dtype), column
+        child, e.Explode(array, explode.outer, explode.position, column.dtype), column, child.output
     )
     return node, [*exprs[: places[0]], column, *exprs[places[0] + 1 :]]
 

@@ -82,3 +82,11 @@ def _root(node: p.Node) -> str:
         case p.Repartition(_, count):
             return f"Repartition into {count}"
     return type(node).__name__
+
+
+def operators(stage: Stage) -> list[tuple[p.Node, str]]:
+    """In the order in which rows meet them, with what they are called in counters."""
+    found = [pair for inner in stage.inputs for pair in operators(inner)]
+    root = stage.root
+    label = f"Scan {root.source.format}" if isinstance(root, p.Scan) else _root(root)
+    return [*found, (root, label), *((step, _step(step)) for step in stage.steps)]

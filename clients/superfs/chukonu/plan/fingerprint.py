@@ -41,7 +41,8 @@ def _feed(digest: Any, value: Any, numbers: dict[int, int]) -> None:  # noqa: AN
             text = f"ref {numbers.setdefault(number, len(numbers))} {value.dtype.simpleString()}"
         case p.Scan(source, schema):
             text = f"scan {source.format} {schema.simpleString()} {source.policy.mode}"
-            text += f" {source.split_bytes} {[(f.path, f.version) for f in source.files]}"
+            text += f" {source.split_bytes} {source.sample_bytes}"
+            text += f" {[(f.path, f.version) for f in source.files]}"
             digest.update(text.encode())
             text = f"columns {len(value.columns)}"
             for column in value.columns:

@@ -67,21 +67,26 @@ class Project(Node):
 
 @dataclass(frozen=True)
 class Filter(Node):
+    """`reason`: what the rows that it drops are counted as."""
+
     child: Node
     condition: Expr
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Generate(Node):
-    """A row for each element of an array, beside the columns of the child."""
+    """A row for each element of an array, beside the columns of the child that are kept: of what
+    nobody needs, the array first, no row gets a copy."""
 
     child: Node
     explode: Explode
     column: Ref
+    kept: tuple[Ref, ...]
 
     @property
     def output(self) -> tuple[Ref, ...]:
-        return (*self.child.output, self.column)
+        return (*self.kept, self.column)
 
 
 @dataclass(frozen=True)

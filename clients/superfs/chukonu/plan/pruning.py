@@ -30,10 +30,11 @@ def _pruned(node: p.Node, needed: set[int]) -> p.Node:
             found = tuple(c for c in columns if c[0].number in needed) or columns[:1]
             return p.Project(_pruned(child, _numbers(*(x for _, x in found))), found)
         case p.Filter(child, condition):
-            return p.Filter(_pruned(child, needed | _numbers(condition)), condition)
-        case p.Generate(child, explode, column):
+            return node.over(_pruned(child, needed | _numbers(condition)))
+        case p.Generate(child, explode, column, kept):
             below = (needed - {column.number}) | _numbers(explode)
-            return p.Generate(_pruned(child, below), explode, column)
+            still = tuple(ref for ref in kept if ref.number in needed)
+            return p.Generate(_pruned(child, below), explode, column, still)
         case p.Group(child, keys, values):
             wanted = tuple(v for v in values if v[0].number in needed)
             below = _numbers(*(x for _, x in (*keys, *wanted)))

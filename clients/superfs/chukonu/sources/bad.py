@@ -12,12 +12,15 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 from superfs.chukonu.errors import AnalysisException, BadRecordException
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
+_MISFIT = re.compile(r"(column [^:]*): .* is not ([^ ]*)", re.DOTALL)
 CHECK_AFTER = 10_000
 """Records before which a fraction says nothing."""
 
@@ -28,6 +31,12 @@ class BadRecord:
     offset: int
     raw: bytes
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """The reason without what is particular to this record."""
+        found = _MISFIT.fullmatch(self.reason)
+        return f"{found[1]} is not {found[2]}" if found else self.reason.partition(":")[0]
 
     def line(self) -> str:
         return json.dumps(
@@ -47,6 +56,8 @@ class Policy:
     path: str | None = None
     fraction_max: float = 1.0
     column: str = "_corrupt_record"
+    keeps: bool = True
+    """False: nothing is written to `path`."""
     records: int = 0
     bad: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,6 +66,9 @@ class Policy:
         self.mode = self.mode.upper()
         if self.mode not in MODES:
             raise AnalysisException("PARSE_MODE_UNSUPPORTED", f"mode {self.mode!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Policy, (self.mode, self.path, self.fraction_max, self.column, self.keeps)
 
     def meet(self, record: BadRecord) -> None:
         if self.mode == "FAILFAST":
@@ -65,7 +79,7 @@ class Policy:
 
     def settle(self, split: str, records: int, bad: list[BadRecord], *, last: bool) -> None:
         """A split is done. Doing it again writes the same file again."""
-        if bad and self.path is not None:
+        if bad and self.path is not None and self.keeps:
             keep(self.path, split, bad)
         with self._lock:
             self.records += records

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import types as t
@@ -14,11 +15,20 @@ from superfs.chukonu.sources import jsonlines
 from superfs.chukonu.sources.bad import BadRecord, Policy
 from superfs.chukonu.sources.jsonslow import merged, settled
 from superfs.chukonu.sources.lines import lines_of
-from superfs.chukonu.sources.splits import SPLIT_BYTES, Split, blocks, cut
+from superfs.chukonu.sources.splits import (
+    SAMPLE_SPLIT_BYTES,
+    SPLIT_BYTES,
+    Split,
+    blocks,
+    cut,
+    sampled,
+)
+from superfs.chukonu.sources.store import Fetching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from superfs.chukonu.counters import Counts
     from superfs.chukonu.expressions import Ref
     from superfs.chukonu.sources.store import FileInfo, Store
 
@@ -35,12 +45,21 @@ class Source:
     schema: t.StructType
     policy: Policy
     split_bytes: int = SPLIT_BYTES
+    sample_bytes: int | None = None
+    """Only about as much is read, here and there."""
     _left: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For workers of other processes, which begin to count anew."""
+        parts = (self.format, self.store, self.files, self.schema, self.policy)
+        return Source, (*parts, self.split_bytes, self.sample_bytes)
+
     @property
     def splits(self) -> list[Split]:
-        return cut(self.files, self.split_bytes, whole=self.format in ("parquet", "binaryFile"))
+        whole = self.format in ("parquet", "binaryFile")
+        found = cut(self.files, self.split_bytes, whole=whole)
+        return found if self.sample_bytes is None else sampled(found, self.sample_bytes)
 
     def describe(self) -> str:
         size = sum(file.size for file in self.files)
@@ -48,42 +67,50 @@ class Source:
         share = self.store.local_share(self.files)
         return text if share is None else f"{text}, {share:.0%} of the bytes on this machine"
 
-    def partitions(self, columns: Sequence[Ref]) -> Iterator[Callable[[], Frame]]:
+    def partitions(
+        self, columns: Sequence[Ref]
+    ) -> Iterator[Callable[[Counts], tuple[Frame, int, int]]]:
+        """Each gives its rows, how many bytes of the files it owns, and how many it fetched: what
+        lies around a cut is looked at from both sides."""
         splits = self.splits
         self._left = len(splits)
         self.policy.records = self.policy.bad = 0
         for split in splits:
-            yield lambda split=split: self._read(split, columns)  # type: ignore[misc]
+            yield partial(self.read, split, columns)
 
-    def _read(self, split: Split, columns: Sequence[Ref]) -> Frame:
+    def read(self, split: Split, columns: Sequence[Ref], counts: Counts) -> tuple[Frame, int, int]:
         frames: list[Frame] = []
         bad: list[BadRecord] = []
-        seen = 0
-        for frame, records in _READERS[self.format](self, split, columns, bad):
+        store = Fetching(self.store)
+        for frame, records in _READERS[self.format](self, store, split, columns, bad):
             frames.append(frame.select([pl.col(c.name).alias(c.key) for c in columns]))
-            seen += records
+            counts.rows_in += records
+            counts.rows_out += frame.height
+        for record in bad:
+            counts.dropped[record.kind] = counts.dropped.get(record.kind, 0) + 1
         with self._lock:
             self._left -= 1
             last = self._left == 0
-        self.policy.settle(split.identity(self.format), seen, bad, last=last)
+        self.policy.settle(split.identity(self.format), counts.rows_in, bad, last=last)
         if not frames:
-            return pl.DataFrame(schema={c.key: dtype(c.dtype) for c in columns})
-        return pl.concat(frames) if len(frames) > 1 else frames[0]
+            frames = [pl.DataFrame(schema={c.key: dtype(c.dtype) for c in columns})]
+        whole = pl.concat(frames) if len(frames) > 1 else frames[0]
+        return whole, split.bytes, store.fetched_bytes
 
 
 def _json(
-    source: Source, split: Split, _: Sequence[Ref], bad: list[BadRecord]
+    source: Source, store: Fetching, split: Split, _: Sequence[Ref], bad: list[BadRecord]
 ) -> Iterator[tuple[Frame, int]]:
-    for block in blocks(source.store, split):
+    for block in blocks(store, split):
         yield jsonlines.parse(block, source.schema, source.policy, bad)
 
 
 def _text(
-    source: Source, split: Split, _: Sequence[Ref], bad: list[BadRecord]
+    source: Source, store: Fetching, split: Split, _: Sequence[Ref], bad: list[BadRecord]
 ) -> Iterator[tuple[Frame, int]]:
     """Spark hands on bytes that are not UTF-8; here they are bad records, and an error unless the
     job says where to keep those."""
-    for block in blocks(source.store, split):
+    for block in blocks(store, split):
         if block.broken:
             raise BadRecordException("MALFORMED_FILE", f"{block.file.path}: {block.broken}")
         texts: list[str] = []
@@ -104,7 +131,7 @@ def _text(
 
 
 def _binary(
-    source: Source, split: Split, columns: Sequence[Ref], _: list[BadRecord]
+    _source: Source, store: Fetching, split: Split, columns: Sequence[Ref], _: list[BadRecord]
 ) -> Iterator[tuple[Frame, int]]:
     paths = [span.file.path for span in split.spans]
     frame: dict[str, Any] = {
@@ -112,17 +139,17 @@ def _binary(
         "length": pl.Series([span.file.size for span in split.spans], dtype=pl.Int64),
     }
     if any(c.name == "content" for c in columns):
-        frame["content"] = pl.Series(source.store.read_many(paths), dtype=pl.Binary)
+        frame["content"] = pl.Series(store.read_many(paths), dtype=pl.Binary)
     yield pl.DataFrame(frame), len(paths)
 
 
 def _parquet(
-    source: Source, split: Split, columns: Sequence[Ref], _: list[BadRecord]
+    _source: Source, store: Fetching, split: Split, columns: Sequence[Ref], _: list[BadRecord]
 ) -> Iterator[tuple[Frame, int]]:
     wanted = {c.name: c.dtype for c in columns}
     for span in split.spans:
         file = span.file
-        data = source.store.read(file.path, 0, file.size)
+        data = store.read(file.path, 0, file.size)
         try:
             reader = pa_parquet.ParquetFile(pa.BufferReader(data))
             here = {f.name: f for f in reader.schema_arrow}
@@ -163,8 +190,10 @@ FIXED: dict[str, t.StructType] = {
 }
 
 
-def infer(kind: str, store: Store, files: list[FileInfo], policy: Policy) -> t.StructType:
-    """Over all input."""
+def infer(
+    kind: str, store: Store, files: list[FileInfo], policy: Policy, sample_bytes: int | None = None
+) -> t.StructType:
+    """Over all input, or over a sample of it."""
     if kind in FIXED:
         return FIXED[kind]
     if not files:
@@ -173,7 +202,10 @@ def infer(kind: str, store: Store, files: list[FileInfo], policy: Policy) -> t.S
         return _parquet_schema(store, files)
     found: t.DataType = t.StructType([])
     spoiled = False
-    for split in cut(files):
+    splits = cut(files)
+    if sample_bytes is not None:
+        splits = sampled(cut(files, SAMPLE_SPLIT_BYTES), sample_bytes)
+    for split in splits:
         for block in blocks(store, split):
             fields, bad = jsonlines.infer_block(block)
             found, spoiled = merged(found, fields), spoiled or bad

@@ -57,13 +57,14 @@ def _fast_frame(data: bytes, schema: t.StructType) -> Any | None:  # noqa: ANN40
     """None: look closer."""
     if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return None
-    if b"\\ud" in data or b"\\uD" in data:
+    if b"\\" in data and (b"\\ud" in data or b"\\uD" in data):
         return None
     lines = [line for line in data.split(b"\n") if line.strip(_SPACE)]
     for line in lines:
         if not (line.startswith(b"{") and line.endswith(_ENDS)):
             return None
-    openers = data.count(b"{") + data.count(b"[")
+    # Every line has at least one: what one of them can have at most.
+    openers = data.count(b"{") + data.count(b"[") - len(lines) + 1
     if openers > DEPTH_MAX and any(
         line.count(b"{") + line.count(b"[") > DEPTH_MAX for line in lines
     ):
@@ -72,7 +73,7 @@ def _fast_frame(data: bytes, schema: t.StructType) -> Any | None:  # noqa: ANN40
     if len(set(names)) < len(names):
         return None
     try:
-        data.decode()
+        pa.array([data], pa.large_binary()).cast(pa.large_string())  # is it UTF-8?
         table = pa_json.read_json(
             pa.BufferReader(data),
             read_options=pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
@@ -81,7 +82,7 @@ def _fast_frame(data: bytes, schema: t.StructType) -> Any | None:  # noqa: ANN40
                 unexpected_field_behavior="ignore",
             ),
         )
-    except (pa.ArrowException, UnicodeDecodeError):
+    except pa.ArrowException:
         return None
     if table.num_rows != len(lines):
         return None

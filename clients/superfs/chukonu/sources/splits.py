@@ -18,10 +18,12 @@ from superfs.chukonu.native import pa
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from superfs.chukonu.sources.store import FileInfo, Store
+    from superfs.chukonu.sources.store import FileInfo, Readable
 
 SPLIT_BYTES = 16 << 20
 """As much as one task gets."""
+SAMPLE_SPLIT_BYTES = 1 << 20
+"""Of a sample, which is many small pieces."""
 BLOCK_BYTES = 1 << 20
 """As much as is parsed at once: what has one bad line is parsed anew, slowly."""
 PEEK_BYTES = 64 << 10
@@ -45,6 +47,10 @@ class Split:
     @property
     def bytes(self) -> int:
         return sum(span.end - span.start for span in self.spans)
+
+    @property
+    def ranges(self) -> list[tuple[str, int, int]]:
+        return [(span.file.path, span.start, span.end - span.start) for span in self.spans]
 
     def identity(self, what: str) -> str:
         """The same for the same bytes of the same versions of files, and the same work."""
@@ -85,6 +91,15 @@ def cut(
     return splits
 
 
+def sampled(splits: list[Split], size: int) -> list[Split]:
+    """At regular distances, the first among them, until they have about that many bytes."""
+    total = sum(split.bytes for split in splits)
+    if total <= size:
+        return splits
+    count = max(1, len(splits) * size // total)
+    return [splits[len(splits) * i // count] for i in range(count)]
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Whole lines, and where in the file they begin. `broken` says why what follows is missing."""
@@ -95,7 +110,7 @@ class Block:
     broken: str = ""
 
 
-def blocks(store: Store, split: Split, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+def blocks(store: Readable, split: Split, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     """Small files are fetched together."""
     small = [s for s in split.spans if s.end - s.start == s.file.size <= block_bytes]
     fetched = dict(
@@ -159,7 +174,7 @@ def _line_end(data: bytes, start: int) -> int:
     return -1 if match is None else match.end()
 
 
-def _owned(store: Store, span: Span, block_bytes: int) -> Iterator[Block]:
+def _owned(store: Readable, span: Span, block_bytes: int) -> Iterator[Block]:
     """The lines whose first byte is in the span."""
     path, place = span.file.path, span.start
     rest = b""
@@ -179,7 +194,7 @@ def _owned(store: Store, span: Span, block_bytes: int) -> Iterator[Block]:
         yield Block(span.file, place, rest)
 
 
-def _first_line(store: Store, span: Span) -> int:
+def _first_line(store: Readable, span: Span) -> int:
     """Where the first line that begins in the span begins; its end when none does."""
     place = span.start - 1
     before = b""
@@ -196,7 +211,7 @@ def _first_line(store: Store, span: Span) -> int:
     return max(place, span.end)
 
 
-def _finished(store: Store, span: Span, place: int, data: bytes) -> bytes:
+def _finished(store: Readable, span: Span, place: int, data: bytes) -> bytes:
     """The last line of a span goes on behind its end."""
     end = place + len(data)
     while end < span.file.size:

@@ -4,7 +4,9 @@ and a SuperFS cluster, past the mount (`superfs:///a/b`)."""
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.chukonu.errors import AnalysisException
@@ -16,8 +18,14 @@ if TYPE_CHECKING:
     from superfs.client import FileSystem
 
 SCHEME = "superfs://"
+PAST_THE_MOUNT = "superfs"
+HOSTS_MAX = 3
 SAMPLE_FILES = 100
 """Of a read, that are asked for where they lie, when a plan is explained."""
+
+
+Range = tuple[str, int, int]
+"""Bytes of a file: its path, where they begin, how many."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,12 +37,8 @@ class FileInfo:
     version: str
 
 
-class Store(Protocol):
+class Readable(Protocol):
     """Paths are as the program wrote them, scheme included. Errors are OSError."""
-
-    def files(self, path: str) -> list[FileInfo]:
-        """The file, or all files below the directory, sorted; names that begin with . or _ are
-        not data. FileNotFoundError."""
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Fewer bytes only at the end of the file."""
@@ -42,8 +46,28 @@ class Store(Protocol):
     def read_many(self, paths: Sequence[str]) -> list[bytes]:
         """Whole files, together where that is cheaper."""
 
+
+class Store(Readable, Protocol):
+    def files(self, path: str) -> list[FileInfo]:
+        """The file, or all files below the directory, sorted; names that begin with . or _ are
+        not data. FileNotFoundError."""
+
     def local_share(self, files: Sequence[FileInfo]) -> float | None:
         """Which part of their bytes lies on this machine; None where nobody knows."""
+
+    def hosts(self, ranges: Sequence[Range]) -> list[str]:
+        """The hosts that have most of these bytes, the best first; none where nobody knows."""
+
+    @property
+    def way(self) -> str:
+        """By which bytes come from here; `moved` has finer ones."""
+
+    @property
+    def identity(self) -> int:
+        """Stores with the same one count what has moved together."""
+
+    def moved(self) -> dict[str, int]:
+        """Bytes of files that came by each way since this process began."""
 
 
 def hidden(name: str) -> bool:
@@ -54,7 +78,35 @@ def _version(found: os.stat_result) -> str:
     return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
 
+def _file_system(path: str) -> str:
+    """The kind of the file system that the path is on, as the kernel lists it."""
+    whole = os.path.realpath(path)
+    best, kind = "", ""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                _, point, found, *_ = line.split(" ")
+                point = point.replace("\\040", " ")
+                inside = whole == point or whole.startswith(point.rstrip("/") + "/")
+                if inside and len(point) >= len(best):
+                    best, kind = point, found
+    except OSError:
+        pass  # not Linux: then nothing of ours is mounted
+    return kind
+
+
 class LocalStore:
+    def __init__(self, path: str = "/") -> None:
+        self._path = path
+        self.identity = id(self)
+
+    @cached_property
+    def way(self) -> str:
+        return "mount" if _file_system(self._path).startswith("fuse") else "directory"
+
+    def moved(self) -> dict[str, int]:
+        return {}
+
     def files(self, path: str) -> list[FileInfo]:
         if not os.path.isdir(path):
             found = os.stat(path)
@@ -87,12 +139,27 @@ class LocalStore:
     def local_share(self, files: Sequence[FileInfo]) -> float | None:
         return None
 
+    def hosts(self, ranges: Sequence[Range]) -> list[str]:
+        return []
+
 
 class SuperStore:
     """Listing takes a message for each few directories, small files come hundreds in one."""
 
-    def __init__(self, fs: FileSystem) -> None:
+    way = PAST_THE_MOUNT
+
+    def __init__(self, fs: FileSystem, options: Mapping[str, Any]) -> None:
         self.fs = fs
+        self.identity = id(fs)
+        self._options = dict(options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For workers of other processes, which connect by themselves."""
+        return store_for, (SCHEME, self._options)
+
+    def moved(self) -> dict[str, int]:
+        moved = self.fs.connection.data.bypass.moved
+        return {"descriptor": moved.read_descriptor, "grpc": moved.read_grpc}
 
     @staticmethod
     def _bare(path: str) -> str:
@@ -139,6 +206,41 @@ class SuperStore:
                 local += place.length if place.host_id == here else 0
         return local / total if total and here else None
 
+    def hosts(self, ranges: Sequence[Range]) -> list[str]:
+        bytes_of: dict[str, int] = {}
+        for path, start, length in ranges[:: max(1, len(ranges) // SAMPLE_FILES)]:
+            for place in self.fs.locate(self._bare(path), start, length):
+                host = _host_of(place.addresses)
+                bytes_of[host] = bytes_of.get(host, 0) + place.length
+        return sorted(bytes_of, key=lambda host: -bytes_of[host])[:HOSTS_MAX]
+
+
+class Fetching:
+    """The same store for one task, whose bytes are counted."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.fetched_bytes = 0
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        data = self._store.read(path, offset, length)
+        self.fetched_bytes += len(data)
+        return data
+
+    def read_many(self, paths: Sequence[str]) -> list[bytes]:
+        found = self._store.read_many(paths)
+        self.fetched_bytes += sum(map(len, found))
+        return found
+
+
+def _host_of(addresses: Sequence[str]) -> str:
+    """Of a daemon: as its address is written, which is what Spark must call its worker there. One
+    that can be reached by a Unix socket only is on this host."""
+    for address in addresses:
+        if not address.startswith("unix:"):
+            return address.rpartition(":")[0].strip("[]")
+    return socket.gethostname()
+
 
 def store_for(path: str, options: Mapping[str, Any]) -> Store:
     """`dir`, `cluster` and `token_file` say which cluster, as to fsspec (docs/fsspec.md)."""
@@ -147,7 +249,8 @@ def store_for(path: str, options: Mapping[str, Any]) -> Store:
         from superfs.fsspec.target import find_target
 
         directory, cluster, token = (options.get(n) for n in ("dir", "cluster", "token_file"))
-        return SuperStore(connection_to(find_target(directory, cluster, token)))
+        fs = connection_to(find_target(directory, cluster, token))
+        return SuperStore(fs, options)
     if "://" in path:
         raise AnalysisException("UNKNOWN_SCHEME", f"{path}: neither a path nor superfs://")
-    return LocalStore()
+    return LocalStore(path)

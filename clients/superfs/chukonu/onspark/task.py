@@ -1,0 +1,64 @@
+"""What a Python worker of Spark does with a split: read, transform, hand on as Arrow batches."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from superfs.chukonu.counters import Counts, Tally
+from superfs.chukonu.embedded.steps import run_steps
+from superfs.chukonu.native import pa
+from superfs.chukonu.rows import arrow_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from superfs.chukonu.expressions import Ref
+    from superfs.chukonu.plan.logical import Node
+    from superfs.chukonu.sources.files import Source
+
+SPEC = "split"
+BATCH_ROWS = 10_000
+
+
+class SegmentTask:
+    """Given to mapInArrow, and pickled with it. `source` has no files: splits have theirs."""
+
+    def __init__(
+        self, source: Source, columns: Sequence[Ref], steps: Sequence[Node], output: Sequence[Ref]
+    ) -> None:
+        self._source = source
+        self._columns = columns
+        self._steps = steps
+        self._output = output
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            for spec in batch.column(SPEC):
+                split = pickle.loads(spec.as_py())
+                frame, _, _ = self._source.read(split, self._columns, Counts())
+                frame = run_steps(frame, self._steps, Tally())
+                yield from _spark_table(frame, self._output).to_batches(BATCH_ROWS)
+
+
+def _spark_table(frame: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401
+    """Spark takes small strings and lists only."""
+    table = arrow_table(frame, output)
+    fields = [pa.field(field.name, _small(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _small(kind: Any) -> Any:  # noqa: ANN401
+    if pa.types.is_large_list(kind):
+        return pa.list_(pa.field("element", _small(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _small(f.type)) for f in kind])
+    if pa.types.is_large_binary(kind):
+        return pa.binary()
+    return pa.string() if pa.types.is_large_string(kind) else kind
+
+
+def ddl(output: Sequence[Ref]) -> str:
+    return ", ".join(
+        f"`{ref.name.replace('`', '``')}` {ref.dtype.simpleString()}" for ref in output
+    )
