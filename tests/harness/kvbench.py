@@ -79,7 +79,7 @@ class Bench:
             assert space.pinned_bytes == sum(block.size for block, _ in space.pins.values())
             for key, block in table.blocks.items():
                 if block.parent is not None:
-                    assert table.blocks[block.parent.key] is block.parent  # type: ignore[index]
+                    assert table.blocks[block.parent.key] == block.parent
                 place = space.places[key]
                 rooms = set(range(place.at, place.at + place.granules))
                 assert not rooms & taken, "two blocks in one room"
@@ -186,8 +186,7 @@ class DiskBench(Bench):
             assert shelf.table.blocks.keys() == shelf.places.keys()
             for key, block in shelf.table.blocks.items():
                 if block.parent is not None:
-                    key_before: bytes = block.parent.key  # type: ignore[assignment]
-                    assert shelf.table.blocks[key_before] is block.parent
+                    assert shelf.table.blocks[block.parent.key] == block.parent
                 place = shelf.places[key]
                 rooms = set(range(place.at, place.at + place.granules))
                 assert not rooms & taken[place.slab], "two blocks in one room"

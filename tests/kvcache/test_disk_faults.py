@@ -14,24 +14,9 @@ from superfs.core.errors import Code, FsError
 from superfs.data.kvcache.slab import Slab
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from superfs.data.kvcache.namespaces import Namespace
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[DiskBench]:
-    found = DiskBench(tmp_path)
-    yield found
-    found.check()
-    found.close()
-    assert not found.warnings.seen
-
-
-@pytest.fixture
-def space(bench: DiskBench) -> Namespace:
-    return bench.pool.open("a", LAYOUT, 0, "lru")
 
 
 def test_no_room_on_the_file_system(bench: DiskBench, space: Namespace) -> None:

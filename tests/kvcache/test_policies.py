@@ -14,6 +14,14 @@ from superfs.core.kvcache.table import Block, BlockTable
 KEYS = 40
 
 
+def key_of(number: int) -> bytes:
+    return number.to_bytes(16, "little")
+
+
+def number_of(key: bytes) -> int:
+    return int.from_bytes(key, "little")
+
+
 def tree(number: int) -> list[int]:
     """The chain of a leaf in a fixed tree: 40's parent is 13, that one's 4, 1."""
     found = [number]
@@ -39,13 +47,13 @@ class Pair:
 
     def __init__(self, policy: str, capacity: int, leaf_first: bool) -> None:
         made = make_policy(policy, capacity)
-        self.table: BlockTable[int] = BlockTable(made, capacity, leaf_first=leaf_first)
+        self.table = BlockTable(made, capacity, leaf_first=leaf_first)
         self.model = PlainTable(policy, capacity, leaf_first)
 
     def use(self, leaf: int) -> None:
         parent: Block | None = None
         for depth, key in enumerate(tree(leaf)):
-            block = self.table.blocks.get(key)
+            block = self.table.blocks.get(key_of(key))
             if block is not None:
                 self.table.touch(block)
                 self.model.touch(key)
@@ -57,18 +65,18 @@ class Pair:
 
     def _insert(self, key: int, parent: Block | None, depth: int) -> Block | None:
         table, model = self.table, self.model
-        plain = None if parent is None else model.blocks[parent.key]  # type: ignore[index]
+        plain = None if parent is None else model.blocks[number_of(parent.key)]
         held = plain is not None and plain.pinned
         if parent is not None and plain is not None:
             table.pin(parent)
             plain.pinned = True
         for gone in table.make_room(1):
-            assert gone.key == model.evict()
+            assert number_of(gone.key) == model.evict()
         fits = table.fits(1)
         assert fits or model.evict() is None
         block = None
         if fits:
-            block = table.insert(key, parent, 1, depth=depth)
+            block = table.insert(key_of(key), parent, 1, depth=depth)
             table.unpin(block)
             model.insert(key, None if plain is None else plain.key, depth)
         if parent is not None and plain is not None:
@@ -78,30 +86,31 @@ class Pair:
 
     def pin(self, key: int) -> None:
         if key in self.model.blocks and not self.model.blocks[key].pinned:
-            self.table.pin(self.table.blocks[key])
+            self.table.pin(self.table.blocks[key_of(key)])
             self.model.blocks[key].pinned = True
 
     def unpin(self, key: int) -> None:
         if key in self.model.blocks and self.model.blocks[key].pinned:
-            self.table.unpin(self.table.blocks[key])
+            self.table.unpin(self.table.blocks[key_of(key)])
             self.model.blocks[key].pinned = False
 
     def remove(self, key: int) -> None:
         if key in self.model.blocks:
-            for block in self.table.remove(self.table.blocks[key]):
-                self.model.drop(block.key)  # type: ignore[arg-type]
+            for block in self.table.remove(self.table.blocks[key_of(key)]):
+                self.model.drop(number_of(block.key))
 
     def check(self) -> None:
         table, model = self.table, self.model
-        assert table.blocks.keys() == model.blocks.keys()
+        assert {number_of(key) for key in table.blocks} == model.blocks.keys()
         assert table.used == len(table) <= table.capacity
-        for key, block in table.blocks.items():
+        for block in table.blocks.values():
+            key = number_of(block.key)
             plain = model.blocks[key]
             assert (block.last, block.uses, block.depth) == (plain.last, plain.uses, plain.depth)
             assert block.evictable == model.may_go(plain)
             if table.leaf_first and block.depth:
                 parent = tree(key)[-2]
-                assert table.blocks[parent] is block.parent, "a child without its parent"
+                assert table.blocks[key_of(parent)] == block.parent, "a child without its parent"
 
 
 @pytest.mark.parametrize("leaf_first", [True, False], ids=["leaf-first", "reference"])
@@ -118,18 +127,20 @@ def test_equal_to_a_plain_model(
 
 
 def test_a_whole_branch_is_removed() -> None:
-    table: BlockTable[int] = BlockTable(make_policy("lru", 9), 9)
-    root = table.insert(0, None, 1)
-    middle = table.insert(1, root, 1)
-    leaves = [table.insert(key, middle, 1) for key in (2, 3)]
-    other = table.insert(4, root, 1)
+    table = BlockTable(make_policy("lru", 9), 9)
+    keys = [key_of(number) for number in range(6)]
+    root = table.insert(keys[0], None, 1)
+    middle = table.insert(keys[1], root, 1)
+    leaves = [table.insert(key, middle, 1) for key in keys[2:4]]
+    other = table.insert(keys[4], root, 1)
     gone = table.remove(middle)
     assert set(gone) == {middle, *leaves}
-    assert gone[-1] is middle
-    assert table.blocks == {0: root, 4: other}
+    assert gone[-1] == middle
+    assert table.blocks == {keys[0]: root, keys[4]: other}
     assert table.used == 2
     assert table.chain(other) == [root, other]
-    assert table.resident([0, 4, 5, 0]) == [root, other]
+    assert table.resident([keys[0], keys[4], keys[5], keys[0]]) == [root, other]
+    assert table.roots() == [root]
 
 
 def test_no_such_policy() -> None:
@@ -138,10 +149,10 @@ def test_no_such_policy() -> None:
 
 
 def test_sizes_count() -> None:
-    table: BlockTable[str] = BlockTable(make_policy("lru", 10), 10)
-    for key, size in (("a", 4), ("b", 4), ("c", 2)):
-        table.unpin(table.insert(key, None, size))
-    assert [block.key for block in table.make_room(5)] == ["a", "b"]
+    table = BlockTable(make_policy("lru", 10), 10)
+    for number, size in enumerate((4, 4, 2)):
+        table.unpin(table.insert(key_of(number), None, size))
+    assert [number_of(block.key) for block in table.make_room(5)] == [0, 1]
     assert table.used == 2
-    assert [block.key for block in table.make_room(11)] == ["c"]
+    assert [number_of(block.key) for block in table.make_room(11)] == [2]
     assert not table.fits(11)

@@ -109,3 +109,12 @@ def test_our_own_policy_pays() -> None:
                 simulator.request(request)
         rates.append(simulator.rates.prefix_hit_rate)
     assert rates[1] >= rates[0] + 0.020
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TRACES, reason="SUPERFS_TRACES does not name a directory of traces")
+@pytest.mark.parametrize(("capacity", "more"), [(1_000, -0.01), (10_000, 0.020), (30_000, -0.01)])
+def test_our_own_policy_on_a_trace_it_was_not_made_on(capacity: int, more: float) -> None:
+    trace = read_trace(Path(TRACES) / "synthetic_trace.jsonl")
+    lru, ours = (simulate(trace, p, capacity).prefix_hit_rate for p in ("lru", "hazard"))
+    assert ours >= lru + more

@@ -206,7 +206,7 @@ class _Run:
             if asked == done:
                 break
             started = self.admission.clock()
-            found = self.store.get_into(self.keys[done:asked], buffers[done:asked])
+            found = self.store.get_into(self.keys, buffers[done:asked], first=done)
             self.admission.loaded(found * size, self.admission.clock() - started)
             done += found
         return done

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from superfs.core.errors import Code, FsError
+from superfs.core.kvcache.digests import DIGEST_BYTES
 from superfs.core.kvcache.policy import make_policy
 from superfs.core.kvcache.table import Block, BlockTable
 from superfs.kvcache.trace import TRACE_BLOCK_TOKENS, Request
@@ -77,18 +78,18 @@ class Simulator:
             raise FsError(Code.INVALID, "a capacity is at least one block")
         self.leaf_first = mode == "leaf-first"
         made = make_policy(policy, capacity_blocks)
-        self.table: BlockTable[int] = BlockTable(made, capacity_blocks, leaf_first=self.leaf_first)
+        self.table = BlockTable(made, capacity_blocks, leaf_first=self.leaf_first)
         self.rates = Rates(policy, mode, capacity_blocks)
 
     def request(self, request: Request) -> None:
-        blocks = request.blocks
+        keys = [number.to_bytes(DIGEST_BYTES, "little") for number in request.blocks]
         resident = self.table.blocks
-        prefix = self.table.match(blocks)
-        found = prefix + sum(1 for key in blocks[prefix:] if key in resident)
+        prefix = self.table.match(keys)
+        found = prefix + sum(1 for key in keys[prefix:] if key in resident)
         self.rates.count(request, prefix, found)
-        self._use(blocks)
+        self._use(keys)
 
-    def _use(self, keys: Sequence[int]) -> None:
+    def _use(self, keys: Sequence[bytes]) -> None:
         table = self.table
         parent: Block | None = None
         for depth, key in enumerate(keys):

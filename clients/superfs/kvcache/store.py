@@ -5,7 +5,8 @@
         found = store.get_into(keys, buffers)      # blocks of the longest stored prefix
         store.put(keys, blocks, first=found)       # what was computed since
 
-All blocks of one prompt live on one data daemon, chosen by the first key. On its host their bytes
+All blocks of one prompt live on one data daemon, chosen by the first key (`replicate` puts copies
+on those that would be chosen next). On its host their bytes
 go through the slab, a file on a tmpfs that both open, elsewhere by streams. Every block that is
 returned has been compared with its checksum; what does not match, or cannot be had, is a miss, and
 so is a daemon that does not answer: what is cached can be computed. Blocking; one call at a time.
@@ -22,15 +23,16 @@ from xxhash import xxh3_64_intdigest
 
 from superfs.client import clusterd
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import KV_KEYS_MAX, MESSAGE_DATA_BYTES_MAX
-from superfs.kvcache.slabfile import SlabFile
-from superfs.rpc.channel import open_channel, token_metadata
+from superfs.core.limits import KV_KEYS_MAX
+from superfs.kvcache.home import CALL_S, Home
+from superfs.kvcache.parts import bad_of, cut, parts_of, prefix_of
+from superfs.rpc.channel import token_metadata
 from superfs.rpc.errors import from_rpc
-from superfs.v1 import cluster_pb2, kvcache_pb2_grpc
+from superfs.v1 import cluster_pb2
 from superfs.v1 import kvcache_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from superfs.client import ClientConfig
     from superfs.core.kvcache.keys import KeyChain
@@ -38,56 +40,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("superfs.kvcache")
 
 Buffer = bytes | bytearray | memoryview
-CALL_S = 10.0
 PERSIST_S = 60.0
-
-
-class Home:
-    """One data daemon, to one namespace."""
-
-    def __init__(self, addresses: Sequence[str], opening: pb.KvOpen, *, shared: bool) -> None:
-        self._addresses = addresses
-        self._opening = opening
-        self._shared = shared
-        self._channel: grpc.Channel | None = None
-        self.stub: Any = None
-        self.number = 0
-        self.granule_bytes = 1
-        self.slab: SlabFile | None = None
-
-    def connect(self, token: bytes) -> None:
-        if self._channel is None:
-            self._channel = open_channel(self._addresses)
-            self.stub = kvcache_pb2_grpc.KVCacheStub(self._channel)
-        if not self.number:
-            opened: pb.KvOpened = self.stub.Open(
-                self._opening, timeout=CALL_S, metadata=token_metadata(token)
-            )
-            self.number, self.granule_bytes = opened.namespace, opened.granule_bytes
-            if self._shared:
-                self.slab = SlabFile.open(opened.slab_path, opened.slab_id)
-
-    def agree(self, slab_id: int) -> None:
-        """The daemon may have made its slab anew, in another file of this name."""
-        if self.slab is not None and self.slab.id != slab_id:
-            path = self.slab.path
-            self.slab.close()
-            self.slab = SlabFile.open(path, slab_id)
-
-    def close(self) -> None:
-        if self.slab is not None:
-            self.slab.close()
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = self.slab = None
-        self.number = 0
+COPIED_BLOCKS = 16
+"""At a time, from one data daemon to others."""
 
 
 class KVStore:
     def __init__(
-        self, config: ClientConfig, opening: pb.KvOpen, chain: KeyChain, *, shared: bool
+        self,
+        config: ClientConfig,
+        opening: pb.KvOpen,
+        chain: KeyChain,
+        *,
+        shared: bool,
+        copies: int,
     ) -> None:
         """Use `open`."""
+        self._copies = max(1, copies)
         self.chain = chain
         self._config = config
         self._opening = opening
@@ -99,15 +68,17 @@ class KVStore:
     def open(
         cls, config: ClientConfig, namespace: str, chain: KeyChain, *,
         quota_bytes: int = 0, policy: str = "", disk_bytes: int | None = None, shared: bool = True,
+        copies: int = 1,
     ) -> KVStore:  # fmt: skip
         """Makes the namespace where it is not there; then `quota_bytes`, `policy` and `disk_bytes`
         (None: as much as there is; 0: memory only) count. `shared=False`: by streams also on one
-        host."""
+        host. `copies`: when a data daemon does not answer, so many in all are asked (`replicate`),
+        and removing removes from them."""
         opening = pb.KvOpen(
             name=namespace, layout=chain.layout, quota_bytes=quota_bytes, policy=policy,
             disk_bytes=disk_bytes,
         )  # fmt: skip
-        store = cls(config, opening, chain, shared=shared)
+        store = cls(config, opening, chain, shared=shared, copies=copies)
         store._admit()
         for home in store._homes.values():
             store._ask(home, lambda _: None)
@@ -132,40 +103,76 @@ class KVStore:
     def get(self, keys: Sequence[bytes]) -> list[bytes]:
         """The blocks of the longest stored prefix."""
         found: list[bytes] = []
-
-        def take(home: Home, places: pb.KvPlaces) -> list[int]:
-            buffers = [bytearray(length) for length in places.lengths]
-            good = self._read(home, places, buffers)
-            found.extend(bytes(buffer) for buffer in buffers[: _prefix(good)])
-            return _bad(good)
-
-        for part in _parts(keys):
-            before = len(found)
-            self._lease(keys, part, take)
-            if len(found) - before < len(part):
+        for part in parts_of(keys):
+            blocks = self._blocks(keys, part)
+            found += blocks
+            if len(blocks) < len(part):
                 break
         return found
 
-    def get_into(self, keys: Sequence[bytes], buffers: Sequence[bytearray | memoryview]) -> int:
-        """The same into the caller's memory: how many of the first are right. Of a buffer behind
-        them nothing can be said. A block that has another length than its buffer is a miss."""
+    def _blocks(self, keys: Sequence[bytes], part: Sequence[bytes]) -> list[bytes]:
+        found: list[bytes] = []
+
+        def take(home: Home, places: pb.KvPlaces) -> list[int]:
+            buffers = [bytearray(length) for length in places.lengths]
+            good = home.read(places, buffers, self._call())
+            found.extend(bytes(buffer) for buffer in buffers[: prefix_of(good)])
+            return bad_of(good)
+
+        self._lease(keys, part, take)
+        return found
+
+    def get_into(
+        self, keys: Sequence[bytes], buffers: Sequence[bytearray | memoryview], first: int = 0
+    ) -> int:
+        """The same into the caller's memory, of the whole chain's blocks from `first` on: how many
+        buffers, from the first one on, are right. Of one behind them nothing can be said. A block
+        that has another length than its buffer is a miss."""
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+
+        def read(home: Home, places: pb.KvPlaces, mine: Sequence[memoryview]) -> list[bool]:
+            fits = 0
+            while fits < len(mine) and len(mine[fits]) == places.lengths[fits]:
+                fits += 1
+            return home.read(places, mine[:fits], self._call())
+
+        return self._fill(keys, views, first, read)
+
+    def get_ranges(
+        self, keys: Sequence[bytes], ranges: Sequence[tuple[int, int]],
+        buffers: Sequence[bytearray | memoryview], first: int = 0,
+    ) -> int:  # fmt: skip
+        """The same of parts of blocks only: these ranges (offset, length) of each, one behind the
+        other in its buffer. They are compared like blocks are: on the daemon's host by the client,
+        which reads the whole block for that; elsewhere by the daemon, and these bytes are sent."""
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        size = sum(length for _, length in ranges)
+        if any(len(view) != size for view in views) or min(map(min, ranges), default=0) < 0:
+            raise FsError(Code.INVALID, "a buffer has the length of all ranges together")
+
+        def read(home: Home, places: pb.KvPlaces, mine: Sequence[memoryview]) -> list[bool]:
+            return home.read_ranges(places, ranges, mine, self._call())
+
+        return self._fill(keys, views, first, read)
+
+    def _fill(
+        self,
+        keys: Sequence[bytes],
+        views: Sequence[memoryview],
+        first: int,
+        read: Callable[[Home, pb.KvPlaces, Sequence[memoryview]], list[bool]],
+    ) -> int:
         done = 0
 
         def take(home: Home, places: pb.KvPlaces) -> list[int]:
             nonlocal done
-            mine = [memoryview(buffer).cast("B") for buffer in buffers[done:]]
-            mine = mine[: len(places.lengths)]
-            fits = 0
-            while fits < len(mine) and len(mine[fits]) == places.lengths[fits]:
-                fits += 1
-            good = self._read(home, places, mine[:fits])
-            done += _prefix(good)
-            return _bad(good)
+            good = read(home, places, views[done : done + len(places.lengths)])
+            done += prefix_of(good)
+            return bad_of(good)
 
-        wanted = keys[: len(buffers)]
-        for part in _parts(wanted):
+        for part in parts_of(keys[first : first + len(views)]):
             before = done
-            self._lease(wanted, part, take)
+            self._lease(keys, part, take)
             if done - before < len(part):
                 break
         return done
@@ -183,11 +190,28 @@ class KVStore:
             count = min(KV_KEYS_MAX, end - done)
             part = blocks[done - first : done - first + count]
             parent = keys[done - 1] if done else b""
-            stored = self._put(keys, keys[done : done + count], parent, part)
+            stored = self._put(self._home(keys), keys[done : done + count], parent, part)
             done += stored
             if stored < count:
                 break
         return self.persist(keys[:done]) if durable else done
+
+    def replicate(self, keys: Sequence[bytes], copies: int = 2) -> int:
+        """Copies what is stored of them to further data daemons, those that stores with as many
+        `copies` ask when one is away. How many blocks, from the first on, are on all of these."""
+        _, *others = self._homes_of(keys)[: max(1, copies)]
+        done = 0
+        while done < len(keys):
+            part = keys[done : done + COPIED_BLOCKS]
+            blocks = self._blocks(keys, part)
+            parent = keys[done - 1] if done else b""
+            stored = len(blocks)
+            for home in others if blocks else []:
+                stored = min(stored, self._put(home, part[: len(blocks)], parent, blocks))
+            done += stored
+            if stored < len(part):
+                break
+        return done
 
     def persist(self, keys: Sequence[bytes]) -> int:
         """Waits until what is stored of them is on disk: how many are, from the first on."""
@@ -240,10 +264,13 @@ class KVStore:
             raise FsError(Code.UNAVAILABLE, "there is no data daemon in the cluster map")
 
     def _home(self, keys: Sequence[bytes]) -> Home:
+        return self._homes_of(keys)[0]
+
+    def _homes_of(self, keys: Sequence[bytes]) -> list[Home]:
         """By rendezvous: a daemon that comes or goes moves only its own share."""
-        first = keys[0]
-        node = max(self._homes, key=lambda n: xxh3_64_intdigest(first, seed=n))
-        return self._homes[node]
+        first = keys[0] if keys else b""
+        nodes = sorted(self._homes, key=lambda n: -xxh3_64_intdigest(first, seed=n))
+        return [self._homes[node] for node in nodes]
 
     def _call(self, timeout_s: float = CALL_S) -> dict[str, Any]:
         return {"timeout": timeout_s, "metadata": token_metadata(self._token)}
@@ -275,20 +302,29 @@ class KVStore:
 
     def _count(self, keys: Sequence[bytes], verb: str, *, whole: bool = False, **more: int) -> int:
         """`whole`: all parts, else up to the first that is not there."""
-        kind = pb.KvPin if verb == "Pin" else pb.KvKeys
-        call = self._call(PERSIST_S if verb == "Persist" else CALL_S)
         total = 0
-        for part in _parts(keys):
-            reply = self._asked(
-                self._home(keys),
-                lambda h, part=part: getattr(h.stub, verb)(
-                    kind(namespace=h.number, keys=b"".join(part), **more), **call
-                ),
-            )
-            total += reply.count if reply is not None else 0
-            if reply is None or (not whole and reply.count < len(part)):
+        for part in parts_of(keys):
+            found = -1
+            for home in self._homes_of(keys)[: self._copies]:
+                found = max(found, self._at(home, part, verb, **more))
+                if found >= 0 and not whole:  # it answers; else: everywhere
+                    break
+            total += max(found, 0)
+            if found < 0 or (not whole and found < len(part)):
                 break
         return total
+
+    def _at(self, home: Home, part: Sequence[bytes], verb: str, **more: int) -> int:
+        """-1: it does not answer."""
+        kind = pb.KvPin if verb == "Pin" else pb.KvKeys
+        call = self._call(PERSIST_S if verb == "Persist" else CALL_S)
+        reply = self._asked(
+            home,
+            lambda h: getattr(h.stub, verb)(
+                kind(namespace=h.number, keys=b"".join(part), **more), **call
+            ),
+        )
+        return -1 if reply is None else reply.count
 
     def _lease(
         self,
@@ -296,11 +332,15 @@ class KVStore:
         part: Sequence[bytes],
         take: Callable[[Home, pb.KvPlaces], list[int]],
     ) -> None:
-        home = self._home(keys)
-        places = self._asked(
-            home,
-            lambda h: h.stub.Get(pb.KvGet(namespace=h.number, keys=b"".join(part)), **self._call()),
-        )
+        for home in self._homes_of(keys)[: self._copies]:
+            places = self._asked(
+                home,
+                lambda h: h.stub.Get(
+                    pb.KvGet(namespace=h.number, keys=b"".join(part)), **self._call()
+                ),
+            )
+            if places is not None:  # it answers: what it has not is a miss
+                break
         if places is None or not places.lease:
             return
         home.agree(places.slab_id)
@@ -312,31 +352,9 @@ class KVStore:
             with contextlib.suppress(grpc.RpcError):  # it ends by itself
                 home.stub.Release(request, **self._call())
 
-    def _read(self, home: Home, places: pb.KvPlaces, buffers: Sequence[Any]) -> list[bool]:
-        if home.slab is not None:
-            for buffer, offset in zip(buffers, places.offsets, strict=False):
-                home.slab.read_into(buffer, offset)
-        else:
-            try:
-                self._stream(home, places.lease, [memoryview(b).cast("B") for b in buffers])
-            except grpc.RpcError as error:
-                log.info("a block could not be read: %s", from_rpc(error))
-        sums = zip(buffers, places.checksums, strict=False)
-        return [xxh3_64_intdigest(buffer) == checksum for buffer, checksum in sums]
-
-    def _stream(self, home: Home, lease: int, buffers: Sequence[memoryview]) -> None:
-        for part in home.stub.Read(pb.KvRead(lease=lease), **self._call()):
-            if part.block >= len(buffers):
-                break
-            buffer = buffers[part.block]
-            room = buffer[part.offset : part.offset + len(part.data)]
-            if len(room) == len(part.data):
-                room[:] = part.data
-
     def _put(
-        self, keys: Sequence[bytes], part: Sequence[bytes], parent: bytes, blocks: Sequence[Buffer]
+        self, home: Home, part: Sequence[bytes], parent: bytes, blocks: Sequence[Buffer]
     ) -> int:
-        home = self._home(keys)
         views = [memoryview(block).cast("B") for block in blocks]
         started = self._asked(
             home,
@@ -365,7 +383,7 @@ class KVStore:
             return 0
         committed = {n for n, code in zip(mine, codes, strict=True) if code == Code.OK}
         good = [n in committed or code == Code.EXISTS for n, code in enumerate(started.codes)]
-        return _prefix(good)
+        return prefix_of(good)
 
     def _write(
         self, home: Home, started: pb.KvPlaces, mine: list[int], views: list[memoryview]
@@ -374,24 +392,4 @@ class KVStore:
             for n in mine:
                 home.slab.write(views[n], started.offsets[n])
         elif mine:
-            home.stub.Write(_cut(started, mine, views), **self._call())
-
-
-def _cut(started: pb.KvPlaces, mine: list[int], views: list[memoryview]) -> Iterator[pb.KvBytes]:
-    for n in mine:
-        for at in range(0, len(views[n]), MESSAGE_DATA_BYTES_MAX):
-            data = bytes(views[n][at : at + MESSAGE_DATA_BYTES_MAX])
-            yield pb.KvBytes(put=started.puts[n], offset=at, data=data)
-
-
-def _parts(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for at in range(0, len(keys), KV_KEYS_MAX):
-        yield keys[at : at + KV_KEYS_MAX]
-
-
-def _prefix(good: Sequence[bool]) -> int:
-    return good.index(False) if False in good else len(good)
-
-
-def _bad(good: Sequence[bool]) -> list[int]:
-    return [n for n, right in enumerate(good) if not right]
+            home.stub.Write(cut(started, mine, views), **self._call())

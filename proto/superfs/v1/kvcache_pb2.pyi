@@ -1,8 +1,8 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -187,19 +187,31 @@ class KvStats(_message.Message):
     def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., pending: _Optional[int] = ..., leases: _Optional[int] = ..., pinned_bytes: _Optional[int] = ..., evicted: _Optional[int] = ..., asked_blocks: _Optional[int] = ..., found_blocks: _Optional[int] = ..., dropped: _Optional[int] = ..., damaged: _Optional[int] = ..., disk_capacity_bytes: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_blocks: _Optional[int] = ..., disk_evicted: _Optional[int] = ..., promoted: _Optional[int] = ..., unwritten: _Optional[int] = ..., waiting: _Optional[int] = ..., disk_damaged: _Optional[int] = ...) -> None: ...
 
 class KvRead(_message.Message):
-    __slots__ = ("lease",)
+    __slots__ = ("lease", "ranges")
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
     lease: int
-    def __init__(self, lease: _Optional[int] = ...) -> None: ...
+    ranges: _containers.RepeatedCompositeFieldContainer[KvRange]
+    def __init__(self, lease: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[KvRange, _Mapping]]] = ...) -> None: ...
+
+class KvRange(_message.Message):
+    __slots__ = ("offset", "length")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    length: int
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class KvBytes(_message.Message):
-    __slots__ = ("put", "block", "offset", "data")
+    __slots__ = ("put", "block", "offset", "data", "checksum")
     PUT_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     put: int
     block: int
     offset: int
     data: bytes
-    def __init__(self, put: _Optional[int] = ..., block: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    checksum: int
+    def __init__(self, put: _Optional[int] = ..., block: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...

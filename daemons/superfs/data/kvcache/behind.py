@@ -18,11 +18,13 @@ from xxhash import xxh3_64_intdigest
 
 from superfs.core.errors import FsError
 from superfs.core.limits import MIB
+from superfs.data.kvcache.slab import record_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from superfs.data.kvcache.namespaces import Namespace, Place, Shelf
+    from superfs.data.kvcache.namespaces import Namespace, Shelf
+    from superfs.data.kvcache.places import Place
     from superfs.data.kvcache.pool import Pool
     from superfs.data.kvcache.slab import Record
     from superfs.data.kvcache.tier import DiskTier
@@ -92,10 +94,10 @@ class Behind:
     async def persist(self, space: Namespace, keys: list[bytes]) -> int:
         """How many of them, from the first on, are on disk, once what is in memory was written."""
         there = keys[: space.stored(keys)]
-        wanted = [key for key in there if space.on_disk(key) is None]
+        wanted = [key for key in there if not space.shelved(key)]
         if wanted and space.shelf is not None and not self._stopping:
             for block in space.table.chain(space.table.blocks[wanted[-1]]):
-                key: bytes = block.key  # type: ignore[assignment]
+                key = block.key
                 self._tier.dirty.pop((space.made.number, key), None)  # parents come first
                 self._tier.note(space, key, space.places[key])
         number = space.made.number
@@ -104,7 +106,7 @@ class Behind:
             self._urgent.set()
             await self._over.wait()
         count = 0
-        while count < len(there) and space.on_disk(there[count]) is not None:
+        while count < len(there) and space.shelved(there[count]):
             count += 1
         return count
 
@@ -178,13 +180,13 @@ class Behind:
                 tier.unwritten += 1
                 continue
             parent = space.table.blocks[key].parent
-            before: bytes = parent.key if parent is not None else b""  # type: ignore[assignment]
+            before = parent.key if parent is not None else b""
             to = tier.take(space.shelf, key, before, source)
             if to is None:
                 tier.unwritten += 1
                 continue
             source.readers += 1
-            record = tier.record(space, space.shelf.table.blocks[key], to)
+            record = record_of(space, space.shelf.table.blocks[key], to)
             jobs.append(Job(space, space.shelf, key, source, to, record))
             size += source.length
         return jobs

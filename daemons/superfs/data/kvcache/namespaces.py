@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import make_policy
 from superfs.core.kvcache.table import BlockTable
+from superfs.data.kvcache.places import Place, Places
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from superfs.core.kvcache.table import Block
-    from superfs.data.kvcache.slab import Slab
 
 FILE = "kvcache.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -42,40 +42,13 @@ class Made:
     disk_bytes: int = -1  # on disk; -1: as much as the disk tier has
 
 
-@dataclass(slots=True, eq=False)
-class Place:
-    """Where a block lies. Its room goes back when it is gone and nobody reads or writes there."""
-
-    slab: Slab
-    at: int  # first granule
-    granules: int
-    length: int
-    checksum: int = 0
-    committed: bool = False
-    readers: int = 0
-    gone: bool = False
-
-    def leave(self) -> None:
-        self.gone = True
-        self.slab.zero_record(self.at)
-        if not self.readers:
-            self.slab.runs.give(self.at, self.granules)
-
-    def let_go(self) -> None:
-        """A reader or writer less; `readers` was counted up before."""
-        self.readers -= 1
-        if self.gone and not self.readers:
-            self.slab.zero_record(self.at)  # whoever was at it may have written one
-            self.slab.runs.give(self.at, self.granules)
-
-
 class Shelf:
     """What a namespace has on disk: the same rules as in memory, in another table."""
 
     def __init__(self, policy: str, quota_bytes: int, granule: int) -> None:
         made = make_policy(policy, quota_bytes, unit=granule)
-        self.table: BlockTable[bytes] = BlockTable(made, quota_bytes)
-        self.places: dict[bytes, Place] = {}
+        self.table = BlockTable(made, quota_bytes)
+        self.places = Places(self.table)
         self.evicted = 0
 
 
@@ -83,8 +56,8 @@ class Namespace:
     def __init__(self, made: Made, granule: int) -> None:
         self.made = made
         policy = make_policy(made.policy, made.quota_bytes, unit=granule)
-        self.table: BlockTable[bytes] = BlockTable(policy, made.quota_bytes)
-        self.places: dict[bytes, Place] = {}
+        self.table = BlockTable(policy, made.quota_bytes)
+        self.places = Places(self.table)
         self.shelf: Shelf | None = None  # None: nothing of it goes to disk
         self.promoting = asyncio.Lock()
         self.pins: dict[bytes, tuple[Block, float]] = {}  # until when
@@ -92,30 +65,28 @@ class Namespace:
         self.evicted = self.asked = self.found = self.dropped = self.promoted = 0
 
     def on_disk(self, key: bytes) -> Place | None:
-        place = self.shelf.places.get(key) if self.shelf is not None else None
-        return place if place is not None and place.committed else None
+        return self.shelf.places[key] if self.shelved(key) and self.shelf is not None else None
+
+    def shelved(self, key: bytes) -> bool:
+        return self.shelf is not None and self.shelf.places.committed(key)
 
     def count(self) -> int:
         """Blocks that are in memory, on disk or in both."""
         if self.shelf is None:
             return len(self.table)
-        shelved = self.shelf.table.blocks.keys()
-        return len(self.table) + sum(1 for key in shelved if key not in self.table.blocks)
+        return len(self.table) + sum(1 for key in self.shelf.places if key not in self.places)
 
     def stored(self, keys: list[bytes]) -> int:
         """How many of them, from the first on, can be read from memory or from disk."""
         count = len(self.committed(keys))
-        while count < len(keys) and self.on_disk(keys[count]) is not None:
+        while count < len(keys) and self.shelved(keys[count]):
             count += 1
         return count
 
     def committed(self, keys: list[bytes]) -> list[bytes]:
         """The longest prefix of them that is in memory."""
-        count = 0
-        for key in keys:
-            place = self.places.get(key)
-            if place is None or not place.committed:
-                break
+        count, committed = 0, self.places.committed
+        while count < len(keys) and committed(keys[count]):
             count += 1
         return keys[:count]
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import POLICIES
 from superfs.data.kvcache import namespaces
-from superfs.data.kvcache.namespaces import Made, Namespace, Place
-from superfs.data.kvcache.slab import NO_KEY, Record, Slab
+from superfs.data.kvcache.namespaces import Made, Namespace
+from superfs.data.kvcache.places import Place
+from superfs.data.kvcache.slab import NO_KEY, Record, Slab, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,9 +117,8 @@ class Pool:
         count = space.count()
         if self.tier is not None:
             self.tier.detach(space)
-        for block in list(space.table.blocks.values()):
-            if block.parent is None:
-                self._drop(space, block)
+        for block in space.table.roots():
+            self._drop(space, block)
         return count
 
     def space(self, number: int) -> Namespace:
@@ -133,7 +133,7 @@ class Pool:
             if not self._restored(at, record):
                 self.slab.zero_record(at)
         for space in self.spaces.values():
-            space.table.now = max((b.last for b in space.table.blocks.values()), default=0)
+            space.table.now = max(space.table.last, default=0)
 
     def _restored(self, at: int, record: Record) -> bool:
         space = self.spaces.get(record.namespace)
@@ -148,10 +148,9 @@ class Pool:
         if not space.table.fits(count * self.slab.granule) or not self.slab.runs.take_at(at, count):
             return False
         block = space.table.insert(record.key, parent, count * self.slab.granule)
-        block.born, block.last, block.uses = record.born, record.last, record.uses
-        space.places[record.key] = Place(
-            self.slab, at, count, record.length, record.checksum, committed=True
-        )
+        space.table.restore(block, record.born, record.last, record.uses)
+        place = Place(self.slab, at, count, record.length, record.checksum, committed=True)
+        space.places.enter(block, place)
         space.table.unpin(block)
         return True
 
@@ -174,7 +173,7 @@ class Pool:
         known = space.places.get(key)
         if known is not None:
             return (Code.EXISTS if known.committed else Code.BUSY), 0, None
-        if session != PROMOTING and space.on_disk(key) is not None:
+        if session != PROMOTING and space.shelved(key):
             return Code.EXISTS, 0, None
         if not 0 < length <= self.config.block_bytes_max:
             return Code.TOO_LARGE, 0, None
@@ -191,7 +190,7 @@ class Pool:
         finally:
             if parent is not None:
                 space.table.unpin(parent)
-        space.places[key] = place
+        space.places.enter(block, place)
         number = self._number(self.puts)
         until = self._clock() + self.config.put_s
         self.puts[number] = Put(session, space, key, block, place, until)
@@ -223,14 +222,11 @@ class Pool:
         if put is None or put.session != session:
             return Code.NOT_FOUND
         parent = put.block.parent
-        if parent is not None:
-            before = put.space.places.get(parent.key)  # type: ignore[call-overload]
-            if before is None or not before.committed:
-                self._drop(put.space, put.block)
-                return Code.NOT_FOUND
+        if parent is not None and not put.space.places.committed(parent.key):
+            self._drop(put.space, put.block)
+            return Code.NOT_FOUND
         del self.puts[number]
-        put.place.checksum = checksum
-        put.place.committed = True
+        put.space.places.commit(put.block, put.place, checksum)
         self._record(put.space, put.block, put.place)
         put.space.table.unpin(put.block)
         if self.tier is not None:
@@ -290,10 +286,10 @@ class Pool:
         return Code.OK
 
     def _release(self, lease: Lease) -> None:
-        for key, block, place in lease.held:
-            place.let_go()
-            if lease.space.table.blocks.get(key) is block:
+        for _, block, place in lease.held:
+            if not place.gone:
                 lease.space.table.unpin(block)
+            place.let_go()
 
     # ---- pins, removal
 
@@ -321,19 +317,20 @@ class Pool:
         if block is None:
             return False
         space.pinned_bytes -= block.size
-        if space.table.blocks.get(key) is block:
+        if key in space.table.blocks:  # else it has left just now
             space.table.unpin(block)
         return True
 
     def remove(self, space: Namespace, keys: list[bytes]) -> int:
-        before = space.count()
+        """How many were there, in memory, on disk or in both."""
+        gone: set[bytes] = set()
         for key in keys:
             block = space.table.blocks.get(key)
             if block is not None:
-                self._drop(space, block)
+                gone.update(self._drop(space, block))
             if self.tier is not None:
-                self.tier.remove(space, key)
-        return before - space.count()
+                gone.update(self.tier.remove(space, key))
+        return len(gone)
 
     def check(self, space: Namespace, key: bytes, place: Place) -> None:
         """Somebody has read something else than was stored. What is so really, goes."""
@@ -364,25 +361,21 @@ class Pool:
         return number
 
     def _record(self, space: Namespace, block: Block, place: Place) -> None:
-        parent: object = NO_KEY if block.parent is None else block.parent.key
-        record = Record(
-            space.made.number, place.length, block.depth, block.uses, block.born, block.last,
-            place.checksum, block.key, parent,  # type: ignore[arg-type]  # keys are bytes here
-        )  # fmt: skip
-        self.slab.write_record(place.at, record)
+        self.slab.write_record(place.at, record_of(space, block, place))
 
     def _evicted(self, space: Namespace, block: Block) -> None:
         space.evicted += 1
         self._left(space, block)
 
-    def _drop(self, space: Namespace, block: Block) -> None:
-        for gone in space.table.remove(block):
-            self._left(space, gone)
+    def _drop(self, space: Namespace, block: Block) -> list[bytes]:
+        gone = space.table.remove(block)
+        for one in gone:
+            self._left(space, one)
         lost = [n for n, put in self.puts.items() if put.place.gone]
         for number in lost:
             del self.puts[number]
+        return [one.key for one in gone]
 
     def _left(self, space: Namespace, block: Block) -> None:
-        place = space.places.pop(block.key)  # type: ignore[call-overload]
-        self._unpin(space, block.key)  # type: ignore[arg-type]
-        place.leave()
+        self._unpin(space, block.key)
+        space.places.leave(block)

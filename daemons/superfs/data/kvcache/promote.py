@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from superfs.data.kvcache.namespaces import Namespace, Place
+    from superfs.data.kvcache.namespaces import Namespace
+    from superfs.data.kvcache.places import Place
     from superfs.data.kvcache.pool import Pool
     from superfs.data.kvcache.tier import DiskTier
 
@@ -74,8 +75,7 @@ class Promoter:
         if last in space.places or space.shelf is None:
             return []
         chain = space.shelf.table.chain(space.shelf.table.blocks[last])
-        found: list[bytes] = [block.key for block in chain]  # type: ignore[misc]
-        return [key for key in found if key not in space.places]
+        return [block.key for block in chain if block.key not in space.places]
 
     def _start(self, space: Namespace, keys: list[bytes]) -> list[Job]:
         jobs: list[Job] = []
@@ -84,7 +84,7 @@ class Promoter:
             assert space.shelf is not None
             source = space.shelf.places[key]
             before = space.shelf.table.blocks[key].parent
-            parent: bytes = before.key if before is not None else b""  # type: ignore[assignment]
+            parent = before.key if before is not None else b""
             ((code, number, to),) = self._pool.start(
                 PROMOTING, space, parent, [key], [source.length]
             )

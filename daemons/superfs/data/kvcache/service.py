@@ -12,6 +12,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.keys import KEY_BYTES
 from superfs.core.limits import KV_KEYS_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.data.kvcache.figures import stats
+from superfs.data.kvcache.ranges import ranges_of
 from superfs.rpc.server import grant_of
 from superfs.v1 import kvcache_pb2 as pb
 from superfs.v1 import kvcache_pb2_grpc
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from superfs.data.kvcache.disk import Disk
-    from superfs.data.kvcache.namespaces import Namespace, Place
+    from superfs.data.kvcache.namespaces import Namespace
+    from superfs.data.kvcache.places import Place
     from superfs.data.kvcache.pool import Pool
 
 T = TypeVar("T")
@@ -185,7 +187,19 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
         pool, session = self._pool(context)
         loop = asyncio.get_running_loop()
         lease = pool.lease_of(session, request.lease)
-        for number, (_, _, place) in enumerate(lease.held):
+        ranges = [(one.offset, one.length) for one in request.ranges]
+        _few(len(ranges))
+        for number, (key, _, place) in enumerate(lease.held):
+            if pool.leases.get(request.lease) is not lease:
+                raise FsError(Code.NOT_FOUND, "the lease is over")
+            if ranges:
+                parts = await loop.run_in_executor(self._threads, ranges_of, place, ranges)
+                if parts is None:
+                    pool.check(lease.space, key, place)
+                    return
+                for offset, data, checksum in parts:
+                    yield pb.KvBytes(block=number, offset=offset, data=data, checksum=checksum)
+                continue
             for offset in range(0, place.length, MESSAGE_DATA_BYTES_MAX):
                 if pool.leases.get(request.lease) is not lease:
                     raise FsError(Code.NOT_FOUND, "the lease is over")

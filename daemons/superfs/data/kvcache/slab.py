@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from superfs.core.kvcache.table import Block
     from superfs.data.kvcache.config import KvCacheConfig
+    from superfs.data.kvcache.namespaces import Namespace
+    from superfs.data.kvcache.places import Place
 
 _HEADER = struct.Struct("<8sQQ16sQQ")
 _RECORD = struct.Struct("<IIIII4xQQQ16s16s")
@@ -60,6 +63,14 @@ class Record(NamedTuple):
     checksum: int
     key: bytes
     parent: bytes
+
+
+def record_of(space: Namespace, block: Block, place: Place) -> Record:
+    parent = block.parent
+    return Record(
+        space.made.number, place.length, block.depth, block.uses, block.born, block.last,
+        place.checksum, block.key, NO_KEY if parent is None else parent.key,
+    )  # fmt: skip
 
 
 class Slab:

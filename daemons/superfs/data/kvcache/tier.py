@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from superfs.data.kvcache.namespaces import Place, Shelf
-from superfs.data.kvcache.slab import NO_KEY, Record, Slab
+from superfs.data.kvcache.namespaces import Shelf
+from superfs.data.kvcache.places import Place
+from superfs.data.kvcache.slab import NO_KEY, Slab, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from superfs.core.kvcache.table import Block
     from superfs.data.kvcache.config import KvCacheConfig
     from superfs.data.kvcache.namespaces import Namespace
+    from superfs.data.kvcache.slab import Record
 
 
 class DiskTier:
@@ -117,11 +119,13 @@ class DiskTier:
             return None
         number, slab = max(self.segments.items(), key=lambda one: one[1].runs.free)
         for shelf in self._shelves.values():
-            for key in [k for k, p in shelf.places.items() if p.slab is slab]:
+            for key in shelf.places.keys_in(slab):
                 if key in shelf.table.blocks:
-                    shelf.evicted += self._remove(shelf, shelf.table.blocks[key])
+                    shelf.evicted += len(self._remove(shelf, shelf.table.blocks[key]))
         if slab.runs.free < slab.granules:
             return None
+        for shelf in self._shelves.values():
+            shelf.places.forget(slab)
         return self.segments.pop(number)
 
     # ---- namespaces
@@ -137,7 +141,7 @@ class DiskTier:
     def detach(self, space: Namespace) -> None:
         shelf = self._shelves.pop(space.made.number, None)
         if shelf is not None:
-            for block in [b for b in shelf.table.blocks.values() if b.parent is None]:
+            for block in shelf.table.roots():
                 self._remove(shelf, block)
         space.shelf = None
 
@@ -150,7 +154,7 @@ class DiskTier:
             if not self._restored(slab, at, record):
                 slab.zero_record(at)
         for shelf in self._shelves.values():
-            shelf.table.now = max((b.last for b in shelf.table.blocks.values()), default=0)
+            shelf.table.now = max(shelf.table.last, default=0)
 
     def _restored(self, slab: Slab, at: int, record: Record) -> bool:
         shelf = self._shelves.get(record.namespace)
@@ -163,8 +167,9 @@ class DiskTier:
         if not shelf.table.fits(count * slab.granule) or not slab.runs.take_at(at, count):
             return False
         block = shelf.table.insert(record.key, parent, count * slab.granule)
-        block.born, block.last, block.uses = record.born, record.last, record.uses
-        shelf.places[record.key] = Place(slab, at, count, record.length, record.checksum, True)
+        shelf.table.restore(block, record.born, record.last, record.uses)
+        place = Place(slab, at, count, record.length, record.checksum, committed=True)
+        shelf.places.enter(block, place)
         shelf.table.unpin(block)
         return True
 
@@ -183,14 +188,7 @@ class DiskTier:
         if shelf is not None and place is not None:
             block = shelf.table.blocks[key]
             shelf.table.touch(block)
-            self.touched[place] = self.record(space, block, place)
-
-    def record(self, space: Namespace, block: Block, place: Place) -> Record:
-        parent: object = NO_KEY if block.parent is None else block.parent.key
-        return Record(
-            space.made.number, place.length, block.depth, block.uses, block.born, block.last,
-            place.checksum, block.key, parent,  # type: ignore[arg-type]  # keys are bytes here
-        )  # fmt: skip
+            self.touched[place] = record_of(space, block, place)
 
     def take(self, shelf: Shelf, key: bytes, parent_key: bytes, source: Place) -> Place | None:
         """Room for a block, in the table and pinned until `settle`. Evicts, first within the quota,
@@ -203,8 +201,8 @@ class DiskTier:
         try:
             place = self._room(shelf, source)
             if place is not None:
-                shelf.table.insert(key, parent, place.granules * place.slab.granule)
-                shelf.places[key] = place
+                block = shelf.table.insert(key, parent, place.granules * place.slab.granule)
+                shelf.places.enter(block, place)
                 place.readers += 1  # whoever writes it
         finally:
             if parent is not None:
@@ -237,15 +235,16 @@ class DiskTier:
         if not good:
             self._remove(shelf, block)
             return
-        place.committed = True
+        shelf.places.commit(block, place, place.checksum)
         self.written += 1
         shelf.table.unpin(block)
 
-    def remove(self, space: Namespace, key: bytes) -> None:
-        """With everything behind it."""
+    def remove(self, space: Namespace, key: bytes) -> list[bytes]:
+        """With everything behind it: what was there of these."""
         shelf = space.shelf
-        if shelf is not None and key in shelf.table.blocks:
-            self._remove(shelf, shelf.table.blocks[key])
+        if shelf is None or key not in shelf.table.blocks:
+            return []
+        return self._remove(shelf, shelf.table.blocks[key])
 
     def trim(self) -> None:
         """From the high watermark to the low one."""
@@ -267,13 +266,11 @@ class DiskTier:
         shelf.evicted += 1
         self._left(shelf, block)
 
-    def _remove(self, shelf: Shelf, block: Block) -> int:
+    def _remove(self, shelf: Shelf, block: Block) -> list[bytes]:
         gone = shelf.table.remove(block)
         for one in gone:
             self._left(shelf, one)
-        return len(gone)
+        return [one.key for one in gone]
 
     def _left(self, shelf: Shelf, block: Block) -> None:
-        place = shelf.places.pop(block.key)  # type: ignore[call-overload]
-        self.touched.pop(place, None)
-        place.leave()
+        self.touched.pop(shelf.places.leave(block), None)

@@ -15,13 +15,15 @@ was seen fades with it. Before it has seen anything it is LRU.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from array import array
 from typing import TYPE_CHECKING
 
+from superfs.core.kvcache.digests import NONE, grow
+from superfs.core.kvcache.lines import Ghost
 from superfs.core.kvcache.ranking import Ranking
 
 if TYPE_CHECKING:
-    from superfs.core.kvcache.table import Block
+    from superfs.core.kvcache.table import BlockTable
 
 AGES = 64
 AGES_PER_CAPACITY = 16
@@ -39,60 +41,83 @@ class Hazard:
     def __init__(self, blocks: int) -> None:
         self._blocks = blocks
         self._age = max(1, blocks // AGES_PER_CAPACITY)
-        self._lines = [Ranking() for _ in range(KINDS)]
-        self._resident: dict[object, Block] = {}
-        self._ghost: OrderedDict[object, tuple[int, int]] = OrderedDict()  # key -> kind, last use
+        self._queue = array("Q")  # when it was used last, in this clock
+        self._turn = array("B")
+        self._heat = array("B")  # something followed it
+        self._line = array("B")  # the kind in whose line it is
+        places = array("I")
+        self._lines = [Ranking(self._used, places) for _ in range(KINDS)]
+        self._ghost = Ghost(GHOSTS_PER_CAPACITY * blocks)  # kind, last use
         self._hits = [[0.0] * AGES for _ in range(KINDS)]
         self._ends = [[0.0] * AGES for _ in range(KINDS)]
         self._value = [[1.0 / (1 + age) for age in range(AGES)] for _ in range(KINDS)]  # LRU
         self._now = 0
         self._learn_at = max(LEARN_MIN, blocks // 2)
 
-    def inserted(self, block: Block) -> None:
-        self._tick(block)
-        parent = block.parent
-        if parent is not None:
-            block.turn = min(TURNS_MAX - 1, parent.turn + (parent.uses > 1))
-            parent.heat = 1
-        block.queue = self._now
-        self._resident[block.key] = block
-        known = self._ghost.pop(block.key, None)
+    def use(self, table: BlockTable) -> None:
+        self._table = table
+
+    def inserted(self, row: int) -> None:
+        grow(row + 1, self._queue, self._turn, self._heat, self._line)
+        self._tick(row)
+        table = self._table
+        parent = table.parent[row]
+        self._turn[row] = self._heat[row] = 0
+        if parent != NONE:
+            self._turn[row] = min(TURNS_MAX - 1, self._turn[parent] + (table.uses[parent] > 1))
+            self._heat[parent] = 1
+        self._queue[row] = self._now
+        known = self._ghost.pop(table.index.key(row))
         if known is not None:
             kind, last = known
             self._count(self._hits, kind, last)
-            block.uses = kind // (2 * TURNS_MAX) + 2
+            table.uses[row] = kind // (2 * TURNS_MAX) + 2
 
-    def touched(self, block: Block) -> None:
-        self._tick(block)
-        self._count(self._hits, _kind(block, block.uses - 1), block.queue)
-        block.queue = self._now
+    def touched(self, row: int) -> None:
+        self._tick()
+        self._count(self._hits, self._kind(row, self._table.uses[row] - 1), self._queue[row])
+        self._queue[row] = self._now
 
-    def offer(self, block: Block) -> None:
-        self._lines[_kind(block, block.uses)].put(block, block.queue)
+    def offer(self, row: int) -> None:
+        kind = self._kind(row, self._table.uses[row])
+        if kind != self._line[row]:
+            self._lines[self._line[row]].discard(row)
+        self._line[row] = kind
+        self._lines[kind].put(row)
 
-    def victim(self) -> Block | None:
-        best, lowest = None, (0.0, 0)
+    def withdraw(self, row: int) -> None:
+        self._lines[self._line[row]].discard(row)
+
+    def victim(self) -> int:
+        best, lowest = NONE, (0.0, 0)
         for kind, line in enumerate(self._lines):
-            block = line.first()
-            if block is not None:
-                value = (self._value[kind][self._age_of(block.queue)], block.queue)
-                if best is None or value < lowest:
-                    best, lowest = block, value
+            row = line.first()
+            if row != NONE:
+                last = self._queue[row]
+                value = (self._value[kind][self._age_of(last)], last)
+                if best == NONE or value < lowest:
+                    best, lowest = row, value
         return best
 
-    def removed(self, block: Block, *, evicted: bool) -> None:
-        del self._resident[block.key]
+    def removed(self, row: int, *, evicted: bool) -> None:
         if evicted:
-            self._ghost[block.key] = (_kind(block, block.uses), block.queue)
-            if len(self._ghost) > GHOSTS_PER_CAPACITY * self._blocks:
-                _, (kind, last) = self._ghost.popitem(last=False)
-                self._count(self._ends, kind, last)
+            kind = self._kind(row, self._table.uses[row])
+            given_up = self._ghost.add(self._table.index.key(row), kind, self._queue[row])
+            if given_up is not None:
+                self._count(self._ends, *given_up)
 
-    def _tick(self, block: Block) -> None:
+    def _tick(self, new: int = NONE) -> None:
+        """`new`: not to be counted among those that live."""
         self._now += 1
         if self._now >= self._learn_at:
             self._learn_at = self._now + max(LEARN_MIN, self._blocks // 2)
-            self._learn()
+            self._learn(new)
+
+    def _used(self, row: int) -> int:
+        return self._queue[row]
+
+    def _kind(self, row: int, uses: int) -> int:
+        return (min(uses, USES_MAX) - 1) * 2 * TURNS_MAX + 2 * self._turn[row] + self._heat[row]
 
     def _age_of(self, last: int) -> int:
         return min(AGES - 1, (self._now - last) // self._age)
@@ -100,11 +125,12 @@ class Hazard:
     def _count(self, counts: list[list[float]], kind: int, last: int) -> None:
         counts[kind][self._age_of(last)] += 1.0
 
-    def _learn(self) -> None:
+    def _learn(self, new: int) -> None:
         alive = [[0.0] * AGES for _ in range(KINDS)]
-        for block in self._resident.values():
-            self._count(alive, _kind(block, block.uses), block.queue)
-        for kind, last in self._ghost.values():
+        for row in self._table.rows():
+            if row != new:
+                self._count(alive, self._kind(row, self._table.uses[row]), self._queue[row])
+        for kind, last in self._ghost.known():
             self._count(alive, kind, last)
         hits = [sum(column) for column in zip(*self._hits, strict=True)]
         ends = [sum(column) for column in zip(*self._ends, strict=True)]
@@ -121,10 +147,6 @@ class Hazard:
             )
             self._hits[kind] = [FADE * n for n in self._hits[kind]]
             self._ends[kind] = [FADE * n for n in self._ends[kind]]
-
-
-def _kind(block: Block, uses: int) -> int:
-    return (min(uses, USES_MAX) - 1) * 2 * TURNS_MAX + 2 * block.turn + block.heat
 
 
 def gittins(hits: list[float], ends: list[float]) -> list[float]:

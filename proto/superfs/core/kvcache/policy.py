@@ -22,57 +22,72 @@ from superfs.core.kvcache.s3fifo import S3Fifo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from superfs.core.kvcache.table import Block
+    from superfs.core.kvcache.table import BlockTable
 
 
 class Policy(Protocol):
-    def inserted(self, block: Block) -> None:
+    """Of blocks it knows their rows in the table's columns."""
+
+    def use(self, table: BlockTable) -> None:
+        """Whose rows these are: before anything else, once."""
+        ...
+
+    def inserted(self, row: int) -> None:
         """It is new."""
         ...
 
-    def touched(self, block: Block) -> None:
+    def touched(self, row: int) -> None:
         """It was used again: its `last` and `uses` say so already."""
         ...
 
-    def offer(self, block: Block) -> None:
+    def offer(self, row: int) -> None:
         """It may be evicted from now on, or may still and its rank may have changed."""
         ...
 
-    def victim(self) -> Block | None:
-        """Among those offered that are still `evictable`. The table evicts it next."""
+    def withdraw(self, row: int) -> None:
+        """It may not any more."""
         ...
 
-    def removed(self, block: Block, *, evicted: bool) -> None: ...
+    def victim(self) -> int:
+        """Among those that are offered, or -1. The table evicts it next."""
+        ...
+
+    def removed(self, row: int, *, evicted: bool) -> None: ...
 
 
 class Ranked:
     """A policy that is one order of blocks."""
 
-    def __init__(self, rank: Callable[[Block], Any]) -> None:
+    def __init__(self, rank: Callable[[BlockTable], Callable[[int], Any]]) -> None:
         self._rank = rank
-        self._ranking = Ranking()
 
-    def inserted(self, block: Block) -> None:
+    def use(self, table: BlockTable) -> None:
+        self._ranking = Ranking(self._rank(table))
+
+    def inserted(self, row: int) -> None:
         pass
 
-    def touched(self, block: Block) -> None:
+    def touched(self, row: int) -> None:
         pass
 
-    def offer(self, block: Block) -> None:
-        self._ranking.put(block, self._rank(block))
+    def offer(self, row: int) -> None:
+        self._ranking.put(row)
 
-    def victim(self) -> Block | None:
+    def withdraw(self, row: int) -> None:
+        self._ranking.discard(row)
+
+    def victim(self) -> int:
         return self._ranking.first()
 
-    def removed(self, block: Block, *, evicted: bool) -> None:
+    def removed(self, row: int, *, evicted: bool) -> None:
         pass
 
 
-RANKS: dict[str, Callable[[Block], Any]] = {
-    "lru": lambda b: b.last,
-    "lfu": lambda b: (b.uses, b.last),
-    "length-aware": lambda b: (b.uses, -b.depth, b.last),
-    "fifo": lambda b: b.born,
+RANKS: dict[str, Callable[[BlockTable], Callable[[int], Any]]] = {
+    "lru": lambda t: t.last.__getitem__,
+    "lfu": lambda t: lambda row: (t.uses[row], t.last[row]),
+    "length-aware": lambda t: lambda row: (t.uses[row], -t.depth[row], t.last[row]),
+    "fifo": lambda t: t.born.__getitem__,
 }
 POLICIES = (*RANKS, "s3-fifo", "hazard")
 

@@ -13,114 +13,101 @@ ways, the block goes on like one that was used. What is pinned goes to the end o
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from array import array
 from typing import TYPE_CHECKING
 
+from superfs.core.kvcache.digests import NONE, grow
+from superfs.core.kvcache.lines import Ghost, Lines
+from superfs.core.kvcache.table import EVICTABLE
+
 if TYPE_CHECKING:
-    from superfs.core.kvcache.table import Block
+    from superfs.core.kvcache.table import BlockTable
 
 SMALL, MAIN = 0, 1
 HEAT_MAX = 3
-GONE = -1  # order of a block that has left
-SLACK = 64
 
 
 class S3Fifo:
     def __init__(self, blocks: int) -> None:
-        self._blocks = blocks
         self._small_max = max(1, blocks // 10)
         self._main_max = blocks - self._small_max
-        # A block's order names the entry that counts; older ones are skipped when they come up.
-        self._lines: tuple[deque[tuple[Block, int]], ...] = (deque(), deque())
-        self._counts = [0, 0]
-        self._ghost: OrderedDict[object, None] = OrderedDict()
-        self._orders = 0
+        self._lines = Lines(2)
+        self._heat = array("B")
+        self._ghost = Ghost(blocks)
 
-    def inserted(self, block: Block) -> None:
-        block.heat = 0
-        if block.key in self._ghost:
-            del self._ghost[block.key]
-            self._enter(block, MAIN)
-        else:
-            self._enter(block, SMALL)
-        self._counts[block.queue] += 1
+    def use(self, table: BlockTable) -> None:
+        self._table = table
 
-    def touched(self, block: Block) -> None:
-        block.heat = min(HEAT_MAX, block.heat + 1)
+    def inserted(self, row: int) -> None:
+        grow(row + 1, self._heat)
+        self._heat[row] = 0
+        known = self._ghost.pop(self._table.index.key(row))
+        self._lines.append(row, SMALL if known is None else MAIN)
 
-    def offer(self, block: Block) -> None:
+    def touched(self, row: int) -> None:
+        self._heat[row] = min(HEAT_MAX, self._heat[row] + 1)
+
+    def offer(self, row: int) -> None:
         """The lines have all blocks; the table says which may go."""
 
-    def victim(self) -> Block | None:
-        if self._counts[SMALL] >= self._small_max or not self._counts[MAIN]:
-            return self._from_small() or self._from_main()
-        return self._from_main() or self._from_small() or self._from_main()
+    def withdraw(self, row: int) -> None:
+        pass
 
-    def removed(self, block: Block, *, evicted: bool) -> None:
-        self._counts[block.queue] -= 1
-        block.order = GONE
-        if evicted and block.queue == SMALL:
-            self._ghost[block.key] = None
-            if len(self._ghost) > self._blocks:
-                self._ghost.popitem(last=False)
+    def victim(self) -> int:
+        small, main = self._lines.counts
+        if small >= self._small_max or not main:
+            tries = [self._from_small, self._from_main]
+        else:
+            tries = [self._from_main, self._from_small, self._from_main]
+        for one in tries:
+            if (row := one()) != NONE:
+                return row
+        return NONE
 
-    def _from_small(self) -> Block | None:
-        for _ in range(self._counts[SMALL]):
-            block = self._head(SMALL)
-            if block is None:
+    def removed(self, row: int, *, evicted: bool) -> None:
+        self._lines.remove(row)
+        if evicted and self._lines.line[row] == SMALL:
+            self._ghost.add(self._table.index.key(row))
+
+    def _from_small(self) -> int:
+        lines, heat = self._lines, self._heat
+        for _ in range(lines.counts[SMALL]):
+            row = lines.head(SMALL)
+            if row == NONE:
                 break
-            leaf = _last_behind(block) if not block.heat else None
-            if leaf is not None:
+            leaf = self._last_behind(row) if not heat[row] else NONE
+            if leaf != NONE:
                 return leaf
-            if not block.heat and not block.children:  # pinned
-                self._enter(block, SMALL)
+            lines.remove(row)
+            if not heat[row] and self._table.child[row] == NONE:  # pinned
+                lines.append(row, SMALL)
                 continue
-            block.heat = 0
-            self._counts[SMALL] -= 1
-            self._counts[MAIN] += 1
-            self._enter(block, MAIN)
-            found = self._from_main() if self._counts[MAIN] > self._main_max else None
-            if found is not None:
+            heat[row] = 0
+            lines.append(row, MAIN)
+            found = self._from_main() if lines.counts[MAIN] > self._main_max else NONE
+            if found != NONE:
                 return found
-        return None
+        return NONE
 
-    def _from_main(self) -> Block | None:
-        for _ in range((HEAT_MAX + 1) * self._counts[MAIN]):
-            block = self._head(MAIN)
-            if block is None:
-                break
-            leaf = _last_behind(block) if not block.heat else None
-            if leaf is not None:
+    def _from_main(self) -> int:
+        lines, heat = self._lines, self._heat
+        for _ in range((HEAT_MAX + 1) * lines.counts[MAIN]):
+            row = lines.head(MAIN)
+            leaf = self._last_behind(row) if not heat[row] else NONE
+            if leaf != NONE:
                 return leaf
-            block.heat = max(0, block.heat - 1)
-            self._enter(block, MAIN)
-        return None
+            heat[row] = max(0, heat[row] - 1)
+            lines.remove(row)
+            lines.append(row, MAIN)
+        return NONE
 
-    def _head(self, queue: int) -> Block | None:
-        line = self._lines[queue]
-        while line and line[0][0].order != line[0][1]:
-            line.popleft()
-        return line[0][0] if line else None
-
-    def _enter(self, block: Block, queue: int) -> None:
-        self._orders += 1
-        block.order = self._orders
-        block.queue = queue
-        line = self._lines[queue]
-        line.append((block, block.order))
-        if len(line) > 2 * self._counts[queue] + SLACK:
-            entries = [entry for entry in line if entry[0].order == entry[1]]
-            line.clear()
-            line.extend(entries)
-
-
-def _last_behind(block: Block) -> Block | None:
-    """Itself if it may go, else the last one behind it. None: it is pinned; or there is more than
-    one behind it, or one that was used, which says that it was."""
-    while not block.evictable:
-        if len(block.children) != 1:
-            return None
-        (block,) = block.children
-        if block.heat:
-            return None
-    return block
+    def _last_behind(self, row: int) -> int:
+        """Itself if it may go, else the last one behind it. NONE: it is pinned; or there is more
+        than one behind it, or one that was used, which says that it was."""
+        table = self._table
+        while table.state[row] != EVICTABLE:
+            child = table.child[row]
+            if child == NONE or table.older[child] != NONE or self._heat[child]:
+                return NONE
+            row = child
+        return row
