@@ -118,19 +118,14 @@ class Bypass:
     ) -> bytes | Sought | None:
         """What is in the page cache, of a chunk whose places are known; None: anything else.
         `seek`: what is not there is sought, if it is small and lies together."""
-        if stream.local is None:
-            return None
-        place = self._places.get((where.ino, where.data_generation, chunk))
-        if place is None or place.scattered:
+        place = self._place(stream, where, chunk)
+        if place is None:
             return None
         if seek and length <= SOUGHT_BYTES_MAX:
             found = self._seek(place, offset, offset + length)
             if found is not None:
                 return found
-        data = read_extents(place.link, place.extents, place.starts, offset, length, wait=False)
-        if data is not None:
-            self._count(place, length)
-        return data
+        return self._read(place, offset, length, wait=False)
 
     def _seek(self, place: Place, start: int, end: int) -> bytes | Sought | None:
         extents_ = overlapping(place.extents, place.starts, start, end)
@@ -171,19 +166,30 @@ class Bypass:
         self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
     ) -> Errand[bytes | None] | None:
         """The read of a chunk whose place and segments are known; None: anything else."""
+        place = self._place(stream, where, chunk)
+        if place is None or not _is_held(place, offset, offset + length):
+            return None
+        return Errand(partial(self._read, place, offset, length), self.readers)
+
+    def read_here(
+        self, stream: DataStream, where: Where, chunk: int, offset: int, length: int
+    ) -> bytes | None:
+        """As `errand`, here and now."""
+        place = self._place(stream, where, chunk)
+        return None if place is None else self._read(place, offset, length)
+
+    def _place(self, stream: DataStream, where: Where, chunk: int) -> Place | None:
+        """Where bytes can be read; None: not known, not here, or in too many pieces."""
         if stream.local is None:
             return None
         place = self._places.get((where.ino, where.data_generation, chunk))
-        if place is None or place.scattered or not _is_held(place, offset, offset + length):
-            return None
+        return None if place is None or place.scattered else place
 
-        def read() -> bytes | None:
-            data = read_extents(place.link, place.extents, place.starts, offset, length, wait=True)
-            if data is not None:
-                self._count(place, length)
-            return data
-
-        return Errand(read, self.readers)
+    def _read(self, place: Place, offset: int, length: int, *, wait: bool = True) -> bytes | None:
+        data = read_extents(place.link, place.extents, place.starts, offset, length, wait=wait)
+        if data is not None:
+            self._count(place, length)
+        return data
 
     def learn(self, stream: DataStream, where: Where, chunk: int) -> None:
         """Where it lies, and what is around it."""

@@ -107,6 +107,14 @@ class DataClient:
         stream = self._router.data_stream(chain_of(where.chains, chunk))
         return self.bypass.read_now(stream, where, chunk, start, length, seek=seek)
 
+    def read_here(self, where: Where, offset: int, length: int) -> bytes | None:
+        """As `read_now`, for whoever may wait for a disk of this host."""
+        chunk, start = divmod(offset, CHUNK_BYTES)
+        if not 0 < length <= CHUNK_BYTES - start or not where.chains:
+            return None
+        stream = self._router.data_stream(chain_of(where.chains, chunk))
+        return self.bypass.read_here(stream, where, chunk, start, length)
+
     def errand(self, where: Where, offset: int, length: int) -> Errand[bytes | None] | None:
         """As `read_now`, by a thread that may wait for a disk. It has None where the bytes cannot
         be had that way, after all; None at once: nothing is known of them here."""
@@ -322,7 +330,7 @@ class DataClient:
         is on their disks when it returns. Raises what is known to be lost of this inode (0: of
         any)."""
         streams = (
-            set(self._router.data_streams())
+            {stream for stream in self._router.data_streams() if stream.was_written_to}
             if chains is None
             else {self._router.data_stream(chain) for chain in chains}
         )

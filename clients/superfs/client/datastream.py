@@ -130,6 +130,7 @@ class DataStream(Stream[DataItem, Request, Reply]):
         self._kept_since = 0.0
         self._lost: dict[int, FsError] = {}  # by inode: writes that were acknowledged once
         self._commits = 0
+        self._wrote = False
         self.kept_bytes = 0
         self.boot_epoch = 0
         self.local: LocalLink | None = None
@@ -148,6 +149,12 @@ class DataStream(Stream[DataItem, Request, Reply]):
     @property
     def committing(self) -> bool:
         return self._commits > 0
+
+    @property
+    def was_written_to(self) -> bool:
+        """Whether anything was ever on its way there that a commit is for."""
+        with self._lock:
+            return self._wrote or any(item.kept_bytes for item in self._lanes[0])
 
     def commit(self) -> DataItem:
         """Covers every write submitted before it."""
@@ -283,6 +290,7 @@ class DataStream(Stream[DataItem, Request, Reply]):
 
     def _note_sent(self, item: DataItem) -> None:
         item.sends += 1
+        self._wrote = self._wrote or item.kept_bytes > 0
         item.order = next(self._order)
         self._sent[item.tag] = [item]
 

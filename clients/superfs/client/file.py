@@ -28,15 +28,16 @@ from superfs.client.data import Where
 from superfs.client.dirty import covers, overlay
 from superfs.client.retry import LOST_RACE
 from superfs.client.sending import Sending
-from superfs.core.attrs import Attr, Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.namespace.bits import SET_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superfs.client.connection import Connection
     from superfs.client.sought import Sought
+    from superfs.core.attrs import Attr
     from superfs.core.namespace.txn import Caller
 
 WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
@@ -114,9 +115,9 @@ class OpenInode(Sending):
         """Changes attributes in order with the writes of this process: truncate, utimens and
         everything else that a pending write could undo."""
         async with self._turn:
-            if mask & Set.SIZE and not 0 <= size <= FILE_DATA_BYTES_MAX:
+            if mask & SET_SIZE and not 0 <= size <= FILE_DATA_BYTES_MAX:
                 raise FsError(Code.FILE_TOO_BIG if size > 0 else Code.INVALID, f"size {size}")
-            if mask & Set.SIZE and size == 0:
+            if mask & SET_SIZE and size == 0:
                 take_back = await self._discard()
             else:
                 await self._flush()
@@ -138,7 +139,7 @@ class OpenInode(Sending):
                 raise
             assert outcome.attr is not None
             with self._state:
-                if mask & Set.SIZE:
+                if mask & SET_SIZE:
                     self._inline = b"" if size == 0 else None
                     self._inline_change = outcome.attr.change
                     self._readahead.drop()
@@ -146,7 +147,7 @@ class OpenInode(Sending):
             return self.attr
 
     async def truncate(self, size: int, *, caller: Caller | None = None) -> None:
-        await self.setattr(Set.SIZE, size=size, caller=caller)
+        await self.setattr(SET_SIZE, size=size, caller=caller)
 
     # ---- reading
 
@@ -194,9 +195,12 @@ class OpenInode(Sending):
             base = inline[offset : offset + length]
             return overlay(base.ljust(length, b"\0"), offset, extents)
 
-    def read_now(self, offset: int, length: int, *, seek: bool = False) -> bytes | Sought | None:
+    def read_now(
+        self, offset: int, length: int, *, seek: bool = False, wait: bool = False
+    ) -> bytes | Sought | None:
         """As `read`, of what is in memory; None: it has to be fetched. `seek`: a little that a disk
-        of this host has is sought there, for whoever looks for it from time to time."""
+        of this host has is sought there, for whoever looks for it from time to time. `wait`: it is
+        read there, for whoever has a thread of his own."""
         if self._age.is_over:
             return None
         with self._state:
@@ -211,6 +215,9 @@ class OpenInode(Sending):
         if not attr.is_inline:
             where = Where.of(attr, self._capability)
             seek = seek and not extents
+            if wait:
+                here = self._readahead.read_here(where, size, offset, length)
+                return None if here is None else overlay(here, offset, extents)
             found = self._readahead.read_now(where, size, offset, length, seek=seek)
             return overlay(found, offset, extents) if isinstance(found, bytes) else found
         if inline is None:

@@ -98,8 +98,12 @@ class RawFile(io.RawIOBase):
 
     def _read(self, length: int) -> bytes:
         self._check(self._handle.readable)
-        with os_errors(self.name):
-            data = run_sync(self._handle.read(self._position, length))
+        found = self._handle.inode.read_now(self._position, length, wait=True)
+        if isinstance(found, bytes):
+            data = found
+        else:
+            with os_errors(self.name):
+                data = run_sync(self._handle.read(self._position, length))
         self._position += len(data)
         return data
 

@@ -333,10 +333,11 @@ class GatheringData(DataClient):
         data = self._peek(where, offset, length) if self._kept else None
         return data if data is not None else super().read_now(where, offset, length, seek=seek)
 
+    def read_here(self, where: Where, offset: int, length: int) -> bytes | None:
+        return None if where.ino in self._kept else super().read_here(where, offset, length)
+
     def errand(self, where: Where, offset: int, length: int) -> Errand[bytes | None] | None:
-        if where.ino in self._kept:
-            return None
-        return super().errand(where, offset, length)
+        return None if where.ino in self._kept else super().errand(where, offset, length)
 
     async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
         data = self._peek(where, offset, length) if self._kept else None

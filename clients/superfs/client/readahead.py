@@ -82,11 +82,26 @@ class Readahead:
         errand = self._data.errand(where, offset, length)
         if errand is None:
             return None
-        chunk = min(offset + length + KNOWN_AHEAD_BYTES, size - 1) // CHUNK_BYTES
+        self._learn_ahead(where, size, offset + length)
+        return await errand
+
+    def read_here(self, where: Where, size: int, offset: int, length: int) -> bytes | None:
+        """As `read`, of a disk of this host, by a thread that may wait for that and for nothing
+        else. None: it is not known to be there, or it is on its way already."""
+        first, last = offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES
+        if any(index in self._pieces for index in range(first, last + 1)):
+            return None
+        found = self._data.read_here(where, offset, length)
+        if found is not None and self._follows(offset, length):
+            self._forget_behind(first)
+            self._learn_ahead(where, size, offset + length)
+        return found
+
+    def _learn_ahead(self, where: Where, size: int, position: int) -> None:
+        chunk = min(position + KNOWN_AHEAD_BYTES, size - 1) // CHUNK_BYTES
         if chunk != self._known_chunk:
             self._known_chunk = chunk
             self._data.learn(where, chunk)
-        return await errand
 
     def read_now(
         self,
