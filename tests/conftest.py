@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from harness import leftovers
+from harness import leftovers, zygote
 from harness.cluster import Cluster
 from harness.mount import Mount, fsck
 
@@ -56,6 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield
+    zygote.close()
     left = leftovers.remove_everything()
     assert not left, "left behind:\n" + "\n".join(left)
 

@@ -14,6 +14,7 @@ import pytest
 
 from harness.cluster import toml
 from harness.daemon import BIN
+from harness.zygote import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +26,6 @@ pytestmark = pytest.mark.slow
 
 USAGE, CONFIG = 2, 78
 DAEMONS = {"clusterd": "clusterd", "metad": "metad-1", "datad": "datad-2"}
-
-
-def run(program: str, *args: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    command = [str(BIN / program), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def said(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from superfs.client import ClientConfig, FileSystem
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.cluster import Cluster
     from harness.mount import Mount
+    from superfs.client import FileSystem
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -27,13 +25,6 @@ AT_A_TIME = 2000
 def resident_kib(pid: int) -> int:
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-
-
-@pytest.fixture
-def sdk(cluster: Cluster) -> Iterator[FileSystem]:
-    config = ClientConfig(cluster=(cluster.target("clusterd"),), token_file=cluster.token_file)
-    with FileSystem.connect(config) as fs:
-        yield fs
 
 
 def fill(sdk: FileSystem, directory: str, count: int) -> None:

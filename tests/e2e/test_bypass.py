@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.cluster import Cluster
+from harness.descriptors import moved, warm
 from harness.mount import fsck
 from harness.waiting import wait_until
 from superfs.client import ClientConfig, FileSystem
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from superfs.client.bypass import Moved
 
 MIB = 1 << 20
 pytestmark = pytest.mark.allow_log("connect", "grace")
@@ -30,29 +30,6 @@ def connect(cluster: Cluster, *, bypass: bool = True, token: Path | None = None)
     return FileSystem.connect(
         ClientConfig((cluster.target("clusterd"),), token or cluster.token_file, bypass=bypass)
     )
-
-
-def moved(fs: FileSystem) -> Moved:
-    return fs.paths.connection.data.bypass.moved
-
-
-def warm(fs: FileSystem, path: str) -> None:
-    """Until reads of it go by descriptor: the socket is opened behind the first request."""
-
-    def goes_past() -> bool:
-        before = moved(fs).read_descriptor
-        fs.read_bytes(path)
-        return moved(fs).read_descriptor > before
-
-    wait_until(goes_past, "a read goes by descriptor")
-
-
-@pytest.fixture
-def fs(cluster: Cluster) -> Iterator[FileSystem]:
-    with connect(cluster) as fs:
-        yield fs
-        for name in fs.listdir(b"/"):
-            fs.remove_tree(b"/" + name)
 
 
 @pytest.fixture

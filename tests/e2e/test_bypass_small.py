@@ -8,43 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.cluster import Cluster
-from harness.mount import fsck
-from harness.waiting import wait_until
+from harness.descriptors import moved, warm
 from superfs.client import ClientConfig, FileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from superfs.client.bypass import Moved
+    from harness.cluster import Cluster
 
 pytestmark = pytest.mark.allow_log("connect", "grace")
 
 
 def connect(cluster: Cluster) -> FileSystem:
     return FileSystem.connect(ClientConfig((cluster.target("clusterd"),), cluster.token_file))
-
-
-def moved(fs: FileSystem) -> Moved:
-    return fs.paths.connection.data.bypass.moved
-
-
-def warm(fs: FileSystem, path: str) -> None:
-    """Until reads of it go by descriptor: the socket is opened behind the first request."""
-
-    def goes_past() -> bool:
-        before = moved(fs).read_descriptor
-        fs.read_bytes(path)
-        return moved(fs).read_descriptor > before
-
-    wait_until(goes_past, "a read goes by descriptor")
-
-
-@pytest.fixture
-def own_cluster() -> Iterator[Cluster]:
-    with Cluster() as cluster:
-        yield cluster
-        fsck(cluster)
 
 
 def test_small_files_are_read_where_they_lie(cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from harness.daemon import BIN
 from harness.waiting import wait_until
+from harness.zygote import run_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +29,11 @@ class Shell:
         self.where += ["--token-file", str(cluster.token_file)]
 
     def raw(self, command: str, *words: str | Path, status: int = 0, given: bytes = b"") -> bytes:
-        done = subprocess.run(
-            [str(BIN / "superfs"), command, *self.where, *map(str, words)],
-            input=given,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        line = [str(BIN / "superfs"), command, *self.where, *map(str, words)]
+        if given:
+            done = subprocess.run(line, input=given, capture_output=True, timeout=120, check=False)
+        else:
+            done = run_raw(*line, timeout=120)
         said = done.stdout + done.stderr
         assert done.returncode == status, f"{command} {words}: {done.returncode}\n{said.decode()}"
         assert status or not done.stderr, done.stderr.decode()

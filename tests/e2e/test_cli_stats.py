@@ -17,6 +17,7 @@ from harness.cluster import Cluster
 from harness.daemon import BIN
 from harness.mount import Mount
 from harness.waiting import wait_until
+from harness.zygote import run
 from superfs.cli.admin import Admin
 from superfs.cli.options import Target
 from superfs.cli.windows import Window
@@ -54,14 +55,7 @@ main.main(look)
 
 
 def superfs(*words: str | Path, status: int = 0) -> str:
-    done = subprocess.run(
-        [str(BIN / "superfs"), *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd="/",
-    )
+    done = run("superfs", *words, timeout=120, cwd="/")
     assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout if status == 0 else done.stderr
 

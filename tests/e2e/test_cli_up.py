@@ -16,6 +16,7 @@ import pytest
 from harness import leftovers
 from harness.daemon import BIN
 from harness.waiting import wait_until
+from harness.zygote import run
 from superfs.cli.formatting import own_root
 from superfs.cli.home import Home
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+STARTING = ("up", "mount")
+"""Commands that leave programs behind: they are executed, all others run in forks."""
 
 
 class Place:
@@ -35,9 +38,12 @@ class Place:
 
     def superfs(self, *words: str | Path, status: int = 0) -> str:
         command = [str(BIN / "superfs"), *map(str, words)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=200, check=False, cwd=self.top
-        )
+        if words[0] in STARTING:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=200, check=False, cwd=self.top
+            )
+        else:
+            done = run(*command, timeout=200, cwd=str(self.top))
         said = done.stdout + done.stderr
         assert done.returncode == status, f"{words}: {done.returncode}\n{said}\n{self.logs()}"
         return said
@@ -67,7 +73,7 @@ class Place:
         return [line for line in leftovers.processes().values() if str(self.top) in line]
 
     def close(self) -> None:
-        subprocess.run([str(BIN / "superfs"), "down", "--dir", str(self.dir)], check=False)
+        run("superfs", "down", "--dir", self.dir, timeout=200)
         for point in leftovers.mounts((self.top,)):
             subprocess.run(["umount", "-l", str(point)], check=False)
         for log in Path("/var/log/superfs").glob(f"mount-tmp-{self.top.name}-*.log"):
@@ -79,6 +85,15 @@ class Place:
 @pytest.fixture
 def place() -> Iterator[Place]:
     place = Place()
+    yield place
+    place.close()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Place]:
+    """For who leaves the cluster as it is: it runs, and nothing is mounted."""
+    place = Place()
+    place.superfs("up", "--dir", place.dir, "--detach")
     yield place
     place.close()
 
@@ -255,26 +270,25 @@ def test_what_is_in_the_way(place: Place) -> None:
     place.superfs("down", "--dir", place.top / "d")
 
 
-def test_mount_and_umount(place: Place) -> None:
-    place.superfs("up", "--dir", place.dir, "--detach")
-    first, second = place.top / "a", place.top / "b"
-    place.superfs("mount", "--dir", place.dir, first)
-    socket, token = place.dir / "run/clusterd.sock", place.dir / "token"
+def test_mount_and_umount(running: Place) -> None:
+    first, second = running.top / "a", running.top / "b"
+    running.superfs("mount", "--dir", running.dir, first)
+    socket, token = running.dir / "run/clusterd.sock", running.dir / "token"
     where = ("--cluster", f"unix:{socket}", "--token-file", token)
-    place.superfs("mount", *where, second, "-o", "ro")
+    running.superfs("mount", *where, second, "-o", "ro")
     (first / "file").write_text("one")
     assert (second / "file").read_text() == "one"
     with pytest.raises(OSError, match="Read-only"):
         (second / "other").write_text("")
-    assert "is busy" in place.superfs("mount", "--dir", place.dir, first, status=1)
+    assert "is busy" in running.superfs("mount", "--dir", running.dir, first, status=1)
     with (first / "file").open():
-        said = place.superfs("umount", first, status=1)
+        said = running.superfs("umount", first, status=1)
         assert "in use by" in said
         assert f"(pid {os.getpid()})" in said
-    place.superfs("umount", first)
-    place.superfs("umount", second)
-    assert "nothing is mounted" in place.superfs("umount", second, status=1)
-    assert not place.running() or all("superfs-mount" not in line for line in place.running())
+    running.superfs("umount", first)
+    running.superfs("umount", second)
+    assert "nothing is mounted" in running.superfs("umount", second, status=1)
+    assert not running.running() or all("superfs-mount" not in line for line in running.running())
 
 
 def test_a_cluster_and_a_mount_point_named_in_any_way(place: Place) -> None:
@@ -298,59 +312,58 @@ def test_down_takes_every_mount_off(place: Place) -> None:
     assert place.running() == []
 
 
-def test_mount_says_why_not(place: Place) -> None:
-    place.superfs("up", "--dir", place.dir, "--detach")
-    said = place.superfs("mount", "--dir", place.dir, place.mnt, "-o", "nonsense", status=1)
+def test_mount_says_why_not(running: Place) -> None:
+    said = running.superfs("mount", "--dir", running.dir, running.mnt, "-o", "nonsense", status=1)
     assert "unknown option 'nonsense'" in said
-    said = place.superfs("mount", "--dir", place.dir, place.mnt, "-o", "subdir=/none", status=1)
+    said = running.superfs(
+        "mount", "--dir", running.dir, running.mnt, "-o", "subdir=/none", status=1
+    )
     assert "no directory /none" in said
 
 
-def test_a_token_for_a_user(place: Place) -> None:
-    place.superfs("up", "--dir", place.dir, "--detach")
-    mine = place.top / "mine"
-    place.superfs("token", "--dir", place.dir, "--user", "root", "--read-only", mine)
+def test_a_token_for_a_user(running: Place) -> None:
+    mine = running.top / "mine"
+    running.superfs("token", "--dir", running.dir, "--user", "root", "--read-only", mine)
     assert mine.stat().st_mode & 0o777 == 0o600
-    assert "exists already" in place.superfs("token", "--dir", place.dir, mine, status=1)
-    other = place.top / "other"
-    said = place.superfs("token", "--dir", place.dir, "--user", "no such", other, status=2)
+    assert "exists already" in running.superfs("token", "--dir", running.dir, mine, status=1)
+    other = running.top / "other"
+    said = running.superfs("token", "--dir", running.dir, "--user", "no such", other, status=2)
     assert "there is no user" in said
-    address = f"unix:{place.dir}/run/clusterd.sock"
-    place.superfs("status", "--cluster", address, "--token-file", mine)
+    address = f"unix:{running.dir}/run/clusterd.sock"
+    running.superfs("status", "--cluster", address, "--token-file", mine)
     mine.write_text("not a token")
-    said = place.superfs("fsck", "--cluster", address, "--token-file", mine, status=8)
+    said = running.superfs("fsck", "--cluster", address, "--token-file", mine, status=8)
     assert "token" in said
 
 
-def test_mount_superfs_as_mount_8_calls_it(place: Place) -> None:
-    place.superfs("up", "--dir", place.dir, "--detach")
-    place.mnt.mkdir()
+def test_mount_superfs_as_mount_8_calls_it(running: Place) -> None:
+    running.mnt.mkdir(exist_ok=True)
     script = Path(__file__).parents[2] / "systemd" / "mount.superfs"
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    source, token = f"unix:{place.dir}/run/clusterd.sock", place.dir / "token"
+    source, token = f"unix:{running.dir}/run/clusterd.sock", running.dir / "token"
     generic = f"rw,noexec,_netdev,nofail,x-systemd.requires=a.service,token={token}"
 
     def mount(options: str) -> subprocess.CompletedProcess[str]:
-        command = [str(script), source, str(place.mnt), "-n", "-o", options]
-        log = place.top / "log"  # as mount(8): the helper must not keep our pipes open
+        command = [str(script), source, str(running.mnt), "-n", "-o", options]
+        log = running.top / "log"  # as mount(8): the helper must not keep our pipes open
         with log.open("w") as out:
             done = subprocess.run(command, env=env, stdout=out, stderr=out, check=False, timeout=90)
         return subprocess.CompletedProcess(command, done.returncode, log.read_text())
 
     done = mount(generic)
     assert (done.returncode, done.stdout) == (0, "")
-    flags = os.statvfs(place.mnt).f_flag
+    flags = os.statvfs(running.mnt).f_flag
     assert flags & os.ST_NOEXEC
     assert flags & os.ST_NOSUID
-    (place.mnt / "directory").mkdir()
-    place.superfs("umount", place.mnt)
+    (running.mnt / "directory").mkdir()
+    running.superfs("umount", running.mnt)
     assert mount(f"{generic},subdir=/directory,ro").returncode == 0
-    assert list(place.mnt.iterdir()) == []
-    assert os.statvfs(place.mnt).f_flag & os.ST_RDONLY
+    assert list(running.mnt.iterdir()) == []
+    assert os.statvfs(running.mnt).f_flag & os.ST_RDONLY
     busy = mount(generic)
     assert busy.returncode == 32
     assert "is busy" in busy.stdout
-    place.superfs("umount", place.mnt)
-    wrong = mount(f"token={place.top}/none")
+    running.superfs("umount", running.mnt)
+    wrong = mount(f"token={running.top}/none")
     assert wrong.returncode == 32
     assert "none" in wrong.stdout

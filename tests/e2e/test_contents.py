@@ -11,22 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.mount import Mount
-from superfs.client import ClientConfig, FileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from harness.cluster import Cluster
+    from superfs.client import FileSystem
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 FILES, ROUNDS, WRITES_MIN = 600, 4, 100
-
-
-@pytest.fixture
-def sdk(cluster: Cluster) -> Iterator[FileSystem]:
-    config = ClientConfig(cluster=(cluster.target("clusterd"),), token_file=cluster.token_file)
-    with FileSystem.connect(config) as fs:
-        yield fs
 
 
 def contents(number: int, version: int) -> bytes:

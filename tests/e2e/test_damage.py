@@ -10,7 +10,6 @@ import errno
 import os
 import random
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from harness.cluster import Cluster
 from harness.mount import Mount, fsck
 from harness.waiting import wait_until
+from harness.zygote import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -282,9 +282,7 @@ def test_missing_state_is_never_made_anew(patient: Patient) -> None:
 def test_format_refuses_to_overwrite(patient: Patient) -> None:
     for name, daemon in patient.cluster.daemons.items():
         before = _listing(patient.cluster.state_dir(name))
-        done = subprocess.run(
-            [*daemon.command, "--format"], capture_output=True, text=True, check=False
-        )
+        done = run(*daemon.command, "--format")
         assert done.returncode == EXIT_CONFIG, done
         assert "already" in done.stderr, done.stderr
         after = _listing(patient.cluster.state_dir(name))

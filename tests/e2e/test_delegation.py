@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +23,6 @@ from superfs.client.delegation.shipping import SHIP_AFTER_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 DELEGATING: dict[str, dict[str, Any]] = {**QUICK, "mount": {"delegate": True}}
@@ -65,10 +64,29 @@ def make(directory: Path, count: int, start: int = 0) -> None:
         (directory / f"f{number:05d}").write_bytes(DATA + b"%d" % number)
 
 
+@contextlib.contextmanager
+def apart(code: str, *args: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs this, with what is in this module, in a process that starts no daemon. The child that is
+    to become one begins with a copy of every open file, and closes these first: where such a close
+    waits for the daemon, both wait for each other."""
+    begin = "import sys; from pathlib import Path; from e2e.test_delegation import *\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", begin + code, *args],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    ) as maker:
+        try:
+            yield maker
+        finally:
+            maker.kill()
+
+
 def sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def check(directory: Path, *, cut: bool = False) -> int:
@@ -158,26 +176,12 @@ def test_metad_is_killed_again_and_again(mounts: tuple[Mount, Mount]) -> None:
     first, second = mounts
     own = first.point / "own"
     own.mkdir()
-    made = 0
-
-    def go_on() -> None:
-        nonlocal made
-        for _ in range(600):
-            make(own, 1, made)
-            made += 1
-
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    for limit in (100, 250, 400):
-
-        def is_there(limit: int = limit) -> bool:
-            return made > limit
-
-        wait_until(is_there, lambda: f"{made} are made")
-        first.cluster.metad.kill()
-        first.cluster.start(["metad-1"])
-    thread.join()
-    assert made == 600
+    with apart("make(Path(sys.argv[1]), 600)", own) as maker:
+        for limit in (100, 250, 400):
+            wait_until((own / f"f{limit:05d}").exists, f"{limit} are made")
+            first.cluster.metad.kill()
+            first.cluster.start(["metad-1"])
+        assert maker.wait(60) == 0
     assert check(second.point / "own") == 600
 
 
@@ -212,6 +216,9 @@ def test_a_mount_that_was_frozen_too_long_does_no_harm_and_says_so(
             os.fsync(held)
     finally:
         os.close(held)
+    with pytest.raises(OSError, match="error"):
+        sync(own)  # of what was lost there nobody has heard
+    sync(own)
     assert figure(first, "lost_files") == 3
 
 

@@ -7,11 +7,12 @@ import os
 import random
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.test_delegation import figure, mounts, sync
+from e2e.test_delegation import apart, figure, mounts, sync
 from harness.waiting import wait_until
 from superfs.client.delegation.shipping import SHIP_AFTER_S
 
@@ -136,27 +137,41 @@ def test_a_killed_mount_leaves_whole_files(mounts: tuple[Mount, Mount]) -> None:
     assert check(own, cut=True) >= 40
 
 
-def test_datad_is_killed_again_and_again(mounts: tuple[Mount, Mount]) -> None:
+MAKER = """
+from e2e.test_delegation_contents import make
+
+own, stop, made = Path(sys.argv[1]), Path(sys.argv[2]), 0
+while not stop.exists():
+    make(own, 50, made)
+    sync(own)
+    made += 50
+print(made)
+"""
+
+
+def test_datad_is_killed_again_and_again(mounts: tuple[Mount, Mount], tmp_path: Path) -> None:
     first, second = mounts
     own = first.point / "own"
     own.mkdir()
     wait_until(lambda: is_promised(first), "room is promised")
-    cluster = first.cluster
-    done = threading.Event()
+    cluster, stop = first.cluster, tmp_path / "stop"
 
-    def break_it() -> None:
-        while not done.wait(0.5):
-            cluster.daemons["datad-2"].kill()
+    def is_more_shipped(before: float) -> bool:
+        assert maker.poll() is None, "no error comes through"
+        return figure(first, "log_shipped") > before
+
+    with apart(MAKER, own, stop) as maker:
+        for _ in range(8):
+            # By what has come through, not by the clock: where daemons start slowly one that is
+            # killed soon is away for longer than anybody waits.
+            is_through = partial(is_more_shipped, figure(first, "log_shipped"))
+            wait_until(is_through, "something is shipped", timeout_s=60)
+            time.sleep(random.uniform(0, 0.25))
+            cluster.datad.kill()
             cluster.start(["datad-2"])
-
-    thread = threading.Thread(target=break_it)
-    thread.start()
-    try:
-        for start in range(0, 300, 50):
-            make(own, 50, start)
-            sync(own)
-    finally:
-        done.set()
-        thread.join()
-    assert check(own) == 300
-    assert check(second.point / "own") == 300
+        stop.touch()
+        output, _ = maker.communicate(timeout=60)
+    assert maker.returncode == 0
+    made = int(output)
+    assert check(own) == made
+    assert check(second.point / "own") == made

@@ -141,6 +141,25 @@ def test_long_timeouts_spare_questions(place: Path, cluster: Cluster) -> None:
     mount.point.rmdir()
 
 
+def test_a_write_costs_one_request_and_so_does_a_chown(place: Path, cluster: Cluster) -> None:
+    """The kernel looks for security.capability before the first write of a file only, and at no
+    attributes before it gives one away: this mount takes privileges away itself."""
+    count = 'superfs_mount_seconds_count{{operation="{}"}}'.format
+    with (
+        mounted(cluster, "privileges", metrics="127.0.0.1:0") as mount,
+        open(same_place(mount, place) / "a", "wb", buffering=0) as file,
+    ):
+        for _ in range(5):
+            file.write(b"x")
+        assert figure(mount, count("write")) == 5
+        assert figure(mount, count("getxattr")) == 1
+        looked = figure(mount, count("getattr"))
+        os.fchown(file.fileno(), 1, 1)
+        assert figure(mount, count("setattr")) == 1
+        assert figure(mount, count("getattr")) == looked
+    mount.point.rmdir()
+
+
 def test_sigterm_writes_everything(place: Path, cluster: Cluster) -> None:
     """Also with a file open and dirty: it is detached, and what was written is there."""
     mount = mounted(cluster, "ended").start()

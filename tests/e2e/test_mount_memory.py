@@ -46,7 +46,7 @@ def fill(sdk: FileSystem, directories: int, files: int = FILES_A_DIRECTORY) -> N
 
 def limited(cluster: Cluster, memory_max: int) -> Mount:
     settings = {"memory_max": memory_max, "metrics": "127.0.0.1:0"}
-    return Mount(cluster, settings={"mount": settings})
+    return Mount(cluster, settings={"mount": settings}, executed=True)
 
 
 def most_resident_mib(mount: Mount) -> int:

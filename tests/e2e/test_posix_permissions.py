@@ -208,6 +208,27 @@ def test_changing_owner_clears_setuid_and_setgid(place: Path) -> None:
     assert mode(place / "d") == 0o2775
 
 
+def test_a_chown_to_nobody_clears_setuid_and_setgid(place: Path, ann: Actor) -> None:
+    (place / "f").touch()
+    os.chown(place / "f", ANN, ANN)
+    os.chmod(place / "f", 0o6755)
+    ann.call("chown", place / "f", -1, -1)
+    assert mode(place / "f") == 0o755
+
+
+def test_setgid_without_execution_is_left_to_members(place: Path, ann: Actor) -> None:
+    """Also where the group is one of many that the caller is in."""
+    (place / "f").write_bytes(b"x" * 100)
+    os.chown(place / "f", ANN, STAFF)
+    with Actor(ANN, groups=(STAFF,)) as member:
+        for call, *arguments in (("truncate", 3), ("chown", -1, -1), ("chown", -1, STAFF)):
+            os.chmod(place / "f", 0o2766)
+            member.call(call, place / "f", *arguments)
+            assert mode(place / "f") == 0o2766, call
+    ann.call("truncate", place / "f", 2)
+    assert mode(place / "f") == 0o766
+
+
 def test_supplementary_groups_count(place: Path) -> None:
     (place / "f").write_text("x")
     os.chown(place / "f", 0, 3007)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.cluster import Cluster
-from harness.mount import fsck
 from harness.waiting import wait_until
 from superfs.client import ClientConfig, FileSystem, clusterd
 from superfs.client.connection import Connection
 from superfs.core.tokens import Authority, Purpose, parse_key
+from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from harness.cluster import Cluster
 
 MIB = 1 << 20
 pytestmark = pytest.mark.allow_log("connect", "grace", "written bytes have to wait")
@@ -38,12 +39,14 @@ def config_of(cluster: Cluster, retry_timeout_s: float = 30.0) -> ClientConfig:
     )
 
 
-@pytest.fixture
-def own_cluster() -> Iterator[Cluster]:
-    """One to break; whole at the end."""
-    with Cluster() as cluster:
-        yield cluster
-        fsck(cluster)
+def test_who_writes_nothing_to_a_data_daemon_does_not_miss_it(own_cluster: Cluster) -> None:
+    """The client has greeted it, for it is on this host."""
+    own_cluster.daemons["datad-2"].kill()
+    with connect(own_cluster, retry_timeout_s=2.0) as fs:
+        wait_until(fs.connection.data_streams, "a greeting")
+        fs.write_bytes("/small", b"for the metadata daemon alone")
+        run_sync(fs.connection.data.commit())
+    own_cluster.start()
 
 
 class Workers:

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from superfs.client import ClientConfig, FileSystem
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from harness.cluster import Cluster
+    from superfs.client import FileSystem
     from superfs.client.progress import Progress
 
 MIB = 1 << 20
@@ -24,15 +21,6 @@ ACL = (
     b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0"
     b"\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff"
 )
-
-
-@pytest.fixture
-def fs(cluster: Cluster) -> Iterator[FileSystem]:
-    config = ClientConfig((cluster.target("clusterd"),), cluster.token_file)
-    with FileSystem.connect(config) as fs:
-        yield fs
-        for name in fs.listdir(b"/"):
-            fs.remove_tree(b"/" + name)
 
 
 def make_tree(top: Path) -> None:

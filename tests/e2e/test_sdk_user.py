@@ -26,29 +26,20 @@ UID, GID = 4711, 4712
 
 
 @pytest.fixture
-def root(cluster: Cluster) -> Iterator[FileSystem]:
-    config = ClientConfig((cluster.target("clusterd"),), cluster.token_file)
-    with FileSystem.connect(config) as fs:
-        yield fs
-        for name in fs.listdir(b"/"):
-            fs.remove_tree(b"/" + name)
-
-
-@pytest.fixture
-def user(cluster: Cluster, root: FileSystem, tmp_path: Path) -> Iterator[FileSystem]:
-    root.mkdir("/home")
-    root.chown("/home", UID, GID)
-    root.mkdir("/private", 0o700)
-    root.write_bytes("/private/secret", b"secret" * 2000)
-    root.write_bytes("/readable", b"public" * 2000)
+def user(cluster: Cluster, fs: FileSystem, tmp_path: Path) -> Iterator[FileSystem]:
+    fs.mkdir("/home")
+    fs.chown("/home", UID, GID)
+    fs.mkdir("/private", 0o700)
+    fs.write_bytes("/private/secret", b"secret" * 2000)
+    fs.write_bytes("/readable", b"public" * 2000)
     authority = Authority(parse_key(cluster.key_file.read_text()))
     token = authority.issue(Purpose.FILE, Grant("user", "somebody", uid=UID, gid=GID))
     token_file = tmp_path / "token"
     token_file.touch(0o600)
     token_file.write_bytes(armor(token))
     config = ClientConfig((cluster.target("clusterd"),), token_file)
-    with FileSystem.connect(config) as fs:
-        yield fs
+    with FileSystem.connect(config) as found:
+        yield found
 
 
 def code_of(call: object, *args: object) -> int:
@@ -126,11 +117,11 @@ def test_reading_gives_no_right_to_write(user: FileSystem) -> None:
 
 
 def test_a_tree_into_the_directory_of_others(
-    root: FileSystem, user: FileSystem, tmp_path: Path
+    fs: FileSystem, user: FileSystem, tmp_path: Path
 ) -> None:
     """What is not the user's to set or to read is named, and everything else is copied."""
-    root.mkdir("/shared")
-    root.chmod("/shared", 0o1777)
+    fs.mkdir("/shared")
+    fs.chmod("/shared", 0o1777)
     source = tmp_path / "source"
     (source / "sub" / "deep").mkdir(parents=True)
     (source / "sub" / "deep" / "file").write_bytes(b"deep")

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.daemon import BIN
 from harness.waiting import wait_until
+from harness.zygote import run
 from superfs.core.tokens import Authority, parse_key
 
 
@@ -37,9 +38,7 @@ class Clusterd:
         return [str(BIN / "superfs-clusterd"), "--config", str(self.config), *options]
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*options), capture_output=True, text=True, check=False, timeout=60
-        )
+        return run(*self.command(*options))
 
     def issue(self, name: str, *options: str) -> bytes:
         out = self.dir / name

@@ -6,21 +6,22 @@ import json
 import re
 import signal
 import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import zygote
 from harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-BIN = Path(sys.executable).parent
+BIN = zygote.BIN
 TROUBLE = {"warning", "error", "critical", "exception"}
 
 
 class Daemon:
-    """`command` is started as it stands; standard output and error go to `log`."""
+    """`command` is started as it stands, where it is not `executed` as a fork of the zygote (which
+    has more in memory); standard output and error go to `log`."""
 
     def __init__(
         self,
@@ -29,20 +30,20 @@ class Daemon:
         log: Path,
         *,
         env: dict[str, str] | None = None,
+        executed: bool = False,
     ) -> None:
         self.name = name
         self.command = [str(part) for part in command]
         self.log = log
         self.env = env
-        self.process: subprocess.Popen[bytes] | None = None
+        self.executed = executed
+        self.process: zygote.Child | subprocess.Popen[bytes] | None = None
         self._seen = 0
 
     def start(self) -> None:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env
-            )
+            self.process = zygote.start(self.command, log, self.env, executed=self.executed)
 
     @property
     def running(self) -> bool:

@@ -32,7 +32,7 @@ from superfs.data.segments import Blob
 from superfs.v1.data_pb2 import DataReply, DataRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from superfs.data.store import DataStore
@@ -215,6 +215,15 @@ async def serving(
         await daemon.stop()
         for task in tasks.started:
             task.cancel()
+
+
+def run(tmp_path: Path, test: Callable[[Served], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with serving(tmp_path / "d") as served:
+            await test(served)
+
+    make(tmp_path / "d")
+    asyncio.run(main())
 
 
 class _Tasks:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.memcluster import MemMeta
+from superfs.client.file import OpenInode
 from superfs.client.retry import delays
 from superfs.client.wire import Reply
 from superfs.core.attrs import Flag
@@ -23,6 +24,7 @@ from superfs.rpc.pending import Pending, completed, run_sync
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from superfs.client.connection import Connection
     from superfs.client.data import Bytes, Where
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
@@ -75,6 +77,9 @@ class MemData:
     def read_now(
         self, _where: Where, _offset: int, _length: int, *, seek: bool = False
     ) -> bytes | None:
+        return None
+
+    def read_here(self, _where: Where, _offset: int, _length: int) -> None:
         return None
 
     def errand(self, _where: Where, _offset: int, _length: int) -> None:
@@ -182,3 +187,12 @@ class MemConnection:
 
 def busy() -> FsError:
     return FsError(Code.BUSY, "provoked")
+
+
+def opened(world: MemConnection, name: bytes = b"file") -> OpenInode:
+    return OpenInode(cast("Connection", world), run_sync(world.new_file(name)), inline=b"")
+
+
+def again(world: MemConnection, file: OpenInode) -> OpenInode:
+    """As another client has it."""
+    return OpenInode(cast("Connection", world), run_sync(world.now(file.attr)))

@@ -92,10 +92,6 @@ class AllOperations(Operations):
     async def releasedir(self, fh: int) -> None:
         self._s.listings.stop(self._s.dirs.pop(fh))
 
-    @served
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        self._s.dirs.get(fh)
-
 
 class World:
     """One mount; `now` is its clock."""

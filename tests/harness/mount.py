@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class Mount:
-    """`settings` overrides the TOML's tables: {"mount": {"atime": "strict"}}."""
+    """`settings` overrides the TOML's tables: {"mount": {"atime": "strict"}}.
+
+    `executed`: what it has in memory is looked at."""
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class Mount:
         name: str = "mnt",
         *,
         settings: dict[str, dict[str, Any]] | None = None,
+        executed: bool = False,
     ) -> None:
         self.cluster = cluster
         self.point: Path = cluster.dir / name
@@ -49,6 +52,7 @@ class Mount:
             name,
             [BIN / "superfs-mount", "--config", config, self.point],
             cluster.dir / "log" / f"{name}.log",
+            executed=executed,
         )
 
     def start(self) -> Mount:

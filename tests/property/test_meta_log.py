@@ -48,7 +48,7 @@ IDENTITY = Identity("c", "metad", 1, 1)
 CALLER = Caller(session=7, umask=0)
 NAMES = [b"a", b"b", b"c", b"d"]
 PICK = st.integers(0, 30)
-STEP = st.tuples(st.sampled_from(range(10)), PICK, PICK, st.integers(0, 3), st.integers(0, 3))
+STEP = st.tuples(st.sampled_from(range(11)), PICK, PICK, st.integers(0, 3), st.integers(0, 3))
 WRONG = ["size", "nlink", "mode", "uid", "gid", "generation"]
 
 
@@ -132,6 +132,13 @@ class Twins(Founding):
                 rename={"old_dir": self.wire(place), "old_name": name, "flags": flags,
                         "new_dir": self.wire(into), "new_name": to}
             )  # fmt: skip
+        if kind == 6 and attr is not None:
+            file = Ref(attr.ino, attr.generation, attr.place)
+            self.memory.do("link", CALLER, file, there, to)
+            self.touched |= {into, attr.ino}
+            return meta_pb2.LogEntry(
+                link={"inode": self.wire(attr.ino, attr.place), "dir": self.wire(into), "name": to}
+            )
         return self._change(kind, attr, value)
 
     def _made(self, verb: str, *arguments: object, **options: object) -> Attr:
@@ -144,21 +151,21 @@ class Twins(Founding):
             return None
         ref = Ref(attr.ino, attr.generation, attr.place)
         body: dict[str, Any] = {"inode": self.wire(attr.ino, attr.place)}
-        if kind == 6:
+        if kind == 7:
             mask = int(Set.MODE | Set.UID) if value % 2 else int(Set.SIZE)
             self.memory.do("setattr", CALLER, ref, mask, mode=0o600, uid=value, size=value)
             self.touched.add(attr.ino)
             return meta_pb2.LogEntry(
                 setattr={**body, "mask": mask, "mode": 0o600, "uid": value, "size": value}
             )
-        if kind == 7:
+        if kind == 8:
             self.memory.do("publish", CALLER, ref, 0, writes=[(value, b"abc")])
             self.touched.add(attr.ino)
             return meta_pb2.LogEntry(
                 publish={**body, "writes": [{"offset": value, "data": b"abc"}]}
             )
         name = b"user.%d" % (value % 2)
-        if kind == 8:
+        if kind == 9:
             self.memory.do("setxattr", CALLER, ref, name, b"v")
             self.touched.add(attr.ino)
             return meta_pb2.LogEntry(setxattr={**body, "name": name, "value": b"v"})
@@ -170,8 +177,13 @@ class Twins(Founding):
         return Ref(ino, self.memory.directories[ino].attr.generation, ino)
 
     def wire(self, ino: int, place: int = 0) -> dict[str, int]:
+        """`place`: in the memory."""
         number = self.number(ino)
-        return {"ino": number, "generation": self.generation(ino), "place": place or number}
+        return {
+            "ino": number,
+            "generation": self.generation(ino),
+            "place": self.number(place or ino),
+        }
 
     def number(self, ino: int) -> int:
         return ino if is_directory_id(ino) else self.numbers[ino]
@@ -181,7 +193,8 @@ class Twins(Founding):
 
     def theirs(self, attr: Attr) -> Attr:
         """An inode of the memory as it is in logs."""
-        return replace(attr, ino=self.number(attr.ino), generation=self.generation(attr.ino))
+        ino, place = self.number(attr.ino), self.number(attr.place)
+        return replace(attr, ino=ino, place=place, generation=self.generation(attr.ino))
 
     # ---- what was done until now, as a log
 
@@ -257,7 +270,7 @@ class Twins(Founding):
                 key=lambda d: d[:2],
             ),
             sorted(
-                (place, number(ino), _essence(self.theirs(a)))
+                (number(place), number(ino), _essence(self.theirs(a)))
                 for (place, ino), a in m.inodes.items()
             ),
             sorted(
@@ -265,11 +278,13 @@ class Twins(Founding):
                 for ino, d in m.directories.items()
             ),
             sorted(
-                (place, number(ino), name)
+                (number(place), number(ino), name)
                 for (place, ino), values in m.xattrs.items()
                 for name in values
             ),
-            sorted((place, number(ino), len(data)) for (place, ino), data in m.inline.items()),
+            sorted(
+                (number(place), number(ino), len(data)) for (place, ino), data in m.inline.items()
+            ),
             sorted((number(ino), place) for ino, place in m.moved.items()),
             [],
         ]

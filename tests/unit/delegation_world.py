@@ -88,8 +88,9 @@ class Server:
                     raise FsError(self.refuses, "because")
                 result = self.replay(op.log)
                 for entry in op.log.entries:
-                    if entry.WhichOneof("verb") == "mkdir" and self.grants_logged:
-                        self.grant(entry.ino)
+                    verb = entry.WhichOneof("verb")
+                    if verb in ("mkdir", "link") and self.grants_logged:
+                        self.grant(entry.ino or entry.link.inode.ino)
             elif name == "reserve":
                 result = meta_pb2.Result(number=self._generations)
                 self._generations += op.reserve.generations
@@ -226,9 +227,12 @@ class Holder:
     def __init__(self) -> None:
         self.told: list[meta_pb2.Invalidate] = []
         self.gone: set[int] = set()
+        self.late: list[Callable[[], None]] | None = None
+        """What is called when it has told all of what is lost; None: it has, at once."""
 
-    def lost(self, inos: Iterable[int], _error: FsError) -> None:
+    def lost(self, inos: Iterable[int], _error: FsError, heard: Callable[[], None]) -> None:
         self.gone.update(inos)
+        heard() if self.late is None else self.late.append(heard)
 
     def recalled(self, message: meta_pb2.Invalidate, acknowledge: Callable[[], None]) -> None:
         self.told.append(message)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from superfs.core import ids
 from superfs.core.errors import Code, FsError
@@ -19,7 +20,7 @@ from superfs.meta.config import MetaConfig, MetadCommon, MetadConfig
 from superfs.meta.founding import make_empty
 from superfs.meta.fsck import check_store
 from superfs.meta.node import MetaNode
-from superfs.meta.verify import verify_in_child
+from superfs.meta.verify import verify
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
@@ -163,9 +164,11 @@ async def _turns() -> None:
 async def running(
     made: MetadConfig, datads: FakeDataDaemons | None = None, given: World | None = None
 ) -> AsyncIterator[MetaNode]:
-    """A node that has been opened and is stopped in the end; fsck finds nothing, nor verify."""
+    """A node that has been opened and is stopped in the end; fsck finds nothing, nor verify, which
+    needs no process of its own here: what only that survives, damage, has its own tests."""
     node = MetaNode(made, IDENTITY, given or world())
-    await node.open()
+    with patch("superfs.meta.node.verify_in_child", verify):
+        await node.open()
     tasks: Any = asyncio.TaskGroup()
     nodes.append(node)
     try:
@@ -184,7 +187,7 @@ async def running(
             found = list(check_store(rows))
         await node.stop()
     assert not found, found
-    verify_in_child(made.daemon.state_dir, IDENTITY)
+    verify(made.daemon.state_dir, IDENTITY)
 
 
 class _Done(Exception):

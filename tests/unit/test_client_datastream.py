@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -131,6 +132,21 @@ class Client:
 
     def commit(self, ino: int = 0) -> None:
         run_sync(self.data.commit(None, ino), 10)
+
+
+class Mute:
+    """A call that nobody answers, as to a daemon that has stopped."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def __iter__(self) -> Iterator[Any]:
+        self._ended.wait()
+        raise FsError(Code.UNAVAILABLE, "cancelled")
+        yield
+
+    def cancel(self) -> None:
+        self._ended.set()
 
 
 @pytest.fixture
@@ -283,3 +299,47 @@ def test_refusing_needs_no_lock(client: Client) -> None:
     client.stream.refuse(RuntimeError("after fork"))
     with pytest.raises(RuntimeError, match="after fork"):
         client.stream.commit()
+
+
+def test_who_syncs_everything_waits_for_no_daemon_that_was_never_written_to(
+    client: Client,
+) -> None:
+    """It may be out of reach, and was only greeted."""
+    client.data.greet((1,))
+    client.commit()
+    commits = [client.datad.commits]
+    pending = run_sync(client.data.start_write(FILE, 0, b"a"))
+    for _ in range(2):
+        client.commit()
+        assert pending[0].done
+        commits.append(client.datad.commits)
+    assert commits == [0, 1, 2]
+
+
+def test_a_stream_is_closed_while_it_is_opened(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no call yet that could be cancelled."""
+    opening, joining = threading.Event(), threading.Event()
+
+    def open_call(*_: object) -> tuple[Mute, Callable[[], None]]:
+        opening.set()
+        joining.wait(10)
+        return Mute(), lambda: None
+
+    monkeypatch.setattr(client, "open_data_call", open_call)
+    client.data.greet((1,))
+    assert opening.wait(10)
+    thread = client.stream._thread
+    assert thread is not None
+    join = thread.join
+
+    def joined() -> None:
+        joining.set()
+        join()
+
+    monkeypatch.setattr(thread, "join", joined)
+    closer = threading.Thread(target=client.stream.close, daemon=True)
+    closer.start()
+    closer.join(10)
+    assert not closer.is_alive()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from harness.memclient import MemConnection
+from harness.memclient import MemConnection, again, opened
 from superfs.client import age
 from superfs.client.aio import AsyncFile
 from superfs.client.creating import fill
@@ -37,15 +37,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def world() -> MemConnection:
     return MemConnection()
-
-
-def opened(world: MemConnection, name: bytes = b"file") -> OpenInode:
-    return OpenInode(cast("Connection", world), run_sync(world.new_file(name)), inline=b"")
-
-
-def again(world: MemConnection, file: OpenInode) -> OpenInode:
-    """As another client has it."""
-    return OpenInode(cast("Connection", world), run_sync(world.now(file.attr)))
 
 
 def test_synced_bytes_are_durable_before_a_spill_forgets_them(

@@ -65,7 +65,7 @@ class Kit(Client):
 
     def promised(self) -> None:
         assert not self.data.may_keep(1, 1)
-        run_sync(self.data.commit())  # behind the promise
+        run_sync(self.data.commit((1,)))  # behind the promise
         assert self.data.may_keep(1, 1)
 
     def keep(self, ino: int, data: bytes = BODY) -> Where:
@@ -133,6 +133,7 @@ def test_every_read_finds_it_here(kit: Kit) -> None:
     assert started[0][1].result().data == whole[5:9]
     assert run_sync(kit.data.read_many([(where, 10)]), 10) == [whole[:10]]
     assert kit.data.errand(where, 0, 4) is None
+    assert kit.data.read_here(where, 0, 4) is None
     other = Where(5, 2, (1,))
     assert kit.data.read_now(other, 0, 4) is None
 
@@ -158,7 +159,7 @@ def test_a_commit_covers_it(kit: Kit) -> None:
 def test_nothing_is_kept_without_a_promise(kit: Kit) -> None:
     kit.datad.promise_code = Code.NO_SPACE
     assert not kit.data.may_keep(1, 1)
-    run_sync(kit.data.commit())
+    run_sync(kit.data.commit((1,)))
     assert not kit.data.may_keep(1, 1)
     assert not kit.data.keep(Where(5, 1, (1,)), [(0, BODY)])
     assert len(kit.datad.promises) == 1, "it is not asked for again at once"
@@ -182,7 +183,7 @@ def test_what_is_not_used_is_given_back(kit: Kit, monkeypatch: pytest.MonkeyPatc
     kit.promised()
     monkeypatch.setattr("superfs.client.gathering.IDLE_S", -1.0)
     kit.data.tick()
-    run_sync(kit.data.commit())
+    run_sync(kit.data.commit((1,)))
     assert kit.datad.promises[-1] == 0
     assert not kit.data.may_keep(1, 1)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.memclient import ROOT_REF, MemConnection
-from superfs.client.file import OpenInode
+from harness.memclient import ROOT_REF, MemConnection, again, opened
 from superfs.client.sending import HELD_BYTES_MAX, UNPUBLISHED_BYTES_MAX
 from superfs.client.sharedmem import SharedMemory
 from superfs.core.errors import Code, FsError
@@ -16,21 +15,12 @@ from superfs.core.limits import MIB
 from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
-    from superfs.client.connection import Connection
+    from superfs.client.file import OpenInode
 
 
 @pytest.fixture
 def world() -> MemConnection:
     return MemConnection()
-
-
-def opened(world: MemConnection) -> OpenInode:
-    return OpenInode(cast("Connection", world), run_sync(world.new_file(b"file")), inline=b"")
-
-
-def again(world: MemConnection, file: OpenInode) -> OpenInode:
-    """As another client has it."""
-    return OpenInode(cast("Connection", world), run_sync(world.now(file.attr)))
 
 
 def test_reads_for_whoever_does_not_wait(world: MemConnection) -> None:

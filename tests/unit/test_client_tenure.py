@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from harness.memclient import MemConnection
+from harness.memclient import MemConnection, again, opened
 from superfs.client.file import OpenInode
 from superfs.core.errors import Code, FsError
 from superfs.rpc.pending import run_sync
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def world() -> MemConnection:
     return MemConnection()
-
-
-def opened(world: MemConnection, name: bytes = b"file") -> OpenInode:
-    return OpenInode(cast("Connection", world), run_sync(world.new_file(name)), inline=b"")
-
-
-def again(world: MemConnection, file: OpenInode) -> OpenInode:
-    """As another client has it."""
-    return OpenInode(cast("Connection", world), run_sync(world.now(file.attr)))
 
 
 @pytest.mark.parametrize("capability", [b"", b"of one inode"])

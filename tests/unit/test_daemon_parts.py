@@ -133,6 +133,19 @@ def test_metrics_over_http() -> None:
     assert "process_resident_memory_bytes" in text
 
 
+def test_metrics_hold_up_no_end() -> None:
+    """The server of the library looks twice a second whether it is to end."""
+    took = []
+    for _ in range(5):
+        server = MetricsServer("127.0.0.1:0", new_registry())
+        started = time.monotonic()
+        server.close()
+        took.append(time.monotonic() - started)
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(f"http://{server.address}/metrics")
+    assert min(took) < 0.2
+
+
 @pytest.mark.parametrize("abstract", [False, True])
 def test_notify(tmp_path: Path, abstract: bool) -> None:
     name = f"@superfs-test-{os.getpid()}" if abstract else str(tmp_path / "n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness import datastore
-from harness.datastore import DAEMON, Served, Stream, capability, serving, session
+from harness.datastore import DAEMON, Served, Stream, capability, run, session
 from superfs.core.errors import Code, FsError
 from superfs.core.tokens import Grant
 from superfs.v1.data_pb2 import (
@@ -28,17 +28,7 @@ from superfs.v1.data_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-
-def run(tmp_path: Path, test: Callable[[Served], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with serving(tmp_path / "d") as served:
-            await test(served)
-
-    datastore.make(tmp_path / "d")
-    asyncio.run(main())
 
 
 @pytest.mark.allow_log("request failed")

@@ -7,6 +7,7 @@ import itertools
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -109,6 +110,38 @@ class Client:
         return list(self.stub.Check(request, metadata=self.metadata, timeout=60))
 
 
+Sent = tuple[str, int, int, int]  # what, inode, block, stamp
+
+
+class Window:
+    """What was sent and is not answered. A thread of gRPC's takes the requests: it waits here for
+    room, and no longer when there is nobody any more to answer."""
+
+    def __init__(self) -> None:
+        self._sent: deque[Sent] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+
+    def append(self, one: Sent) -> None:
+        self._sent.append(one)
+
+    def answered(self) -> Sent:
+        with self._changed:
+            self._changed.notify()
+            return self._sent.popleft()
+
+    def has_room(self) -> bool:
+        """Waits until there is; False when it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or len(self._sent) < WINDOW)
+            return not self._is_closed
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+
 @dataclass
 class Load:
     """Writes, truncates and reaps in blocks of many files; knows what may be read afterwards."""
@@ -125,12 +158,9 @@ class Load:
     BLOCKS = 40
     FILES = 8
 
-    def requests(self, waiting: deque[tuple[str, int, int, int]]) -> Iterator[DataRequest]:
+    def requests(self, waiting: Window) -> Iterator[DataRequest]:
         ino_base = 1 + (self.acks + self.stamp) % 3
-        while True:
-            if len(waiting) >= WINDOW:
-                time.sleep(0)
-                continue
+        while waiting.has_room():
             ino = self.chance.randrange(ino_base, ino_base + self.FILES)
             roll = self.chance.random()
             if ino in self.reaped | self.reaping:
@@ -161,11 +191,11 @@ class Load:
 
     def run(self, client: Client) -> None:
         """Until the daemon is gone."""
-        waiting: deque[tuple[str, int, int, int]] = deque()
+        waiting = Window()
         call = client.stub.Session(self.requests(waiting), metadata=client.metadata)
         try:
             for reply in call:
-                kind, ino, block, stamp = waiting.popleft()
+                kind, ino, block, stamp = waiting.answered()
                 assert reply.code in (Code.OK, Code.STALE_DATA), reply
                 self.acks += 1
                 if kind == "reap":
@@ -176,6 +206,8 @@ class Load:
                     self.sent[ino, block] -= older
         except grpc.RpcError:
             return
+        finally:
+            waiting.close()
 
     def verify(self, client: Client) -> None:
         for ino, block in set(self.acked) | set(self.sent):

@@ -35,9 +35,10 @@ from superfs.v1.data_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 USER = Grant("user", "alice", uid=1000, session_id=7, epoch=1)
 
 
@@ -45,13 +46,6 @@ async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) <= before + 2  # the loggers' and the loop's own
 
 
 # ---- what it is for ------------------------------------------------------------------------------

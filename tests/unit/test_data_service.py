@@ -16,6 +16,7 @@ from harness.datastore import (
     Stream,
     Stub,
     capability,
+    run,
     serving,
     session,
 )
@@ -44,20 +45,10 @@ from superfs.v1.data_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 USER = Grant("user", "alice", uid=1000, session_id=9, epoch=1)
 HOST_CAPABILITY = capability(HOST)
-
-
-def run(tmp_path: Path, test: Callable[[Served], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with serving(tmp_path / "d") as served:
-            await test(served)
-
-    datastore.make(tmp_path / "d")
-    asyncio.run(main())
 
 
 def w(data: bytes = b"data", ino: int = 1, offset: int = 0, chunk: int = 0) -> Write:

@@ -30,18 +30,12 @@ from superfs.v1.data_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 SHARE = LocalRequest(tag=5, share=Share()).SerializeToString()
 SEALED = fcntl.F_SEAL_SHRINK
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
 def memory(data: bytes, seals: int = SEALED) -> int:

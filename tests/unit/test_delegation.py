@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 from superfs.core.attrs import Attr, Set
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import ROOT
+from superfs.core.ids import ROOT, is_directory_id
 from superfs.core.namespace.txn import Ref
 from superfs.meta.memstore import MemStore
 from superfs.rpc.pending import run_sync
@@ -38,7 +38,7 @@ def do(coro: Coroutine[Any, Any, Outcome]) -> Outcome | Code:
 
 NAMES = [b"a", b"b", b"c", b"d"]
 STEPS = st.lists(
-    st.tuples(st.integers(0, 13), st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)),
+    st.tuples(st.integers(0, 17), st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)),
     min_size=40,
     max_size=120,
 )
@@ -52,11 +52,14 @@ class Race:
         self.client = Client(self.server)
         self.model = MemStore()
         self.model.chains = (1,)
+        self.refs: dict[int, Ref] = {}
+        """Of files, by the model's number: as the client was last told."""
         self.dirs: list[tuple[Ref, Ref]] = [(ROOT_REF, ROOT_REF)]
         self.step_of: dict[int, Callable[[int, int, int], None]] = {
             0: self.create, 1: self.create, 2: self.write, 3: self.write, 4: self.unlink,
             5: self.rename, 6: self.setattr, 7: self.mkdir, 8: self.rmdir, 9: self.spill,
             10: self.sync, 11: self.recall, 12: self.symlink, 13: self.replace,
+            14: self.link, 15: self.link, 16: self.recall_file, 17: self.look,
         }  # fmt: skip
         self.mkdir(0, 0, 0)
         self.mkdir(0, 1, 0)
@@ -80,6 +83,8 @@ class Race:
             assert (a is None) == (b is None)
             if a is not None and b is not None:
                 assert _seen(a) == _seen(b), (verb, args)
+            if a is not None and b is not None and not b.is_dir:
+                self.refs[b.ino] = Ref(a.ino, a.generation, a.place)
         for a, b in zip(mine.dirs, theirs.dirs, strict=True):
             assert _seen(a) == _seen(b)
         return mine, theirs
@@ -107,11 +112,26 @@ class Race:
         entry = self.model.get_dentry(theirs.ino, NAMES[n])
         if entry is None or not stat.S_ISREG(entry.mode):
             return None
-        mine = do(self.client.meta.lookup(self.at(d)[0], NAMES[n]))
-        assert not isinstance(mine, Code)
-        assert mine.attr is not None
-        a = mine.attr
-        return Ref(a.ino, a.generation, a.place), Ref(entry.ino, entry.generation, theirs.ino)
+        place = theirs.ino
+        if self.model.get_inode(place, entry.ino) is None:
+            place = entry.ino
+        return self.refs[entry.ino], Ref(entry.ino, entry.generation, place)
+
+    def look(self, d: int, n: int, _x: int) -> None:
+        """A file by name, here or at the daemon. (Of directories the mount knows better.)"""
+        ours, theirs = self.at(d)
+        entry = self.model.get_dentry(theirs.ino, NAMES[n])
+        if entry is not None and stat.S_ISDIR(entry.mode):
+            return
+        found = do(self.client.meta.find_name(ours, NAMES[n]))
+        assert not isinstance(found, Code)
+        if entry is None:
+            assert found.attr is None
+            return
+        attr = self.model.do("lookup", WHO, theirs, NAMES[n]).attr
+        assert found.attr is not None
+        assert attr is not None
+        assert _seen(found.attr) == _seen(attr)
 
     def write(self, d: int, n: int, x: int) -> None:
         found = self.file(d, n)
@@ -165,7 +185,7 @@ class Race:
             (Set.UID | Set.GID, {"uid": 7, "gid": 8}),
             (Set.SIZE, {"size": 9}),
         )[x]
-        if mask & Set.SIZE and found[1].ino == found[1].place:
+        if mask & Set.SIZE and is_directory_id(found[1].ino):
             return
         self.both(
             "setattr", self.client.meta.setattr(found[0], int(mask), caller=None, **values),
@@ -197,6 +217,16 @@ class Race:
         )  # fmt: skip
         self.look_again()
 
+    def link(self, d: int, n: int, x: int) -> None:
+        found = self.file(d, n)
+        if found is None:
+            return
+        into, there = self.at(x)
+        name = NAMES[(n + x) % 4]
+        self.both(
+            "link", self.client.meta.link(found[0], into, name), found[1], there, name
+        )  # fmt: skip
+
     def mkdir(self, d: int, n: int, _x: int) -> None:
         ours, theirs = self.at(d)
         pair = self.both(
@@ -223,14 +253,23 @@ class Race:
         if x > 1:
             return
         ours, _ = self.at(d)
-        confirmed = threading.Event()
-        message = meta_pb2.Invalidate(number=1)
-        message.recalls.add(lease=ours.ino, exclusive=True)
-        self.client.shipping.recalled(message, confirmed.set)
-        assert confirmed.is_set()
+        self._recall(ours.ino)
         assert tree(self.server.store, ours.ino)
         if x % 2:
             self.server.grant(ours.ino)
+
+    def recall_file(self, d: int, n: int, x: int) -> None:
+        """One with several names, and nothing else."""
+        linked = sorted(self.client.state.overlay.linked)
+        if linked and x < 3:
+            self._recall(linked[(d + n) % len(linked)])
+
+    def _recall(self, lease: int) -> None:
+        confirmed = threading.Event()
+        message = meta_pb2.Invalidate(number=1)
+        message.recalls.add(lease=lease, exclusive=True)
+        self.client.shipping.recalled(message, confirmed.set)
+        assert confirmed.is_set()
 
 
 def _seen(a: Attr) -> tuple[object, ...]:
@@ -246,10 +285,10 @@ def tree(store: MemStore, directory: int) -> dict[bytes, object]:
         if stat.S_ISDIR(entry.mode):
             found[name] = tree(store, entry.ino)
         else:
-            attr = store.get_inode(directory, entry.ino)
+            attr = store.get_inode(directory, entry.ino) or store.get_inode(entry.ino, entry.ino)
             assert attr is not None
             times = attr.mtime_ns if attr.mtime_ns < 1000 else 0
-            found[name] = _seen(attr), store.get_inline(directory, entry.ino), times
+            found[name] = _seen(attr), store.get_inline(attr.place, entry.ino), times
     return found
 
 

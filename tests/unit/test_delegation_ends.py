@@ -137,7 +137,7 @@ def test_what_was_done_under_a_session_that_has_expired_is_lost_and_said(
     scene.client.shipping.broken()
     scene.client.hello(session=2)
     assert scene.names() == []
-    assert scene.state.lost_files == 2
+    assert scene.state.losses.files == 2
     assert "b'first'" in caplog.text
     assert "b'second'" in caplog.text
     assert scene.mine.ino in {r.lease for m in scene.client.holder.told for r in m.recalls}
@@ -159,7 +159,7 @@ def test_a_refused_log_is_lost_with_all_that_comes_after_it(
     assert made is not None
     assert made.ino in scene.client.holder.gone
     scene.server.refuses = None
-    assert scene.state.lost_files == 2
+    assert scene.state.losses.files == 2
     assert scene.server.buried == (1 if code is Code.LOG_REFUSED else 2)
     assert caplog.text.count("lost: file") == 2
     assert scene.names() == []
@@ -257,3 +257,19 @@ def test_what_was_used_longest_ago_is_let_go_when_it_is_too_much(
     before = scene.server.messages
     scene.create(b"d")
     assert scene.server.messages == before + 1, "it is asked again"
+
+
+def test_a_directory_that_was_emptied_removed_and_made_again_in_one_part(scene: Scene) -> None:
+    sub = run_sync(scene.meta.mkdir(scene.mine, b"sub", 0o755)).attr
+    assert sub is not None
+    into = Ref(sub.ino, sub.generation, sub.ino)
+    run_sync(scene.meta.create(into, b"old", FILE))
+    run_sync(scene.meta.sync(), timeout_s=5)
+    run_sync(scene.meta.unlink(into, b"old"))
+    run_sync(scene.meta.rmdir(scene.mine, b"sub"))
+    again = run_sync(scene.meta.mkdir(scene.mine, b"sub", 0o755)).attr
+    assert again is not None
+    assert (again.ino, again.generation) != (sub.ino, sub.generation)
+    run_sync(scene.meta.create(Ref(again.ino, again.generation, again.ino), b"new", FILE))
+    run_sync(scene.meta.sync(), timeout_s=5)
+    assert list(scene.server.store.names[again.ino]) == [b"new"]

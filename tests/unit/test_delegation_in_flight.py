@@ -149,7 +149,7 @@ def test_the_newest_answer_counts_not_the_last(scene: Scene) -> None:
     assert stat.S_IMODE(known.mode) == 0o640
     run_sync(scene.meta.publish(file, 0, writes=[(0, b"x")]))
     run_sync(scene.meta.sync(), timeout_s=5)
-    assert scene.state.lost_files == 0
+    assert scene.state.losses.files == 0
 
 
 def test_what_a_reference_with_an_old_place_is_about_is_left_alone(scene: Scene) -> None:
@@ -212,7 +212,7 @@ def test_what_is_not_shipped_when_all_ends_is_said(
 ) -> None:
     scene.create(b"a")
     scene.client.shipping.closed()
-    assert scene.state.lost_files == 1
+    assert scene.state.losses.files == 1
     assert "b'a'" in caplog.text
 
 
@@ -220,7 +220,7 @@ def test_nothing_is_said_when_everything_is_shipped(scene: Scene) -> None:
     scene.create(b"a")
     run_sync(scene.meta.sync(), timeout_s=5)
     scene.client.shipping.closed()
-    assert scene.state.lost_files == 0
+    assert scene.state.losses.files == 0
 
 
 @pytest.mark.allow_log("lost: ")
@@ -237,13 +237,13 @@ def test_the_end_of_a_session_that_is_told_late_is_not_about_the_next(
     assert sent.bound is scene.client.session
     scene.client.shipping.broken()
     scene.client.hello(session=2)
-    assert scene.state.lost_files == 1
+    assert scene.state.losses.files == 1
     mine = ref(run_sync(scene.meta.mkdir(ROOT_REF, b"new", 0o755), timeout_s=5).attr)
     run_sync(scene.meta.create(mine, b"a", FILE))
     sent.pending.fail(FsError(code, "too late"))
     run_sync(scene.meta.sync(), timeout_s=5)
     assert list(scene.server.store.names[mine.ino]) == [b"a"]
-    assert scene.state.lost_files == 1
+    assert scene.state.losses.files == 1
     assert scene.server.buried == 0
 
 

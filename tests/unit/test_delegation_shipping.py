@@ -8,8 +8,8 @@ import pytest
 
 from superfs.core.errors import Code, FsError
 from superfs.rpc.pending import run_sync
-from unit.test_delegation_ends import Scene
-from unit.test_delegation_in_flight import finish
+from unit.test_delegation_ends import FILE, Scene
+from unit.test_delegation_in_flight import finish, ref
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -84,3 +84,75 @@ def test_all_who_share_a_part_that_is_refused_are_told(scene: Scene) -> None:
             one.send(None)
         assert raised.value.code is Code.IO
     assert scene.names() == [b"a"]
+
+
+@pytest.mark.allow_log("lost: ")
+def test_who_syncs_right_behind_a_loss_waits_until_all_have_heard_of_it(scene: Scene) -> None:
+    """Whoever has a file open that is lost would be told that it is durable."""
+    scene.client.holder.late = []
+    scene.create(b"a")
+    first = begin_sync(scene)
+    scene.server.refuses = Code.LOG_REFUSED
+    scene.server.let_go()
+    later = begin_sync(scene)
+    assert scene.state.is_synced
+    assert not scene.meta.is_synced, "not that anybody may be told"
+    for heard in scene.client.holder.late:
+        heard()
+    assert scene.meta.is_synced
+    finish(later)
+    with pytest.raises(FsError) as raised:
+        first.send(None)
+    assert raised.value.code is Code.IO
+
+
+def test_what_is_not_granted_goes_back_when_all_that_was_done_there_is_shipped(
+    scene: Scene,
+) -> None:
+    """Until then the daemon keeps it from others: what they changed would have it refused."""
+    scene.server.grants_logged = False
+    below = ref(run_sync(scene.meta.mkdir(scene.mine, b"d", 0o755)).attr)
+    first = begin_sync(scene)
+    run_sync(scene.meta.create(below, b"a", FILE))
+    assert scene.server.held is not None
+    scene.server.answer(scene.server.held.pop())
+    finish(first)
+    assert below.ino not in scene.state.exclusive
+    assert len(scene.server.held) == 1
+    assert below.ino not in scene.server.given_back
+    scene.server.let_go()
+    assert below.ino in scene.server.given_back
+    assert not scene.state.leaving
+    assert scene.state.losses.files == 0
+
+
+def test_who_waits_for_several_parts_waits_as_long_as_something_is_shipped(scene: Scene) -> None:
+    """A data daemon that is away again and again lets one part through each time."""
+    client, held = scene.client, scene.server.held
+    assert held is not None
+    client.retry_timeout_s = 30.0
+
+    def later(seconds: float) -> None:
+        client.clock += seconds
+        scene.state.extended(client.clock + 20)
+        timers, client.background.timers = client.background.timers, []
+        for ring in timers:
+            ring()
+
+    scene.create(b"a")
+    first = begin_sync(scene)
+    scene.create(b"b")
+    last = scene.meta.sync()
+    waits = last.send(None)
+    later(20)
+    scene.server.answer(held.pop())
+    finish(first)
+    assert waits.done
+    waits = last.send(None)
+    later(20)
+    assert not waits.done
+    later(11)
+    assert waits.done
+    with pytest.raises(FsError, match=r"nothing .* is shipped in 30"):
+        last.send(None)
+    scene.server.let_go()

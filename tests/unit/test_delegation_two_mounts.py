@@ -79,6 +79,7 @@ class Daemon(Server):
         self.asked: dict[int, object] = {}
         """Recalls that are not confirmed yet."""
         self.asker = 0
+        self.generosity = 0.8
 
     def grant(self, directory: int) -> None:
         if self.holder.get(directory, self.asker) == self.asker and directory not in self.asked:
@@ -110,7 +111,7 @@ class Daemon(Server):
 
     def answer(self, item: OpItem) -> None:
         verb = item.op.WhichOneof("verb") or ""
-        if verb in CHANGES_NAMES and self.rng.random() < 0.8:
+        if verb in CHANGES_NAMES and self.rng.random() < self.generosity:
             for directory in self.about(verb, getattr(item.op, verb)):
                 if self.store.get_directory(directory) is not None:
                     self.grant(directory)
@@ -122,8 +123,9 @@ class Daemon(Server):
         hints(found, verb, body)
         for ref in [getattr(body, f) for f in ("inode", "dir") if hasattr(body, f)]:
             found |= {d for d in store.directories if store.get_inode(d, ref.ino) is not None}
+            found.add(ref.ino)  # a file with several names
             directory = store.get_directory(ref.ino)
-            if directory is not None and directory.parent:
+            if directory is not None and verb == "setattr":  # its mode lies with its name, too
                 found.add(directory.parent)
         names = [(body.dir.ino, getattr(body, "name", None))] if hasattr(body, "dir") else []
         if verb == "rename":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,19 @@ def test_a_child_that_is_killed_from_outside_says_nothing_of_the_store(
     assert error.code is Code.IO
     assert name in error.detail
     assert "amage" not in error.detail
+
+
+def test_a_child_does_without_the_libraries_of_a_daemon() -> None:
+    """A small store is checked in less time than they take, at each start and fsck."""
+    modules = ["superfs.meta.fsck", "superfs.meta.verify", "superfs.data.verify"]
+    code = f"import {', '.join(modules)}, json, sys; print(json.dumps(sorted(sys.modules)))"
+    path = ":".join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": path}, capture_output=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert loaded >= {"superfs", "lmdb"}
+    assert not loaded & {"asyncio", "google", "grpc", "prometheus_client", "structlog"}
 
 
 def test_a_check_that_is_no_longer_wanted_ends(tmp_path: Path) -> None:

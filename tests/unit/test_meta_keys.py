@@ -14,7 +14,7 @@ from superfs.core.ids import ID_MAX, SLOTS, slot_of
 from superfs.core.namespace.txn import Dentry, Directory, Orphan
 from superfs.daemon.statedir import Identity
 from superfs.meta import keys, records
-from superfs.meta.keys import Table, Work
+from superfs.meta.keys import Order, Table, Work
 
 U64 = st.integers(0, ID_MAX)
 U32 = st.integers(0, (1 << 32) - 1)
@@ -34,8 +34,13 @@ KINDS: list[tuple[Any, Any, Any]] = [
     (keys.pack_slot, keys.parse_slot, st.tuples(SLOT)),
     (keys.pack_reply, keys.parse_reply, st.tuples(SLOT, U64, U64)),
     (keys.pack_reap, keys.parse_reap, st.tuples(U64, U32, st.sampled_from(Work))),
+    (
+        keys.pack_rank,
+        keys.parse_rank,
+        st.tuples(U64, st.sampled_from(Order), st.tuples(U64, U64), U64),
+    ),
 ]
-IDS = ["id", "dentry", "inode", "xattr", "slot", "reply", "reap"]
+IDS = ["id", "dentry", "inode", "xattr", "slot", "reply", "reap", "rank"]
 
 
 @pytest.mark.parametrize(("pack", "parse", "parts"), KINDS, ids=IDS)
@@ -70,11 +75,15 @@ def test_golden_keys() -> None:
     assert keys.pack_slot(0xABC).hex() == "abc0"
     assert keys.pack_reply(1, 2, 3).hex() == "001000000000000000020000000000000003"
     assert keys.pack_reap(1, 2, Work.TRUNCATE).hex() == "00000000000000010000000202"
+    rank = keys.pack_rank(1, Order.USES, (2, 3), 4)
+    assert rank.hex() == f"{1:016x}01{2:016x}{3:016x}{4:016x}"
+    assert rank.startswith(keys.pack_ranks(1, Order.USES))
     assert [t.database for t in Table] == [
         b"meta", b"dentry", b"inode", b"directory", b"xattr", b"inline", b"moved", b"orphan",
-        b"counter", b"reserved", b"session", b"reply", b"reap",
+        b"counter", b"reserved", b"session", b"reply", b"reap", b"cache", b"cached", b"cachewalk",
+        b"cachefile", b"cacherank",
     ]  # fmt: skip
-    assert [int(t) for t in Table] == list(range(13))
+    assert [int(t) for t in Table] == list(range(18))
 
 
 RECORDS: list[tuple[Any, Any, Any]] = [
@@ -116,8 +125,32 @@ def test_record_round_trip(pack: Any, unpack: Any, values: Any) -> None:  # noqa
 
 
 def test_state_round_trip() -> None:
-    state = records.State(5, -6, 7, 8, 1 << 31, list(range(13)), [1 << 63] * 13)
-    assert records.unpack_state(records.pack_state(state)) == state
+    tables = len(Table)
+    state = records.State(5, -6, 7, 8, 1 << 31, list(range(tables)), [1 << 63] * tables)
+    packed = records.pack_state(state)
+    assert records.unpack_state(packed) == state
+    # Tables that an earlier version did not have are empty.
+    old = records.unpack_state(packed[: -16 * 5])
+    assert old.counts == [*range(tables - 5), 0, 0, 0, 0, 0]
+    assert old.sums[-6:] == [1 << 63, 0, 0, 0, 0, 0]
+
+
+CACHE = st.builds(records.Cache, U64, st.integers(0, 255),
+                  st.integers(0, ID_MAX), U32, U32, *[U64] * 6)  # fmt: skip
+CACHE_FILE = st.builds(
+    records.CacheFile, U64, NAME, U64, U64, U32, st.integers(0, 2), st.booleans(), U64,
+    st.booleans(),
+)  # fmt: skip
+WALK = st.builds(records.Walk, U64, st.booleans(), NAME)
+
+
+@given(CACHE, CACHE_FILE, WALK)
+def test_cache_records_round_trip(
+    cache: records.Cache, file: records.CacheFile, walk: records.Walk
+) -> None:
+    assert records.unpack_cache(records.pack_cache(cache)) == cache
+    assert records.unpack_cache_file(records.pack_cache_file(file)) == file
+    assert records.unpack_walk(records.pack_walk(walk)) == walk
 
 
 def test_golden_records() -> None:

@@ -12,8 +12,10 @@ from superfs.daemon.clock import ManualClock
 from superfs.meta.heat import MESSAGES_MAX
 from superfs.meta.keys import Table
 from superfs.meta.lingering import LINGER_S
+from superfs.meta.recalls import THINGS_MAX
 from unit.meta_leases import LeaseClient
 from unit.meta_node import ROOT, TestClient, make, ref, running, world
+from unit.test_meta_limits import many
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +113,31 @@ def test_where_leases_were_just_recalled_everybody_may_have_it_open(tmp_path: Pa
             assert (await reader.good(read_inline={"inode": old})).data == b"hello"
             await reader.good(release={"inodes": [old]})
             assert not orphans(node)
+
+    asyncio.run(run())
+
+
+def test_a_recall_late_in_a_second_counts_for_a_second(tmp_path: Path) -> None:
+    """Who lost the lease a moment ago may have opened the file a moment before."""
+
+    async def run() -> None:
+        clock = ManualClock()
+        async with running(make(tmp_path), given=world(clock)) as node:
+            reader, writer = LeaseClient(node, 1, acks=True), TestClient(node, 2)
+            await reader.hello()
+            await writer.hello()
+            old = await with_contents(writer)
+            await reader.good(lookup=A)
+            await writer.create(b"told")
+            clock.advance(0.9)
+            names = [b"%d" % number for number in range(THINGS_MAX + 1)]
+            await writer.good(create_many=many(ROOT, names, b""))
+            assert not reader.held
+            clock.advance(0.5)
+            node.lessor.tick(clock.monotonic())
+            await writer.good(unlink=A)
+            await reader.good(open={"inode": old})
+            assert (await reader.good(read_inline={"inode": old})).data == b"hello"
 
     asyncio.run(run())
 

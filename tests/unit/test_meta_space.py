@@ -11,7 +11,7 @@ from superfs.core.attrs import Set
 from superfs.core.errors import Code
 from superfs.meta import environment as environments
 from unit.meta_exclusive import ExclusiveClient, files, log, unlinks
-from unit.meta_node import KIB, ROOT, TestClient, make, ref, running, world
+from unit.meta_node import KIB, ROOT, TestClient, everybody_had_a_turn, make, ref, running, world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +140,8 @@ def test_an_error_at_commit_is_the_end(tmp_path: Path) -> None:
             client = TestClient(node)
             await client.hello()
             await client.create(b"kept")
+            for _ in range(2):  # at its start a node clears up by itself, in two transactions
+                await everybody_had_a_turn()
             given.failpoints.arm("metad.commit.before=error")
             assert (await client.send(create(client, b"lost")))[0].code == Code.UNAVAILABLE
             assert told

@@ -38,6 +38,19 @@ async def test_files_read_in_order_take_few_messages() -> None:
         assert not d.w.meta.calls
 
 
+async def test_a_file_with_several_names_in_one_directory_is_fetched_once() -> None:
+    async with directory(40, listed=False) as d:
+        for name in d.names[3:30]:
+            d.run("link", d.ref(d.names[2]), Ref(ROOT, 1, ROOT), name + b" again")
+        every = sorted([*d.names, *(name + b" again" for name in d.names[3:30])])
+        d.names, files = every, d.names
+        await d.list()
+        for name in every:
+            first = files[2] if name.endswith(b"again") else name
+            assert await d.read(name) == b"contents of " + first
+        assert len(d.w.meta.fetched) == len(set(d.w.meta.fetched))
+
+
 async def test_one_file_alone_brings_no_others() -> None:
     async with directory() as d:
         assert await d.read(d.names[50]) == b"contents of " + d.names[50]

@@ -27,6 +27,19 @@ async def test_a_removed_directory_number_is_skipped_while_known() -> None:
     assert (await w.ops.mkdir(TOP, b"d", 0o755, ctx())).st_ino == first.st_ino
 
 
+async def test_a_new_directory_with_the_number_of_one_that_was_removed() -> None:
+    w = World()
+    first = await w.ops.mkdir(TOP, b"d", 0o755, ctx())
+    node = w.table[first.st_ino]
+    await w.ops.rmdir(TOP, b"d", ctx())
+    assert node.attr is not None
+    node.attr.change += 1000  # what it was in the end had changes of which the server heard later
+    await w.ops.forget([(first.st_ino, 1)])
+    second = await w.ops.mkdir(TOP, b"d", 0o755, ctx())
+    assert w.services.mounted.nodes.alive(second.st_ino) is node
+    await w.ops.create(second.st_ino, b"f", 0o644, 0, ctx())
+
+
 async def test_forget_drops_what_is_not_counted_any_more() -> None:
     w = World()
     ino = await w.write(b"a", b"")

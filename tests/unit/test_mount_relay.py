@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from superfs.mount.desk.device import Device
-from superfs.mount.desk.protocol import HEADER, Op
+from superfs.mount.desk.protocol import HANDLE_KILLPRIV_V2, HEADER, INIT_IN, Op
 from superfs.mount.desk.relay import LISTED_BYTES_MAX, Relay
 
 OUT = struct.Struct("=IiQ")
@@ -50,6 +50,32 @@ async def test_no_more_is_with_pyfuse3_than_its_answers_have_room() -> None:
                     await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         assert relay.outstanding == 0
+    relay.close()
+    os.close(nowhere)
+
+
+@pytest.mark.parametrize("offered", [0xFF, 0xFF | HANDLE_KILLPRIV_V2])
+async def test_privileges_are_taken_over_where_the_kernel_offers_it(offered: int) -> None:
+    answers: list[bytes] = []
+
+    class Kernel(Device):
+        def answer(self, *parts: bytes) -> None:
+            answers.extend(parts)
+
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    relay = Relay(Kernel(nowhere))
+    rest = bytes(range(44))
+    answer = OUT.pack(16 + 16 + 44, 0, 2) + INIT_IN.pack(7, 31, 0, 0x11) + rest
+    hello = INIT_IN.pack(7, 45, 0, offered)
+    with socket.socket(fileno=relay.fd) as behind:
+        for unique, op, body in ((2, Op.INIT, hello), (4, Op.LOOKUP, b"")):
+            relay.send(memoryview(HEADER.pack(40 + len(body), op, unique, 1, 0, 0, 0, 0, 0) + body))
+        behind.send(answer)
+        behind.send(answer[:8] + struct.pack("=Q", 4) + answer[16:])
+        assert relay.drain()
+    taken = offered & HANDLE_KILLPRIV_V2
+    assert answers[0] == answer[:16] + INIT_IN.pack(7, 31, 0, 0x11 | taken) + rest
+    assert answers[1][16:] == answer[16:]
     relay.close()
     os.close(nowhere)
 

@@ -51,6 +51,13 @@ class Data:
 
         return Errand(work, self.readers)
 
+    def read_here(self, where: Where, offset: int, length: int) -> bytes | None:
+        errand = self.errand(where, offset, length)
+        if errand is None:
+            return None
+        errand.wait()
+        return errand.result()
+
     async def read(self, where: Where, offset: int, length: int) -> bytes:
         return bytes(length)
 
@@ -82,6 +89,25 @@ def test_near_the_disk_whoever_waits_reads_by_himself(after: int) -> None:
     read_to = (after + WINDOW_PIECES_MAX + 20) * PIECE_BYTES
     assert data.learned == sorted(set(data.learned)), "each once, before it is read"
     assert data.learned[-1] > read_to // CHUNK_BYTES
+
+
+def test_who_may_wait_for_a_disk_is_told_without_a_coroutine() -> None:
+    """Not while pieces are on their way, which hold what comes next."""
+    data = Data()
+    ahead = Readahead(cast("DataClient", data))
+    assert ahead.read_here(WHERE, SIZE, 0, PIECE_BYTES) is None
+    read(ahead, 0, 4)  # from afar: pieces are on their way
+    data.near = True
+    assert ahead.read_here(WHERE, SIZE, 4 * PIECE_BYTES, PIECE_BYTES) is None
+    read(ahead, 4, WINDOW_PIECES_MAX + 4)
+    data.by.clear()
+    data.learned.clear()
+    for index in range(60, 100):
+        found = ahead.read_here(WHERE, SIZE, index * PIECE_BYTES, PIECE_BYTES)
+        assert found == bytes(PIECE_BYTES)
+    assert data.by == [threading.get_ident()] * 40
+    assert data.learned == sorted(set(data.learned)), "each once, before it is read"
+    assert data.learned[-1] > 100 * PIECE_BYTES // CHUNK_BYTES
 
 
 async def test_who_must_not_wait_has_it_read_by_another_thread() -> None:

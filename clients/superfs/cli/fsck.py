@@ -25,7 +25,8 @@ EXIT_UNCHECKED = 8
 """As e2fsck: the check itself did not work, which says nothing about the file system."""
 SETTLE_S = 15.0
 """Removals reach the data daemons behind the answer to the client: how long that may take."""
-PAUSE_S = 0.2
+PAUSE_S, PAUSE_S_MAX = 0.02, 0.2
+"""Between two looks. Most removals are there within moments, and a look at much takes long."""
 GENERATION_BITS = 32
 UNUSED = ""
 """Stands for a metad that names data of which there need not be any: of an empty file, or of one
@@ -108,6 +109,7 @@ def _compare(
     deadline = clock() + SETTLE_S
     leaked: dict[int, str] | None = None
     missing: dict[int, str] | None = None
+    pause_s = PAUSE_S
     while True:
         stored = _keys(admin, [d for d in admin.daemons if not d.is_meta])
         named = _keys(admin, [d for d in admin.daemons if d.is_meta])
@@ -117,7 +119,8 @@ def _compare(
         missing = now_missing if missing is None else _both(missing, now_missing)
         if not leaked or clock() >= deadline:
             break
-        pause(PAUSE_S)
+        pause(pause_s)
+        pause_s = min(2 * pause_s, PAUSE_S_MAX)
     report.files_with_data = sum(name != UNUSED for name in named.values())
     for key, name in sorted(leaked.items()):
         report.findings.append(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from superfs.cli import (
+    cache,
+    chukonu,
     ckpt,
     files,
     fsck,
@@ -62,7 +64,9 @@ app.command("sync", rich_help_panel=LOOK)(syncing.sync)
 app.command("fsck", rich_help_panel=LOOK)(fsck.fsck)
 app.command("token", rich_help_panel=LOOK)(token.token)
 app.command("bench", rich_help_panel=LOOK)(benchmark.bench)
+app.add_typer(cache.app, name="cache", rich_help_panel=LOOK)
 app.add_typer(ckpt.app, name="ckpt", rich_help_panel=USE)
+app.add_typer(chukonu.app, name="chukonu", rich_help_panel=USE)
 app.add_typer(kv.app, name="kv", rich_help_panel=USE)
 
 

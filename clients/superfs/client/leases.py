@@ -27,9 +27,10 @@ class LeaseHolder(Protocol):
         """`acknowledge`, from any thread, once nothing of it is repeated any more. Does not
         block."""
 
-    def lost(self, inos: Collection[int], error: FsError) -> None:
+    def lost(self, inos: Collection[int], error: FsError, heard: Callable[[], None]) -> None:
         """What was done here to these inodes under exclusive leases is not so, and never will be:
-        whoever has one open is told, once."""
+        whoever has one open, or syncs it next, is told, once. `heard`, from any thread, when nobody
+        is told otherwise any more. Does not block."""
 
     def lapsed(self) -> None:
         """The connection broke: what was pushed meanwhile is lost, so all leases are. Returns when

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from superfs.core.config import ConfigError
 from superfs.core.tokens import Authority, Grant, Purpose, armor
+from superfs.daemon.exits import EXIT_USAGE
 from superfs.daemon.statedir import write_private
-from superfs.daemon.world import EXIT_USAGE
 
 if TYPE_CHECKING:
     import argparse

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -86,6 +87,7 @@ def run_daemon(
     """`format` creates the stores in a locked, empty state directory and writes its identity
     (statedir.write_identity) as its last act; with `makes_key` it also makes the key of the
     cluster where there is none."""
+    gc.freeze()  # what is imported stays: no collection, nor the one at the end, looks at it
     sys.exit(Daemon(name, config_class, make, format, command, makes_key).main(argv))
 
 

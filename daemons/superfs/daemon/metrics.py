@@ -9,6 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from superfs.core.config import ConfigError
 from superfs.core.errors import Code
+from superfs.rpc.scraping import close_http
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -39,8 +40,7 @@ class MetricsServer:
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        close_http(self._server)
         self._thread.join()
 
 

@@ -17,19 +17,13 @@ from prometheus_client import CollectorRegistry
 from superfs.core.config import ConfigError
 from superfs.core.errors import Code, FsError
 from superfs.daemon.clock import Clock, SystemClock
+from superfs.daemon.exits import EXIT_CONFIG, EXIT_FAILURE, EXIT_IO
 from superfs.daemon.failpoints import Failpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superfs.core.tokens import Authority
-
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_IO = 75
-"""After an I/O error: a restart verifies the store before it serves again."""
-EXIT_CONFIG = 78
-"""Configuration, identity, damage: a restart cannot help, and systemd is told not to try."""
 
 _EXIT_78 = (Code.DAMAGED, Code.WRONG_IDENTITY, Code.BAD_FORMAT)
 

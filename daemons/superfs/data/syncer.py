@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
-from superfs.daemon.world import EXIT_CONFIG, EXIT_IO
+from superfs.daemon.exits import EXIT_CONFIG, EXIT_IO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

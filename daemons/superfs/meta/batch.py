@@ -14,7 +14,7 @@ import lmdb
 
 from superfs.core.attrs import PACKED_ATTR_BYTES, Flag
 from superfs.core.errors import Code, FsError
-from superfs.core.ids import SLOT_SHIFT
+from superfs.core.ids import SLOT_SHIFT, is_directory_id
 from superfs.core.limits import (
     BATCH_OPS_MAX,
     KIB,
@@ -30,6 +30,7 @@ from superfs.meta.columns import encode_outcome
 from superfs.meta.commit import Spoiled
 from superfs.meta.dispatch import VERBS, Verb, caller_of
 from superfs.meta.keys import Table, Work
+from superfs.meta.replay import made_by
 from superfs.meta.told import hints, note
 from superfs.v1 import meta_pb2
 
@@ -207,7 +208,7 @@ class Operations:
             txn.next_operation()
             outcome = self._mutate(name, verb, body, caller_of(self._grant, op.caller))
             result = encode_outcome(outcome)
-            self._seek(name, client, outcome)
+            self._seek(name, client, body, outcome)
         except FsError as error:
             store = store and not error.retryable
             result = failure(error)
@@ -239,7 +240,7 @@ class Operations:
             return verb.rule(self._txn, caller, body)
         opens, session, ino = self._parts.opens, self._grant.session_id, body.inode.ino
         was_open = opens.is_open(session, ino) and ino not in self._fresh
-        opens.open(session, ino)
+        opens.open(session, ino, write=body.write)
         try:
             outcome = verb.rule(self._txn, caller, body)
             self._txn.check_open()
@@ -287,7 +288,7 @@ class Operations:
         elif name == "create":
             assert attr is not None
             if body.open:
-                self._parts.opens.open(self._grant.session_id, attr.ino)
+                self._parts.opens.open(self._grant.session_id, attr.ino, write=True)
                 if outcome.number:  # new, and so the caller's own; one that was there is opened
                     outcome.capability = self._right(attr.ino, write=True)
         elif attr is not None and attr.flags & Flag.TRUNCATING:
@@ -296,14 +297,18 @@ class Operations:
                 self.waits.append(key)
         return outcome
 
-    def _seek(self, name: str, client: Client, outcome: Outcome) -> None:
+    def _seek(self, name: str, client: Client, body: Any, outcome: Outcome) -> None:  # noqa: ANN401
         """Of a client that changes names, the directories, so that it may go on by itself."""
         if self._telling is None or name not in CHANGES_NAMES:
             return
         places = [attr.ino for attr in outcome.dirs if attr.nlink]
         if name == "mkdir" and outcome.attr is not None:
             places.append(outcome.attr.ino)
-        if self._parts.granting.seek(self._txn, client, self._telling, places):
+        made: set[int] = set()
+        if name == "log":
+            made = made_by(body)
+            places += [place for place in outcome.places if not is_directory_id(place)]
+        if self._parts.granting.seek(self._txn, client, self._telling, places, made):
             self._parts.sessions.may_hold(self._txn, client)
 
     def _remove_tree(self, verb: Verb, caller: Caller, m: meta_pb2.RemoveTree) -> Outcome:
@@ -329,7 +334,7 @@ class Operations:
         if result.code:
             return result
         if name == "create" and op.create.open:
-            self._parts.opens.open(self._grant.session_id, result.attr.ino)
+            self._parts.opens.open(self._grant.session_id, result.attr.ino, write=True)
         if name == "setattr" and result.attr.flags & Flag.TRUNCATING:
             attr = result.attr
             key = keys.pack_reap(attr.ino, attr.data_generation, Work.TRUNCATE)

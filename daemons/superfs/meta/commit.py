@@ -25,19 +25,22 @@ import lmdb
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import LOG_ROOM_BYTES, MIB
+from superfs.meta.cacheindex import Ghosts
+from superfs.meta.cachetxn import CachingTxn
 from superfs.meta.environment import PAGE_BYTES
-from superfs.meta.store import LmdbTxn
+from superfs.meta.evicting import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from superfs.daemon.world import World
+    from superfs.meta.cachetxn import Left
     from superfs.meta.environment import Environment
     from superfs.meta.lessor import Lessor
     from superfs.meta.metrics import MetaMetrics
     from superfs.meta.numbers import Outside
     from superfs.meta.records import Debt
-    from superfs.meta.store import Touched
+    from superfs.meta.store import LmdbTxn, Touched
     from superfs.meta.table import Records
     from superfs.meta.told import Telling
 
@@ -116,6 +119,27 @@ class Call(Job):
             self.future.set_exception(error)
 
 
+class Evictions(Job):
+    """The last of every transaction: what was done is in the indexes of caches, and what is too
+    much in them goes."""
+
+    weight = 0
+    size_bytes = 0
+    telling = None
+
+    def apply(self, txn: LmdbTxn) -> None:
+        assert isinstance(txn, CachingTxn)
+        txn.settle()
+        if txn.due:
+            make_room(txn, txn.due)
+
+    def committed(self, commit: int) -> None:
+        pass
+
+    def failed(self, error: FsError) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """When the store grows, and what only removals may use."""
@@ -157,6 +181,11 @@ class Committer:
         """Whether a transaction runs. A reader that sees False after it has registered something
         knows that every transaction from now on sees the registration."""
         self.free_bytes = 0
+        self.ghosts = Ghosts()
+        self.written: Callable[[int], bool] = lambda _: False
+        """Whether somebody has an inode open for writing."""
+        self.look_after: Callable[[Left], None] = lambda _: None
+        """Gets, in the event loop, what a transaction has left of caches to be done."""
         self.respoiled = 0
         """How often a transaction had to run again for an operation that failed half-way."""
 
@@ -245,7 +274,7 @@ class Committer:
         while True:
             try:
                 with self._metrics.commit_seconds.time():
-                    txn, touched = self._transaction(jobs, full, may_grow)
+                    txn, done, touched = self._transaction(jobs, full, may_grow)
                 break
             except Spoiled:
                 self.respoiled += 1
@@ -268,37 +297,44 @@ class Committer:
         self.busy = False
         self._world.failpoints.hit("metad.commit.after")
         self._metrics.commit_operations.observe(sum(job.weight for job in jobs))
-        self._call(self._committed, jobs, txn, touched)
+        self._call(self._committed, done, txn, touched)
 
     def _transaction(
         self, jobs: Sequence[Job], full: bool, may_grow: bool
-    ) -> tuple[LmdbTxn, list[Touched]]:
-        """And what each job touched."""
+    ) -> tuple[CachingTxn, list[Job], list[Touched]]:
+        """And the jobs, what caches made of them included, with what each touched."""
+        done: list[Job] = []
         touched: list[Touched] = []
         with self._environment.begin() as writing:
-            txn = LmdbTxn(
+            txn = CachingTxn(
                 writing.rows,
                 self._outside,
                 writable=True,
                 room_bytes=self._room_of(writing.rows),
                 may_grow=may_grow,
                 held=self._lessor.exclusives.held,
+                ghosts=self.ghosts,
+                written=self.written,
             )
             if full:
                 txn.close_room()
-            for job in jobs:
+            for job in (*jobs, Evictions()):
                 txn.touched, txn.session = [], None
                 job.apply(txn)
+                done.append(job)
                 touched.append(txn.touched)
             if txn.untouched:
-                return txn, touched
+                return txn, done, touched
             txn.finish()
             self._world.failpoints.hit("metad.commit.before")
             writing.commit()
         self._lessor.exclusives.add(txn.granted)
         for act in txn.after_commit:
             act()
-        return txn, touched
+        if txn.evicted:
+            self._metrics.evicted_files.inc(len(txn.evicted))
+            self._metrics.evicted_bytes.inc(sum(txn.evicted))
+        return txn, done, touched
 
     def _room_of(self, rows: Records) -> int:
         """What rules may still write, by half: B-tree pages are far from full on average."""
@@ -341,7 +377,7 @@ class Committer:
         except RuntimeError:
             assert self._loop.is_closed()  # nobody is left to be told
 
-    def _committed(self, jobs: Sequence[Job], txn: LmdbTxn, touched: Sequence[Touched]) -> None:
+    def _committed(self, jobs: Sequence[Job], txn: CachingTxn, touched: Sequence[Touched]) -> None:
         self._world.failpoints.hit("metad.reply.before")
         if txn.debts:
             self._owe(txn.debts)
@@ -349,6 +385,8 @@ class Committer:
         self._lessor.announce(commit, jobs, touched, txn.removed)
         for job in jobs:
             job.committed(commit)
+        if txn.left:
+            self.look_after(txn.left)
 
     def _fail(self, jobs: Sequence[Job], error: FsError) -> None:
         def fail() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from superfs.core.cachedirs import USAGE_XATTR
 from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT
 from superfs.core.limits import (
@@ -40,6 +41,7 @@ from superfs.core.namespace.setxattr import setxattr
 from superfs.core.namespace.touch import touch
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.core.namespace.unlink import unlink
+from superfs.meta.caches import usage
 from superfs.meta.columns import decode_layout, decode_touch
 from superfs.meta.creation import create_many
 from superfs.meta.listings import get_many, read_dir
@@ -102,7 +104,9 @@ def _read_inline(txn: Txn, caller: Caller, m: meta_pb2.ReadInline) -> Outcome:
     return read_inline(txn, caller, ref(m.inode))
 
 
-def _getxattr(txn: Txn, caller: Caller, m: meta_pb2.Getxattr) -> Outcome:
+def _getxattr(txn: LmdbTxn, caller: Caller, m: meta_pb2.Getxattr) -> Outcome:
+    if m.name == USAGE_XATTR:
+        return Outcome(getattr_(txn, caller, ref(m.inode)).attr, data=usage(txn, ref(m.inode)))
     return getxattr(txn, caller, ref(m.inode), m.name)
 
 

@@ -39,6 +39,8 @@ PAGE_BYTES = 4096
 MAP_BYTES_MIN = 1 * MIB
 READERS_MAX = 126
 ROLE = "metad"
+LATER_TABLES = (Table.CACHE, Table.CACHED, Table.CACHEWALK, Table.CACHEFILE, Table.CACHERANK)
+TABLES_OF_OLD = tuple(table for table in Table if table not in LATER_TABLES)
 
 
 def data_file(state_dir: Path) -> Path:
@@ -139,7 +141,11 @@ class Environment:
             mode=0o600,
         )
         assert self._lmdb.max_key_size() >= KEY_BYTES_MAX
-        self.databases = {t: self._lmdb.open_db(t.database, create=create) for t in Table}
+        self.databases = {t: self._lmdb.open_db(t.database, create=create) for t in TABLES_OF_OLD}
+        for table in LATER_TABLES:
+            # What an earlier version did not know is made by the daemon; until then it is empty.
+            with contextlib.suppress(*([lmdb.NotFoundError] if readonly else [])):
+                self.databases[table] = self._lmdb.open_db(table.database, create=not readonly)
         self.forget_dead_readers()
 
     def close(self) -> None:

@@ -23,10 +23,13 @@ EXCLUSIVE_PER_SESSION_MAX = 16_384
 
 @dataclass(slots=True, eq=False)
 class Exclusive:
-    """One grant. `over` is made when somebody waits for its end."""
+    """One grant. `over` is made when somebody waits for its end. `made`: by a log of this session,
+    which goes on there by itself until it hears that it may not (`wanted`)."""
 
     lease: int
     session: int
+    made: bool = False
+    wanted: bool = True
     confirmed: bool = False
     recalled: bool = False
     over: asyncio.Future[None] | None = None
@@ -81,7 +84,13 @@ class Exclusives:
 
     def confirm(self, exclusive: Exclusive) -> bool:
         """False if somebody has asked for it already."""
-        if self.held.get(exclusive.lease) is not exclusive or exclusive.recalled:
+        if exclusive.recalled:
+            return False
+        return self.close(exclusive)
+
+    def close(self, exclusive: Exclusive) -> bool:
+        """It is kept from others until its session has let go of it, granted or not."""
+        if self.held.get(exclusive.lease) is not exclusive:
             return False
         exclusive.confirmed = True
         self._by_session.setdefault(exclusive.session, {})[exclusive.lease] = exclusive
@@ -118,12 +127,14 @@ class Exclusives:
 
     def to_recall(self, leases: Iterable[int], session: int) -> dict[int, list[Exclusive]]:
         """By holder, what keeps `session` from these. A grant that nobody has been told of yet is
-        taken back here and now."""
+        taken back here and now, but of what its session has made itself."""
         found: dict[int, list[Exclusive]] = {}
         for lease in leases:
             exclusive = self.held.get(lease)
             if exclusive is None or exclusive.session == session:
                 continue
+            if exclusive.made:
+                self.close(exclusive)
             if exclusive.confirmed:
                 found.setdefault(exclusive.session, []).append(exclusive)
             else:

@@ -8,7 +8,6 @@ LMDB cannot bear ends the child and not the daemon. Findings come as JSON lines.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from dataclasses import asdict
@@ -20,18 +19,19 @@ import lmdb
 from superfs.core.attrs import Attr, Flag, unpack_attr
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.check import Finding, check
+from superfs.daemon.exits import EXIT_IO
 from superfs.daemon.lmdbfile import death_of, fault_of
-from superfs.daemon.world import EXIT_IO
 from superfs.meta import keys, records
+from superfs.meta.cachecheck import check_caches
 from superfs.meta.environment import PAGE_BYTES, Environment, data_file
 from superfs.meta.keys import Table, Work
-from superfs.v1 import common_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from superfs.core.namespace.txn import Dentry, Directory, Orphan
     from superfs.meta.table import Records
+    from superfs.v1 import common_pb2
 
 
 class StoreWalker:
@@ -72,6 +72,7 @@ class StoreWalker:
 def check_store(rows: Records) -> Iterator[Finding]:
     yield from check(StoreWalker(rows))
     yield from check_bookkeeping(rows)
+    yield from check_caches(rows)
 
 
 def check_bookkeeping(rows: Records) -> Iterator[Finding]:
@@ -113,6 +114,10 @@ def _check_truncations(rows: Records) -> Iterator[Finding]:
 
 
 async def check_in_child(state_dir: Path) -> AsyncIterator[common_pb2.Finding]:
+    import asyncio  # the child itself does without
+
+    from superfs.v1 import common_pb2
+
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

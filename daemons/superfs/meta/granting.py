@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from superfs.meta.exclusive import Exclusive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from superfs.meta.exclusive import Exclusives
     from superfs.meta.leases import Leases
@@ -50,25 +50,40 @@ class Granting:
         self._changed: dict[int, tuple[int, float]] = {}
         self._contested: dict[int, float] = {}
 
-    def seek(self, txn: LmdbTxn, client: Client, telling: Telling, leases: Iterable[int]) -> bool:
+    def seek(
+        self,
+        txn: LmdbTxn,
+        client: Client,
+        telling: Telling,
+        leases: Iterable[int],
+        made: Collection[int] = (),
+    ) -> bool:
         """A client has changed names there: what of it nobody else uses is its own from here on in
-        this transaction. Whether there is any."""
+        this transaction. Whether there is any. `made`: by its log. It may have gone on there
+        already, and what it ships next must find it as it was: so these are closed to everybody
+        else even where they are not granted, until it has let go of them."""
         session, now = client.session, self._monotonic()
         for lease in leases:
             self.changed(lease, session, now)
-            if not client.range or telling.listener is None or self.refuses(lease, now):
+            if not client.range or telling.listener is None:
+                continue
+            wanted = not (self.refuses(lease, now) or txn.is_crowded(lease))
+            if not wanted and lease not in made:
                 continue
             mine = self._exclusives.held.get(lease)
             if mine is not None and mine.session == session:
-                telling.exclusives.append(mine)  # said again: the client may have let go of it
+                if wanted:
+                    telling.exclusives.append(mine)  # said again: it may have let go of it
                 continue
             if lease in txn.granted:
                 continue
             holders = self._leases.holders(lease)
             if len(holders) > 1 or (holders and session not in holders):
                 telling.sought.add(lease)
-            elif self._may_hold(session):
-                exclusive = Exclusive(lease, session)
+                continue
+            wanted = wanted and self._may_hold(session)
+            if wanted or lease in made:
+                exclusive = Exclusive(lease, session, lease in made, wanted)
                 txn.granted[lease] = exclusive
                 telling.exclusives.append(exclusive)
         return bool(telling.exclusives)
@@ -78,6 +93,27 @@ class Granting:
         held = self._exclusives
         clients = held.sessions + (not held.has_any(session))
         return held.has_room(session) and self.room(clients)
+
+    def confirm(self, telling: Telling, *, may: bool, lives: bool) -> int:
+        """What was granted exclusively in the transaction counts from now on, unless somebody was
+        told of it meanwhile. How many are new. `may`: the session can be told; `lives`: it will let
+        go of what it has made."""
+        session, new = telling.session, 0
+        for exclusive in telling.exclusives:
+            holders = self._leases.holders(exclusive.lease)
+            others = len(holders) - (session in holders)
+            granted = may and exclusive.wanted and session in holders and not others
+            if exclusive.confirmed:
+                if self._exclusives.may_use(session, exclusive.lease):
+                    telling.confirmed.append(exclusive.lease)
+            elif granted and self._exclusives.confirm(exclusive):
+                telling.confirmed.append(exclusive.lease)
+                new += 1
+            elif exclusive.made and lives and not others:
+                self._exclusives.close(exclusive)
+            else:
+                self._exclusives.drop(exclusive)
+        return new
 
     def changed(self, lease: int, session: int, now: float) -> None:
         """Names in it."""

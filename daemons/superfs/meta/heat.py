@@ -31,6 +31,7 @@ class _Warm:
     messages: int = 0
     refused_s: float = 0.0
     until: float = 0.0
+    told: float = 0.0  # when anybody last was
     changed: dict[int, float] = field(default_factory=dict)
     """When a session last did."""
 
@@ -46,10 +47,8 @@ class _Warm:
             self.changed.update(dict.fromkeys(changers, now))
 
     def is_cold(self, now: float) -> bool:
-        """It may be forgotten: quiet for twice as long as it was refused."""
-        if not self.refused_s:
-            return now >= self.since + WINDOW_S
-        return now >= self.until + 2 * self.refused_s
+        """It may be forgotten: quiet for a while, and for twice as long as it was refused."""
+        return now >= max(self.told + WINDOW_S, self.until + 2 * self.refused_s)
 
 
 class Heat:
@@ -81,6 +80,7 @@ class Heat:
             warm = self._warm[lease] = _Warm(now)
         elif now >= warm.since + WINDOW_S:
             warm.since, warm.messages = now, 0
+        warm.told = now
         warm.messages += warm.wasted(told, now)
         warm.note(changers, now)
         if warm.messages <= MESSAGES_MAX or now < warm.until:

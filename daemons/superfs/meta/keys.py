@@ -18,6 +18,11 @@ either way: what belongs to a slot is one contiguous range of each table.
     session    session u64                                 Session; belongs to no slot
     reply      slot u16 | session u64 | seq u64            serialized Result of one mutation
     reap       ino u64 | data generation u32 | kind u8     work owed to the data daemons
+    cache      directory u64                               Cache: a bounded one, its root
+    cached     directory u64                               the root whose cache it belongs to
+    cachewalk  directory u64                               Walk: entries yet to be put in or out
+    cachefile  place u64 | ino u64                         CacheFile; every regular file in a cache
+    cacherank  root u64 | kind u8 | rank 2 x u64 | ino u64 place u64: in which order they go
 
 `reserved` is filed under the *last* number of a run: using numbers in order then changes the
 value only, and the run that holds a number is the first one at or behind it.
@@ -49,6 +54,11 @@ class Table(IntEnum):
     SESSION = 10
     REPLY = 11
     REAP = 12
+    CACHE = 13
+    CACHED = 14
+    CACHEWALK = 15
+    CACHEFILE = 16
+    CACHERANK = 17
 
     @property
     def database(self) -> bytes:
@@ -62,6 +72,15 @@ class Work(IntEnum):
     TRUNCATE = 2
 
 
+class Order(IntEnum):
+    """The kind in a `cacherank` key, and what its rank is."""
+
+    USED = 0  # when last, 0
+    USES = 1  # how often, when last
+    SMALL = 2  # place in the queue, 0
+    MAIN = 3  # likewise
+
+
 IDENTITY_KEY = b"identity"
 STATE_KEY = b"state"
 
@@ -70,6 +89,8 @@ _TWO = struct.Struct(">QQ")
 _SLOT = struct.Struct(">H")
 _REPLY = struct.Struct(">HQQ")
 _REAP = struct.Struct(">QIB")
+_RANK = struct.Struct(">QBQQQ")
+_RANKS = struct.Struct(">QB")
 _SLOT_IN_U16 = 16 - (64 - SLOT_SHIFT)
 
 KEY_BYTES_MAX = 511
@@ -137,3 +158,16 @@ def pack_reap(ino: int, data_generation: int, kind: Work) -> bytes:
 def parse_reap(key: bytes) -> tuple[int, int, Work]:
     ino, data_generation, kind = _REAP.unpack(key)
     return ino, data_generation, Work(kind)
+
+
+def pack_rank(root: int, order: Order, rank: tuple[int, int], ino: int) -> bytes:
+    return _RANK.pack(root, order, *rank, ino)
+
+
+def parse_rank(key: bytes) -> tuple[int, Order, tuple[int, int], int]:
+    root, order, first, second, ino = _RANK.unpack(key)
+    return root, Order(order), (first, second), ino
+
+
+pack_ranks = _RANKS.pack
+"""The prefix of all ranks of one root and kind."""

@@ -278,23 +278,12 @@ class Lessor:
             reply.exclusive[:] = [lease for lease in reply.exclusive if may_use(session, lease)]
 
     def _confirm(self, telling: Telling) -> None:
-        """What was granted exclusively in the transaction counts from now on, unless somebody was
-        told of it meanwhile."""
         session = telling.session
         tenant = self._tenants.get(session)
-        may = tenant is not None and tenant.exclusive and tenant.listener is telling.listener
+        lives = tenant is not None and tenant.exclusive
+        may = tenant is not None and lives and tenant.listener is telling.listener
         may = may and not self.exclusives.is_settling(session)
-        for exclusive in telling.exclusives:
-            holders = self.leases.holders(exclusive.lease)
-            alone = len(holders) == 1 and session in holders
-            if exclusive.confirmed:
-                if self.exclusives.may_use(session, exclusive.lease):
-                    telling.confirmed.append(exclusive.lease)
-            elif may and alone and self.exclusives.confirm(exclusive):
-                telling.confirmed.append(exclusive.lease)
-                self._metrics.exclusive_grants.inc()
-            else:
-                self.exclusives.drop(exclusive)
+        self._metrics.exclusive_grants.inc(self.granting.confirm(telling, may=may, lives=lives))
 
     # ---- answers that wait
 

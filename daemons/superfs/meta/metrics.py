@@ -59,6 +59,10 @@ class MetaMetrics:
             "Exclusive leases that somebody else wanted",
             registry=registry,
         )
+        self.evicted_files = Counter(
+            "superfs_meta_evicted_files", "Files that caches have evicted", registry=registry
+        )
+        self.evicted_bytes = Counter("superfs_meta_evicted_bytes", "Their sizes", registry=registry)
         self.replayed = Counter(
             "superfs_meta_replayed", "Mutations answered from their record", registry=registry
         )

@@ -15,6 +15,7 @@ from superfs.core.tokens import Grant, Purpose
 from superfs.meta.answers import Answers
 from superfs.meta.background import Background
 from superfs.meta.batch import Parts
+from superfs.meta.caches import Caches
 from superfs.meta.chains import Layout
 from superfs.meta.commit import Committer, Room
 from superfs.meta.datads import DataDaemons
@@ -92,6 +93,9 @@ class MetaNode:
         self.committer = Committer(
             self.environment, self, room, self._world, self.metrics, self.lessor, self._owe
         )
+        self.committer.written = self.opens.is_written
+        self.caches = Caches(self, self._world)
+        self.committer.look_after = self.caches.look_after
         self.reaper = Reaper(self.datads, self.committer, self._world)
         self.sweeper = Sweeper(self.datads, self.committer, self._world)
         self.answers = Answers(self, self._parts, self._world)
@@ -112,12 +116,15 @@ class MetaNode:
         self.sweeper.ended(self.sessions.unswept)
         self.background.start(self.sweeper.run(), "sweeping")
         self.background.start(self.lingering.run(), "removed files")
+        self.caches.start(self.background)
         watch = self.metrics.watch
         watch("sessions", "Sessions", lambda: len(self.sessions))
         watch("open_inodes", "Inodes that somebody has open", lambda: len(self.opens))
         watch("queue", "Jobs that wait for the writer", lambda: self.committer.waiting)
         watch("reap_backlog", "Debts to data daemons", lambda: len(self.reaper))
         watch("orphans", "Inodes without a name", lambda: self._count(Table.ORPHAN))
+        watch("caches", "Bounded cache directories", lambda: self._count(Table.CACHE))
+        watch("cache_files", "Files in them", lambda: self._count(Table.CACHEFILE))
         watch("map_bytes", "Size of the store", lambda: self.environment.map_bytes)
         watch("free_bytes", "Free in the store", lambda: self.committer.free_bytes)
         watch("grace_seconds", "Wait for clients after the start", lambda: self.grace.seconds)

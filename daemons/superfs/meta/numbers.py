@@ -75,6 +75,10 @@ class Numbered:
         self._own(place)
         self.rows.delete(table, key)
 
+    def is_crowded(self, place: int) -> bool:
+        """Whether a directory is in a cache that may need the room soon (cachetxn.py)."""
+        return False
+
     # ---- numbers
 
     def _counter(self, slot: int) -> Counter:

@@ -26,6 +26,8 @@ class Opens:
         self._by_inode: dict[int, set[int]] = {}
         self._by_session: dict[int, set[int]] = {}
         self._unclaimed: set[int] = set()
+        self._writers: dict[int, set[int]] = {}
+        """Of those who have it open, who may write to it: who has come back may, too."""
 
     def __len__(self) -> int:
         return len(self._by_inode)
@@ -35,13 +37,15 @@ class Opens:
         with self._lock:
             self._unclaimed.update(sessions)
 
-    def open(self, session: int, ino: int) -> None:
+    def open(self, session: int, ino: int, *, write: bool = False) -> None:
         with self._lock:
             mine = self._by_session.setdefault(session, set())
             if ino not in mine:
                 _check_room(mine)
             mine.add(ino)
             self._by_inode.setdefault(ino, set()).add(session)
+            if write:
+                self._writers.setdefault(ino, set()).add(session)
 
     def check_room(self, session: int) -> None:
         """For one more, before it is made: an operation must not fail half-way."""
@@ -65,6 +69,7 @@ class Opens:
             mine = self._by_session[session] = set(inos)
             for ino in mine:
                 self._by_inode.setdefault(ino, set()).add(session)
+                self._writers.setdefault(ino, set()).add(session)
 
     def end(self, session: int) -> None:
         with self._lock:
@@ -72,6 +77,10 @@ class Opens:
 
     def is_open(self, session: int, ino: int) -> bool:
         return ino in self._by_session.get(session, ())
+
+    def is_written(self, ino: int) -> bool:
+        """As far as is known."""
+        return bool(self._unclaimed) or ino in self._writers
 
     def sessions(self, ino: int) -> set[int]:
         with self._lock:
@@ -88,6 +97,11 @@ class Opens:
             holders.discard(session)
             if not holders:
                 del self._by_inode[ino]
+        writers = self._writers.get(ino)
+        if writers is not None:
+            writers.discard(session)
+            if not writers:
+                del self._writers[ino]
 
 
 def _check_room(mine: Collection[int]) -> None:

@@ -15,6 +15,12 @@ read. All numbers little-endian; lengths of variable parts follow from the size 
                range u32, highest counter used of it u32, runs u8, (first u32, last u32) of each
                run of generations, name of the client in UTF-8
     Debt       size u64 (truncate: what is left; reap: 0), place u64, chain u16 each
+    Cache      bytes at most u64, ttl s u64, bytes u64, files u64, next in a queue u64, bytes in
+               the small queue u64, evicted files u64, evicted bytes u64, uid u32, gid u32,
+               policy u8
+    CacheFile  root u64, size u64, last use ns u64, place in the queue u64, uses u32, policy u8,
+               flags u8 (1: temporary, 2: in the main queue), name
+    Walk       root u64 (0: out of any cache), again u8, last name seen
     State      commit u64, last time i64, size of the file u64, last range u32, next generation
                of the cluster u32, then (records u64, sum of checksums u64) for each table
     Identity   format version u32, node u32, cluster id
@@ -50,6 +56,10 @@ _GENERATIONS = struct.Struct("<II")
 _STATE = struct.Struct("<QqQII")
 _TALLY = struct.Struct("<QQ")
 _IDENTITY = struct.Struct("<II")
+_CACHE = struct.Struct("<QQQQQQQQIIB")
+_CACHE_FILE = struct.Struct("<QQQQIBB")
+_TEMPORARY, _MAIN = 1, 2
+_WALK = struct.Struct("<QB")
 
 
 # ---- checksums -----------------------------------------------------------------------------------
@@ -223,6 +233,89 @@ def unpack_debt(record: bytes) -> Debt:
 
 
 @dataclass(slots=True)
+class Cache:
+    """A bounded cache directory. `uid` and `gid`: on whose behalf files go."""
+
+    bytes_max: int
+    policy: int
+    ttl_s: int = 0
+    uid: int = 0
+    gid: int = 0
+    bytes: int = 0
+    files: int = 0
+    next: int = 1
+    small_bytes: int = 0
+    evicted_files: int = 0
+    evicted_bytes: int = 0
+
+
+def pack_cache(c: Cache) -> bytes:
+    return _CACHE.pack(
+        c.bytes_max, c.ttl_s, c.bytes, c.files, c.next, c.small_bytes, c.evicted_files,
+        c.evicted_bytes, c.uid, c.gid, c.policy,
+    )  # fmt: skip
+
+
+def unpack_cache(record: bytes) -> Cache:
+    (
+        bytes_max, ttl_s, used, files, next_, small_bytes, evicted_files, evicted_bytes, uid, gid,
+        policy,
+    ) = _CACHE.unpack(record)  # fmt: skip
+    return Cache(
+        bytes_max, policy, ttl_s, uid, gid, used, files, next_, small_bytes, evicted_files,
+        evicted_bytes,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFile:
+    """A file as its cache knows it. `queue`: its place in the one of S3-FIFO that it is in."""
+
+    root: int
+    name: bytes
+    size: int
+    used_ns: int
+    uses: int
+    policy: int
+    temporary: bool = False
+    queue: int = 0
+    main: bool = False
+
+
+def pack_cache_file(f: CacheFile) -> bytes:
+    flags = _TEMPORARY * f.temporary | _MAIN * f.main
+    return _CACHE_FILE.pack(f.root, f.size, f.used_ns, f.queue, f.uses, f.policy, flags) + f.name
+
+
+def unpack_cache_file(record: bytes) -> CacheFile:
+    root, size, used_ns, queue, uses, policy, flags = _CACHE_FILE.unpack_from(record)
+    name = record[_CACHE_FILE.size :]
+    return CacheFile(
+        root, name, size, used_ns, uses, policy, bool(flags & _TEMPORARY), queue,
+        bool(flags & _MAIN),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A directory that came to a cache or left it with what it held: how far that is done."""
+
+    root: int
+    again: bool = False
+    """Directories that belong to it already, too: its policy is another."""
+    after: bytes = b""
+
+
+def pack_walk(w: Walk) -> bytes:
+    return _WALK.pack(w.root, w.again) + w.after
+
+
+def unpack_walk(record: bytes) -> Walk:
+    root, again = _WALK.unpack_from(record)
+    return Walk(root, bool(again), record[_WALK.size :])
+
+
+@dataclass(slots=True)
 class State:
     """Changes with every commit. `map_bytes` was allocated when it was written: a shorter file has
     been cut. The tallies make an absent record visible: a table whose
@@ -247,6 +340,7 @@ def pack_state(s: State) -> bytes:
 def unpack_state(record: bytes) -> State:
     commit, time_ns, map_bytes, ranges, generation = _STATE.unpack_from(record)
     tallies = list(_TALLY.iter_unpack(record[_STATE.size :]))
+    tallies += [(0, 0)] * (len(Table) - len(tallies))  # tables that there were not yet
     counts, sums = [c for c, _ in tallies], [h for _, h in tallies]
     return State(commit, time_ns, map_bytes, ranges, generation, counts, sums)
 

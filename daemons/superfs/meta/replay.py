@@ -42,7 +42,7 @@ _COMPARED = (
     *_COMPARED_OF_DIRECTORIES, "place", "rdev", "flags", "data_generation", "chains",
 )  # fmt: skip
 _RULES = frozenset((
-    "mkdir", "rmdir", "rename", "setattr", "publish", "setxattr", "removexattr",
+    "mkdir", "rmdir", "rename", "link", "setattr", "publish", "setxattr", "removexattr",
 ))  # fmt: skip
 
 
@@ -100,6 +100,14 @@ def replay(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log, run: Run) -> Outcome:
     return outcome
 
 
+def made_by(m: meta_pb2.Log) -> set[int]:
+    """Directories, and files that have got a second name: what has a lease of its own from then
+    on."""
+    made = {entry.ino for entry in m.entries if entry.WhichOneof("verb") == "mkdir"}
+    links = (entry for entry in m.entries if entry.WhichOneof("verb") == "link")
+    return made | {entry.link.inode.ino for entry in links}
+
+
 def _bury(txn: LmdbTxn, caller: Caller, m: meta_pb2.Log) -> None:
     """Files of a log that was refused, or given up, will never be: their numbers are used up, and
     what lies at the data daemons for them goes. It is no change of the file system, as a debt is
@@ -147,7 +155,8 @@ class _Replay:
         self._run = run
         self._dirs: dict[int, None] = {}
         self._told: set[int] = set()
-        """Directories of which the client says what they look like in the end."""
+        """Directories, and files with several names, of which the client says what they look like
+        in the end."""
 
     def run(self, m: meta_pb2.Log) -> Outcome:
         txn = self._txn
@@ -237,7 +246,11 @@ class _Replay:
             attr = inode_of(txn, ino, dentry)
             check_removal(txn, caller, directory.attr, attr)
             txn.delete_dentry(ino, name)
+            ctime_ns = attr.ctime_ns
             remove_link(txn, caller, attr, keep=False)
+            if attr.nlink and attr.ino in self._told:  # when that was, the log says in the end
+                attr.ctime_ns = ctime_ns
+                txn.put_inode(attr)
         stamp_names(txn, directory, -len(names), told=ino in self._told)
 
     # ---- what it has come to

@@ -233,6 +233,9 @@ class LmdbTxn(Numbered):
     def delete_inode(self, place: int, ino: int) -> None:
         self._delete(Table.INODE, place, keys.pack_inode(place, ino))
         self.touched.append((place, ino))
+        if place == ino:
+            self.granted.pop(ino, None)
+            self.removed.add(ino)
 
     def put_new_files(
         self,

@@ -70,7 +70,11 @@ def _verify_identity(rows: Records, identity: Identity, size: int) -> None:
 def _verify_table(rows: Records, environment: Environment, table: Table) -> int:
     count = total = 0
     last = b""
-    database = environment.databases[table]
+    database = environment.databases.get(table)
+    if database is None:
+        if rows.state.counts[table]:
+            raise FsError(Code.DAMAGED, f"there is no table {table.name.lower()}")
+        return 0
     with rows.txn.cursor(db=database) as cursor:
         for key, value in cursor:
             if key <= last:

@@ -1,6 +1,8 @@
 """Access times: set in memory when something is read, told to the server a little later.
 
 relatime, the default, sets one only where it tells something new: after a change, or once a day.
+In a bounded cache directory each use counts, whatever the policy: what is not read is what goes.
+There opening a file for reading is a use, for what is in the kernel's pages is read without us.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from superfs.core.attrs import Flag
 from superfs.core.errors import FsError
 from superfs.core.limits import TOUCH_INODES_MAX
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 TICK_S = 1.0
 DAY_NS = 86_400 * 10**9
+CACHE_NS = 10**9
+"""In a cache: not more than once in so long."""
+CACHED = int(Flag.CACHED)
 
 log = logging.getLogger("superfs.mount.atimes")
 
@@ -39,14 +45,29 @@ class Atimes:
         self._m = mounted
         self._waiting: dict[int, Node] = {}
         self._policy = "noatime" if mounted.options.read_only else mounted.options.atime
+        self._may = not mounted.options.read_only
+
+    def counts(self, node: Node) -> bool:
+        """Whether it is a file in a bounded cache directory."""
+        directory = self._m.nodes.alive(node.place) if self._may else None
+        attr = directory.attr if directory is not None and directory is not node else None
+        return attr is not None and bool(attr.flags & CACHED)
 
     def touch(self, node: Node) -> None:
         """Something in it was read."""
         attr = node.attr
-        if attr is None or node.gone or self._policy == "noatime":
+        if attr is None or node.gone:
+            return
+        cached = self.counts(node)
+        if not cached and self._policy == "noatime":
             return
         now_ns = self._m.wall_ns()
-        if is_due(self._policy, attr, max(attr.atime_ns, node.atime_ns), now_ns):
+        before_ns = max(attr.atime_ns, node.atime_ns)
+        if cached:
+            is_due_now = now_ns - before_ns >= CACHE_NS
+        else:
+            is_due_now = is_due(self._policy, attr, before_ns, now_ns)
+        if is_due_now:
             node.atime_ns = now_ns
             node.packed = None
             self._waiting[node.number] = node

@@ -18,9 +18,9 @@ import trio
 
 from superfs.client.delegation.overlay import Away
 from superfs.client.gathering import FILE_BYTES_MAX
-from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX
+from superfs.core.namespace.bits import SET_KILL_PRIV, SET_SIZE
 from superfs.mount.handles import FileHandle
 from superfs.mount.inodes import has_privileges
 from superfs.rpc.bridge import drive
@@ -97,7 +97,7 @@ class Files:
     async def _cut(self, handle: FileHandle) -> None:
         contents = await self._contents(handle)
         with self._m.changing(handle.node):
-            await self._m.call(contents.setattr(Set.SIZE, size=0, caller=handle.caller))
+            await self._m.call(contents.setattr(SET_SIZE, size=0, caller=handle.caller))
         handle.node.packed = None
         await self._drop_privileges(handle)
 
@@ -113,6 +113,9 @@ class Files:
             if file.slot < 0 and self._m.guard.is_on:
                 self._m.notify.drop_attr(node.number)  # it may have been told for long
             self._m.opens.opened(node)
+        cached = self._atimes.counts(node)
+        if cached and flags & os.O_ACCMODE != os.O_RDONLY:
+            self._m.opens.writing(node)
         handle = FileHandle(
             node,
             file,
@@ -123,6 +126,8 @@ class Files:
             losses=0 if file.contents is None else file.contents.losses,
         )
         file.handles += 1
+        if cached and handle.touches and flags & os.O_ACCMODE != os.O_WRONLY:
+            self._atimes.touch(node)  # its pages may be in the kernel: no read would come here
         return handle
 
     def may_keep_pages(self, node: Node) -> bool:
@@ -271,7 +276,7 @@ class Files:
         node, caller = handle.node, handle.caller
         if caller.uid != 0 and has_privileges(handle.file.attr):
             with self._m.changing(node):
-                await self._m.ask(self._m.meta.setattr(node.ref, int(Set.KILL_PRIV), caller=caller))
+                await self._m.ask(self._m.meta.setattr(node.ref, SET_KILL_PRIV, caller=caller))
             node.packed = None
             self._m.notify.drop_attr(node.number)
 
@@ -319,7 +324,7 @@ class Files:
         """Of what others wrote here before as well."""
         contents = await self._contents(handle)
         dirty = contents.is_dirty
-        with contents.telling(handle):
+        with self._m.lost.telling(handle.node), contents.telling(handle):
             await drive(contents.fsync())
         if dirty:
             self._published(handle)

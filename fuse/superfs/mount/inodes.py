@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from superfs.core.attrs import Flag, Set
+from superfs.core.namespace.bits import HAS_CAPABILITY, SET_ATIME, SET_KILL_PRIV, SET_SIZE
 from superfs.core.namespace.outcome import FsStat
 
 if TYPE_CHECKING:
@@ -24,8 +24,14 @@ def has_privileges(attr: Attr) -> bool:
     return bool(
         mode & stat.S_ISUID
         or (mode & stat.S_ISGID and mode & stat.S_IXGRP)
-        or attr.flags & Flag.HAS_CAPABILITY
+        or attr.flags & HAS_CAPABILITY
     )
+
+
+def is_setgid_alone(attr: Attr) -> bool:
+    """Without group execution: who is in the group keeps it, so that all groups have to be known of
+    whoever changes the file."""
+    return not attr.is_dir and attr.mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID
 
 
 class Inodes:
@@ -39,7 +45,7 @@ class Inodes:
     async def setattr(
         self,
         node: Node,
-        mask: Set,
+        mask: int,
         caller: Caller,
         *,
         mode: int = 0,
@@ -48,9 +54,10 @@ class Inodes:
         size: int = 0,
         atime_ns: int = 0,
         mtime_ns: int = 0,
-    ) -> Attr:
+    ) -> None:
+        """The attributes of the node are good afterwards."""
         m = self._m
-        if mask & Set.ATIME:
+        if mask & SET_ATIME:
             self._atimes.overruled(node)
         values = {
             "mode": stat.S_IMODE(mode),
@@ -61,20 +68,27 @@ class Inodes:
             "mtime_ns": mtime_ns,
         }
         if not mask:
-            return await m.attr(node)
+            # A chown to nobody, or the kernel before somebody writes: all that changes is this.
+            attr = await m.attr(node)
+            if caller.uid == 0 or attr.is_dir:
+                return
+            if not (has_privileges(attr) or is_setgid_alone(attr)):
+                return
+            mask = SET_KILL_PRIV
         contents = None if node.file is None else node.file.contents
         with m.changing(node):
             if contents is not None:
                 # In order with what is being written: a later publication must not undo it.
-                attr = await m.call(contents.setattr(int(mask), caller=caller, **values))
+                attr = await m.call(contents.setattr(mask, caller=caller, **values))
                 m.cache.store(node, attr, node.lease)  # a recall meanwhile has ended it
-            elif mask & Set.SIZE:
+            elif mask & SET_SIZE:
                 with m.contents.changing(node):
-                    await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
+                    await m.ask(m.meta.setattr(node.ref, mask, caller=caller, **values))
             else:
-                await m.ask(m.meta.setattr(node.ref, int(mask), caller=caller, **values))
+                await m.ask(m.meta.setattr(node.ref, mask, caller=caller, **values))
         node.packed = None
-        return await m.attr(node)
+        if m.cache.fresh(node, m.now()) is None:
+            await m.fetch(node)
 
     def known_target(self, node: Node) -> bytes | None:
         return self._targets.get((node.ino, node.generation))

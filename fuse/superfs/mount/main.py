@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 import os
 import socket
@@ -123,6 +124,7 @@ def run(order: Order) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     keep_large_buffers()
+    gc.freeze()  # what is imported stays: no collection, nor the one at the end, looks at it
     try:
         order = parse(sys.argv[1:] if argv is None else argv)
         configure_logs(order.config)

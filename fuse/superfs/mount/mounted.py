@@ -21,6 +21,7 @@ from superfs.mount.contention import Contention
 from superfs.mount.contents import SmallContents
 from superfs.mount.guard import GUARDED_S, Unguarded
 from superfs.mount.leases import NEVER, Grant, Leases
+from superfs.mount.losses import Losses
 from superfs.mount.meter import Gauge
 from superfs.mount.notify import Notify
 from superfs.mount.watched import Watched
@@ -135,6 +136,7 @@ class Mounted:
     crowded: trio.Event | None = None  # while too much is remembered; until when
     contents: SmallContents = field(init=False)
     watched: Watched = field(init=False)
+    lost: Losses = field(default_factory=Losses)
 
     def __post_init__(self) -> None:
         self.watched = Watched(self.guard, self.nodes.is_alive)

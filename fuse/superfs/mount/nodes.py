@@ -188,7 +188,8 @@ class Nodes:
         return node
 
     def _born_again(self, node: Node, attr: Attr) -> None:
-        if node.attr is not None and node.attr.change > attr.change:
+        # One that was removed here may have had changes that the server does not count yet.
+        if node.attr is not None and not node.gone and node.attr.change > attr.change:
             return  # an old answer about an inode that is gone
         node.generation = attr.generation
         self.held.move(node, attr.place)

@@ -49,6 +49,8 @@ class Opens:
         self._release_delay_s = release_delay_s
         self._now = now
         self._told: set[Key] = set()
+        self._writing: dict[Key, bool] = {}
+        """Open here for writing, in caches; and whether the server was told so."""
         self._to_open: dict[Key, tuple[Node, float]] = {}
         self._to_release: dict[Key, tuple[Ref, float]] = {}
         self._leaving: dict[Key, trio.Event] = {}
@@ -61,12 +63,20 @@ class Opens:
         if self._to_release.pop(key, None) is None and key not in self._told:
             self._to_open[key] = (node, self._now() + OPEN_DELAY_S)
 
+    def writing(self, node: Node) -> None:
+        """A handle here may write to a file in a cache, which leaves it alone meanwhile."""
+        key = (node.ino, node.generation)
+        if not self._writing.setdefault(key, False):
+            self._to_release.pop(key, None)
+            self._to_open.setdefault(key, (node, self._now() + OPEN_DELAY_S))
+
     def closed(self, node: Node) -> None:
         """Last handle here."""
         key = (node.ino, node.generation)
+        wrote = self._writing.pop(key, None) is not None
         self._to_open.pop(key, None)
-        if key in self._told:
-            self._release_later(node, self._release_delay_s)
+        if key in self._told:  # what was written is to be evicted like any other from now on
+            self._release_later(node, 0.0 if wrote else self._release_delay_s)
 
     def _release_later(self, node: Node, delay_s: float) -> None:
         if node.gone:
@@ -145,12 +155,19 @@ class Opens:
         async with trio.open_nursery() as nursery:
             for key in keys:
                 node, _ = self._to_open.pop(key)
+                again = key in self._told
                 self._told.add(key)
-                nursery.start_soon(self._tell_one, node)
+                nursery.start_soon(self._tell_one, node, again)
 
-    async def _tell_one(self, node: Node) -> None:
+    async def _tell_one(self, node: Node, again: bool) -> None:
+        key = (node.ino, node.generation)
+        write = key in self._writing
+        if write:
+            self._writing[key] = True
         try:
-            await drive(self._meta.open(node.ref))
+            await drive(self._meta.open(node.ref, write=write))
+            if again:  # it is counted once, whatever we said
+                await drive(self._meta.release([node.ref]))
         except FsError as error:
             # Removed by another client before we said so: reads will say STALE.
             log.debug("open of inode %d was not registered: %s", node.ino, error)

@@ -28,8 +28,15 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
-from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
+from superfs.core.namespace.bits import (
+    SET_ATIME,
+    SET_GID,
+    SET_MODE,
+    SET_MTIME,
+    SET_SIZE,
+    SET_UID,
+)
 from superfs.core.namespace.txn import Caller
 from superfs.mount.encode import (
     dot,
@@ -39,6 +46,7 @@ from superfs.mount.encode import (
     may_be_taken_in_late,
     negative,
 )
+from superfs.mount.inodes import is_setgid_alone
 from superfs.mount.leases import NEVER
 from superfs.mount.listings import DOTS, SERIES
 from superfs.mount.xattrs import ACL_ACCESS
@@ -241,8 +249,11 @@ class Operations(pyfuse3.Operations):
         node = self._m.node(inode)
         if node.doubts:
             await self._m.settle(node)
+        caller = self._caller(ctx)
+        if ctx.uid and node.attr is not None and is_setgid_alone(node.attr):
+            caller = _with_groups(ctx)
         await self._s.inodes.setattr(
-            node, mask_of(fields), self._caller(ctx), mode=attr.st_mode, uid=attr.st_uid,
+            node, mask_of(fields), caller, mode=attr.st_mode, uid=attr.st_uid,
             gid=attr.st_gid, size=attr.st_size, atime_ns=attr.st_atime_ns,
             mtime_ns=attr.st_mtime_ns,
         )  # fmt: skip
@@ -272,7 +283,7 @@ class Operations(pyfuse3.Operations):
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         caller = self._caller(ctx)
         if name == ACL_ACCESS:
-            caller = Caller(ctx.uid, ctx.gid, groups_of(ctx.pid), ctx.umask)
+            caller = _with_groups(ctx)
         await self._s.xattrs.set(await self._settled(inode), name, value, caller)
 
     @served
@@ -296,8 +307,9 @@ class Operations(pyfuse3.Operations):
 
     @served
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        self._s.dirs.get(fh)
-        await self._m.call(self._m.meta.sync())
+        node = self._s.dirs.get(fh).node
+        with self._m.lost.telling(node):
+            await self._m.call(self._m.meta.sync())
 
     # ---- directories
 
@@ -348,6 +360,10 @@ class Operations(pyfuse3.Operations):
                     enter(known)
 
 
+def _with_groups(ctx: RequestContext) -> Caller:
+    return Caller(ctx.uid, ctx.gid, groups_of(ctx.pid), ctx.umask)
+
+
 def groups_of(pid: int) -> frozenset[int]:
     """Supplementary groups; none of a process that we cannot see (it ended, or lives elsewhere)."""
     try:
@@ -356,18 +372,18 @@ def groups_of(pid: int) -> frozenset[int]:
         return frozenset()
 
 
-def mask_of(fields: SetattrFields) -> Set:
-    mask = Set(0)
+def mask_of(fields: SetattrFields) -> int:
+    mask = 0
     if fields.update_mode:
-        mask |= Set.MODE
+        mask |= SET_MODE
     if fields.update_uid:
-        mask |= Set.UID
+        mask |= SET_UID
     if fields.update_gid:
-        mask |= Set.GID
+        mask |= SET_GID
     if fields.update_size:
-        mask |= Set.SIZE
+        mask |= SET_SIZE
     if fields.update_atime:
-        mask |= Set.ATIME
+        mask |= SET_ATIME
     if fields.update_mtime:
-        mask |= Set.MTIME
+        mask |= SET_MTIME
     return mask

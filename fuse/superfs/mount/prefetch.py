@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from superfs.client.data import Where
-from superfs.core.attrs import Flag
 from superfs.core.errors import FsError
 from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.namespace.bits import TRUNCATING
 from superfs.mount.ahead import UNIT_BYTES, WIDTH_MIN, Course, Habit
 from superfs.mount.contents import ENTRY_BYTES
 from superfs.rpc.bridge import drive
@@ -221,11 +221,13 @@ class Prefetch:
         if not window.waits and room < min(self._window_bytes, self._contents.bytes_max) // 4:
             return None  # not worth a message: it is tried again when something has been read
         inline = min(MESSAGE_DATA_BYTES_MAX, room)  # of metad: one message
+        seen: set[Node] = set()  # a file may have several names here
 
         def cost(position: int) -> int:
             nonlocal inline
             node = nodes[position]
-            bytes_ = -1 if node in flying else self._cost(node)
+            bytes_ = -1 if node in flying or node in seen else self._cost(node)
+            seen.add(node)
             if bytes_ > 0 and node.attr is not None and node.attr.is_inline:
                 inline -= bytes_
             return bytes_ if inline >= 0 else room + 1
@@ -324,7 +326,7 @@ class Prefetch:
         """A small file that is not empty."""
         if attr.is_inline:
             return attr.is_regular and 0 < attr.size <= INLINE_BYTES_MAX
-        if self.data is None or not attr.is_regular or attr.flags & Flag.TRUNCATING:
+        if self.data is None or not attr.is_regular or attr.flags & TRUNCATING:
             return False
         return 0 < attr.size <= DATA_BYTES_MAX and bool(attr.chains)
 

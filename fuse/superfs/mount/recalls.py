@@ -72,8 +72,9 @@ class Recalls:
         if not self._soon(self._recall, message, acknowledge):
             acknowledge()  # nothing is repeated yet, or any more
 
-    def lost(self, inos: Collection[int], error: FsError) -> None:
-        self._soon(self._lose, inos, error)
+    def lost(self, inos: Collection[int], error: FsError, heard: Callable[[], None]) -> None:
+        if not self._soon(self._lose, inos, error, heard):
+            heard()
 
     def lapsed(self) -> None:
         lapse = Lapse()
@@ -98,23 +99,33 @@ class Recalls:
 
     # ---- in the loop
 
-    def _lose(self, inos: Collection[int], error: FsError) -> None:
+    def _lose(self, inos: Collection[int], error: FsError, heard: Callable[[], None]) -> None:
         """Each is as the server says, also where it has never heard of what was answered here."""
         m = self._mounted
         assert m is not None
-        for ino in inos:
-            node = m.nodes.alive(ino)
-            if node is None:
-                continue
-            m.cache.disown(node)
-            m.contents.drop(node)
-            node.pages_of = None
-            if node.file is not None:
-                contents = node.file.contents
-                if contents is None and node.attr is not None:
-                    contents = node.file.contents = m.contents_of(node.attr)
-                if contents is not None:
-                    contents.lose(error)
+        try:
+            m.lost.note([ino for ino in inos if not self._disown(ino, error)], error)
+        finally:
+            heard()
+
+    def _disown(self, ino: int, error: FsError) -> bool:
+        """Whether somebody has it open, and will be told."""
+        m = self._mounted
+        assert m is not None
+        node = m.nodes.alive(ino)
+        if node is None:
+            return False
+        m.cache.disown(node)
+        m.contents.drop(node)
+        node.pages_of = None
+        if node.file is None:
+            return False
+        contents = node.file.contents
+        if contents is None and node.attr is not None:
+            contents = node.file.contents = m.contents_of(node.attr)
+        if contents is not None:
+            contents.lose(error)
+        return contents is not None
 
     async def run(self, mounted: Mounted) -> None:
         """Until cancelled. Before, nothing comes under a lease."""

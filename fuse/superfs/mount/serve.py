@@ -36,6 +36,7 @@ from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.services import Services
 from superfs.mount.window import Window
+from superfs.rpc.scraping import close_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,8 +119,7 @@ def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:
     log.info("metrics at http://%s:%d/metrics", *server.server_address[:2])
 
     def stop() -> None:
-        server.shutdown()
-        server.server_close()
+        close_http(server)
         thread.join()
 
     return stop

@@ -10,9 +10,16 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from superfs.core.attrs import Flag, Set
+from superfs.core.cachedirs import CACHE_XATTR
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX
+from superfs.core.namespace.bits import (
+    HAS_ACL,
+    HAS_CAPABILITY,
+    HAS_DEFAULT_ACL,
+    HAS_XATTR,
+    SET_MODE,
+)
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
@@ -24,18 +31,19 @@ CAPABILITY = b"security.capability"
 ACL_ACCESS = b"system.posix_acl_access"
 ACL_DEFAULT = b"system.posix_acl_default"
 FLAG_OF = {
-    CAPABILITY: Flag.HAS_CAPABILITY,
-    ACL_ACCESS: Flag.HAS_ACL,
-    ACL_DEFAULT: Flag.HAS_DEFAULT_ACL,
+    CAPABILITY: HAS_CAPABILITY,
+    ACL_ACCESS: HAS_ACL,
+    ACL_DEFAULT: HAS_DEFAULT_ACL,
 }
-NAMESPACES = (b"user.", b"trusted.", b"security.", ACL_ACCESS, ACL_DEFAULT)
+HAS_ANY = HAS_XATTR | HAS_ACL | HAS_DEFAULT_ACL
+NAMESPACES = (b"user.", b"trusted.", b"security.", ACL_ACCESS, ACL_DEFAULT, CACHE_XATTR)
 
 
 def surely_absent(attr: Attr, name: bytes) -> bool:
     flag = FLAG_OF.get(name)
     if flag is not None:
         return not attr.flags & flag
-    return not attr.flags & (Flag.HAS_XATTR | Flag.HAS_ACL | Flag.HAS_DEFAULT_ACL)
+    return not attr.flags & HAS_ANY
 
 
 class Xattrs:
@@ -52,7 +60,7 @@ class Xattrs:
     async def names(self, node: Node, uid: int) -> list[bytes]:
         """Of trusted ones only root hears, as of every file system."""
         attr = self._m.known_attr(node) or await self._m.fetch(node)
-        if not attr.flags & (Flag.HAS_XATTR | Flag.HAS_ACL | Flag.HAS_DEFAULT_ACL):
+        if not attr.flags & HAS_ANY:
             return []
         outcome = await self._m.ask(self._m.meta.listxattr(node.ref))
         hidden = b"trusted." if uid else b"\0"
@@ -84,7 +92,7 @@ class Xattrs:
             return
         now = await self._m.fetch(node)
         mode = stat.S_IMODE(now.mode) & ~stat.S_ISGID
-        await self._m.ask(self._m.meta.setattr(node.ref, int(Set.MODE), mode=mode, caller=caller))
+        await self._m.ask(self._m.meta.setattr(node.ref, SET_MODE, mode=mode, caller=caller))
 
 
 def _check(name: bytes, value: bytes) -> None:

@@ -20,6 +20,7 @@ class Flag(IntFlag):
     TRUNCATING = 16  # a shrink is being finished at the data daemons
     MULTI = 32  # several links, now or once: filed under its own number
     HAS_CAPABILITY = 64  # security.capability
+    CACHED = 128  # of a directory: in a bounded cache, who reads in it says so
 
 
 class Set(IntFlag):

@@ -62,6 +62,12 @@ PROMISE_BYTES_MAX = LOG_BYTES_MAX + 2 * LOG_CHANGES_MAX * KIB
 """What contents of new files that a client has not sent yet may take at a data daemon: they, their
 heads, and the ends of segments."""
 
+# bounded cache directories
+CACHE_BYTES_MAX = 1 << 60
+CACHE_TTL_S_MAX = 10 * 366 * 86_400
+CACHES_MAX = 1024
+"""Of one metadata daemon."""
+
 # sessions
 REPLY_WINDOW_OPS = 4096
 OPEN_PER_SESSION_MAX = 1 << 17

@@ -327,6 +327,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 self._link = link
                 self._keep_alive_due = False
             link.call = self._call(self._requests(link))
+            if self._closing:  # `close` may have found no call to cancel
+                link.call.cancel()
             for reply in link.call:
                 link.heard = time.monotonic()
                 if link.open:

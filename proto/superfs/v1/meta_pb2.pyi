@@ -592,7 +592,7 @@ class Log(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., attrs: _Optional[bytes] = ..., lost: _Optional[bool] = ...) -> None: ...
 
 class LogEntry(_message.Message):
-    __slots__ = ("caller", "now_ns", "ino", "generation", "files", "unlinks", "mkdir", "rmdir", "rename", "setattr", "publish", "setxattr", "removexattr")
+    __slots__ = ("caller", "now_ns", "ino", "generation", "files", "unlinks", "mkdir", "rmdir", "rename", "setattr", "publish", "setxattr", "removexattr", "link")
     CALLER_FIELD_NUMBER: _ClassVar[int]
     NOW_NS_FIELD_NUMBER: _ClassVar[int]
     INO_FIELD_NUMBER: _ClassVar[int]
@@ -606,6 +606,7 @@ class LogEntry(_message.Message):
     PUBLISH_FIELD_NUMBER: _ClassVar[int]
     SETXATTR_FIELD_NUMBER: _ClassVar[int]
     REMOVEXATTR_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     caller: Caller
     now_ns: int
     ino: int
@@ -619,7 +620,8 @@ class LogEntry(_message.Message):
     publish: Publish
     setxattr: Setxattr
     removexattr: Removexattr
-    def __init__(self, caller: _Optional[_Union[Caller, _Mapping]] = ..., now_ns: _Optional[int] = ..., ino: _Optional[int] = ..., generation: _Optional[int] = ..., files: _Optional[_Union[LogFiles, _Mapping]] = ..., unlinks: _Optional[_Union[LogUnlinks, _Mapping]] = ..., mkdir: _Optional[_Union[Mkdir, _Mapping]] = ..., rmdir: _Optional[_Union[Rmdir, _Mapping]] = ..., rename: _Optional[_Union[Rename, _Mapping]] = ..., setattr: _Optional[_Union[Setattr, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., setxattr: _Optional[_Union[Setxattr, _Mapping]] = ..., removexattr: _Optional[_Union[Removexattr, _Mapping]] = ...) -> None: ...
+    link: Link
+    def __init__(self, caller: _Optional[_Union[Caller, _Mapping]] = ..., now_ns: _Optional[int] = ..., ino: _Optional[int] = ..., generation: _Optional[int] = ..., files: _Optional[_Union[LogFiles, _Mapping]] = ..., unlinks: _Optional[_Union[LogUnlinks, _Mapping]] = ..., mkdir: _Optional[_Union[Mkdir, _Mapping]] = ..., rmdir: _Optional[_Union[Rmdir, _Mapping]] = ..., rename: _Optional[_Union[Rename, _Mapping]] = ..., setattr: _Optional[_Union[Setattr, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., setxattr: _Optional[_Union[Setxattr, _Mapping]] = ..., removexattr: _Optional[_Union[Removexattr, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ...) -> None: ...
 
 class LogFiles(_message.Message):
     __slots__ = ("dir", "count", "names", "attrs", "inline", "inline_lengths")

@@ -39,6 +39,28 @@ _NOBODYS = _ALONE | _UNORDERED | {"log"}
 """Changes that make no copy of ours old."""
 
 
+class HereOnly:
+    """What this thread does inside is done here, or not at all; entering says whether it may be."""
+
+    __slots__ = ("_before", "_state")
+
+    def __init__(self, state: Delegations) -> None:
+        self._state = state
+
+    def __enter__(self) -> bool:
+        state = self._state
+        state.lock.acquire()
+        self._before = state.here_only
+        if not (state.is_good and state.overlay.groups):
+            return False
+        state.here_only = threading.get_ident()
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self._state.here_only = self._before
+        self._state.lock.release()
+
+
 class Asking(MetaClient):
     delegates = True
 
@@ -55,7 +77,7 @@ class Asking(MetaClient):
             "log_shipped": lambda: state.shipped,
             "local_changes": lambda: state.local_operations,
             "exclusive_recalls": lambda: state.recalls,
-            "lost_files": lambda: state.lost_files,
+            "lost_files": lambda: state.losses.files,
         }
         self.figures = {  # type: ignore[misc]
             name: (MetaClient.figures[name][0], read) for name, read in reads.items()
@@ -68,24 +90,14 @@ class Asking(MetaClient):
 
     @property
     def is_synced(self) -> bool:
-        return self._state.is_synced
+        return self._state.is_synced and self._state.losses.are_told
 
     @property
     def is_here_only(self) -> bool:
         return self._state.here_only == threading.get_ident()
 
-    @contextlib.contextmanager
-    def here_only(self) -> Iterator[bool]:
-        state = self._state
-        with state.lock:
-            if not (state.is_good and state.overlay.groups):
-                yield False
-                return
-            before, state.here_only = state.here_only, threading.get_ident()
-            try:
-                yield True
-            finally:
-                state.here_only = before
+    def here_only(self) -> HereOnly:
+        return HereOnly(self._state)
 
     # ---- asking the daemon
 
@@ -127,6 +139,7 @@ class Asking(MetaClient):
             except BaseException as error:
                 if call.mutates and not _is_refusal(error):
                     self._forget(groups)  # nobody knows what was done,
+                    self._forget_linked()
                     if isinstance(error, FsError):  # nor will ever
                         self.let_go(groups)
                 raise
@@ -145,6 +158,7 @@ class Asking(MetaClient):
                 await self._ship_before(call, groups)
                 if call.mutates:
                     self._forget(groups)
+                    self._forget_linked()
             return await super().run_many(calls, caller)
 
     @contextlib.contextmanager
@@ -191,6 +205,7 @@ class Asking(MetaClient):
             ordered = call.mutates and call.verb not in _UNORDERED
             wait = not state.is_synced and (
                 ordered
+                or state.has_linked
                 or any(state.concerns(place) for place in concerns.places(call, self._overlay))
             )
         if wait:
@@ -205,6 +220,10 @@ class Asking(MetaClient):
     def _forget(self, groups: Iterable[int]) -> None:
         with self._state.lock:
             self._state.forget(groups)
+
+    def _forget_linked(self) -> None:
+        with self._state.lock:
+            self._state.forget_linked()
 
     # ---- doing it here
 

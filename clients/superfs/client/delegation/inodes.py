@@ -9,7 +9,9 @@ from superfs.client.codec import encode_ref
 from superfs.client.delegation.concerns import ACCESS
 from superfs.client.delegation.learning import Learning
 from superfs.client.delegation.overlay import Away
-from superfs.core.ids import FIRST_DATA_GENERATION
+from superfs.core.errors import Code, FsError
+from superfs.core.ids import FIRST_DATA_GENERATION, is_directory_id
+from superfs.core.namespace.lookup import lookup
 from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.publish import publish
 from superfs.core.namespace.setattr import setattr as setattr_
@@ -32,7 +34,7 @@ class Inodes(Learning):
         def do() -> Outcome:
             overlay, part = self._overlay, self._state.part
             places = [place]
-            if place == inode.ino and mask & ACCESS:
+            if is_directory_id(inode.ino) and mask & ACCESS:
                 places.append(self._parent_of(inode.ino))
             absorbed = part.is_ours(inode.ino)
             run = overlay.run if absorbed else overlay.run_reaping
@@ -145,12 +147,40 @@ class Inodes(Learning):
     async def getattr(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:
         place = inode.place or inode.ino
         with self._state.lock:
-            group = self._overlay.groups.get(place)
-            if group is not None and self._state.is_good and self._state.is_open(place):
-                attr = group.directory.attr if inode.ino == place else group.inodes.get(inode.ino)
+            if self._state.is_good and self._state.is_open(place):
+                attr = self._overlay.attr_of(place, inode.ino)
                 if attr is not None and inode.generation in (0, attr.generation):
                     return Outcome(attr.copy(), leases=frozenset((place,)))
         return await super().getattr(inode, caller=caller)
+
+    async def find_name(
+        self,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        *,
+        caller: Caller | None = None,
+    ) -> Outcome:
+        with self._state.lock:
+            found = self._find_here(dir, name, self._caller(caller))
+        return found or await super().find_name(dir, name, caller=caller)
+
+    def _find_here(self, directory: Ref, name: bytes, caller: Caller) -> Outcome | None:
+        """None: it is not known here."""
+        state = self._state
+        if not (state.is_good and state.is_open(directory.ino)):
+            return None
+        try:
+            attr = self._overlay.run(lookup, caller, directory, name).attr
+        except Away:
+            return None
+        except FsError as error:
+            if error.code is not Code.NOT_FOUND:
+                return None
+            return Outcome(leases=frozenset((directory.ino,)))
+        assert attr is not None
+        if not state.is_open(attr.place):
+            return None
+        return Outcome(attr.copy(), leases=frozenset((directory.ino, attr.place)))
 
     async def read_inline(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:
         place = inode.place

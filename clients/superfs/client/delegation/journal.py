@@ -12,16 +12,18 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from superfs.client.codec import NOT_SENT, pack_names
+from superfs.client.codec import NOT_SENT, encode_ref, pack_names
 from superfs.core.attrs import pack_attr
+from superfs.core.ids import is_directory_id
 from superfs.core.namespace.bits import INLINE
-from superfs.v1 import common_pb2, meta_pb2
+from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from superfs.client.delegation.overlay import Overlay
     from superfs.core.attrs import Attr
+    from superfs.core.namespace.txn import Ref
 
 PART_ENTRIES = 512
 PART_BYTES = 3 * 512 * 1024
@@ -36,7 +38,7 @@ ENTRY_BYTES = 256
 class Birth:
     """A file that was made in this part. `attr`: what it was when it was removed again."""
 
-    directory: int
+    where: Ref
     name: bytes
     ino: int
     attr: Attr | None = None
@@ -45,7 +47,7 @@ class Birth:
 
 @dataclass(slots=True, frozen=True)
 class Removal:
-    directory: int
+    where: Ref
     name: bytes
 
 
@@ -70,10 +72,11 @@ class Sealed:
     touched: set[int]
     """Numbers of all that was changed, removed or made."""
     made: list[int]
-    """Directories."""
+    """Directories, and files that have got a second name."""
     places: set[int]
     contents: list[int]
     """Files whose contents are kept here, and have to be at data daemons first."""
+    has_linked: bool
     entries: int
     size: int
     since: float
@@ -93,12 +96,15 @@ class Part:
     places: set[int] = field(default_factory=set)
     contents: dict[int, int] = field(default_factory=dict)  # kept here, of births: how many bytes
     contents_size: int = 0
+    has_linked: bool = False  # it is about a file with several names
     next: int = 0
 
     def touch(self, place: int, ino: int) -> None:
         """Its record was changed, made or removed."""
         self.touched[place, ino] = None
         self.touched_places.add(place)
+        if place == ino and not is_directory_id(ino):
+            self.has_linked = True
 
     def _add(self, entry: Birth | Removal | Step, size: int, now: float) -> int:
         if not self.entries:
@@ -118,11 +124,12 @@ class Part:
 
     # ---- what happens
 
-    def born(self, directory: int, name: bytes, attr: Attr, now: float) -> None:
-        index = self._add(Birth(directory, name, attr.ino), len(name) + attr.size, now)
+    def born(self, where: Ref, name: bytes, attr: Attr, now: float) -> None:
+        """`where`: the directory as it is now. Later in the part another may have its number."""
+        index = self._add(Birth(where, name, attr.ino), len(name) + attr.size, now)
         self.births[attr.ino] = index
-        self.names[directory, name] = index
-        self.places.add(directory)
+        self.names[where.ino, name] = index
+        self.places.add(where.ino)
 
     def grew(self, more: int) -> None:
         self.size += max(more, 0)
@@ -145,9 +152,9 @@ class Part:
         self.entered.update(inos)
         self.places.update(directories)
 
-    def removed(self, directory: int, name: bytes, now: float) -> None:
-        self.names[directory, name] = self._add(Removal(directory, name), len(name), now)
-        self.places.add(directory)
+    def removed(self, where: Ref, name: bytes, now: float) -> None:
+        self.names[where.ino, name] = self._add(Removal(where, name), len(name), now)
+        self.places.add(where.ino)
 
     def unborn(self, ino: int) -> bool:
         """A file that was made in this part is removed again, and nobody needs to hear of it.
@@ -158,11 +165,11 @@ class Part:
         assert isinstance(birth, Birth)
         self.size -= ENTRY_BYTES
         self.contents_size -= self.contents.pop(ino, 0)
-        self.places.add(birth.directory)
+        self.places.add(birth.where.ino)
         return True
 
     def buried(self, ino: int, attr: Attr, data: bytes) -> None:
-        """It was made in this part and is removed by a later entry of it."""
+        """It was made in this part and is removed, or filed elsewhere, by a later entry of it."""
         index = self.births.pop(ino, None)
         if index is not None:
             birth = self.entries[index]
@@ -197,9 +204,8 @@ class Part:
                 log.entries.add(files=self._files(run, overlay, files))  # type: ignore[arg-type]
             elif isinstance(first, Removal):
                 names = pack_names(entry.name for entry in run)  # type: ignore[union-attr]
-                ref = _ref(overlay, first.directory)
                 log.entries.add(now_ns=overlay.now_ns).unlinks.CopyFrom(
-                    meta_pb2.LogUnlinks(dir=ref, names=names)
+                    meta_pb2.LogUnlinks(dir=encode_ref(first.where), names=names)
                 )
             else:
                 entry = log.entries.add()
@@ -210,20 +216,20 @@ class Part:
         changed: list[tuple[int, int]] = []
         packed: list[bytes] = []
         for place, ino in self.touched:
-            group = overlay.groups.get(place)
-            if group is None or (ino in self.births and ino not in self.entered):
+            if ino in self.births and ino not in self.entered:
                 continue
-            attr = group.directory.attr if ino == place else group.inodes.get(ino)
+            attr = overlay.attr_of(place, ino)
             if attr is not None:
                 changed.append((place, ino))
                 packed.append(pack_attr(attr))
         log.attrs = b"".join(packed)
         made = [entry.ino for entry in log.entries if entry.WhichOneof("verb") == "mkdir"]
+        made += [e.link.inode.ino for e in log.entries if e.WhichOneof("verb") == "link"]
         return Sealed(
             self.number, log, files, overlay.inline.copy(), changed,
             {ino for _, ino in self.touched} | files.keys(), made,
-            self.places | self.touched_places, list(self.contents), len(self.entries),
-            self.size + self.contents_size, self.since,
+            self.places | self.touched_places, list(self.contents), self.has_linked,
+            len(self.entries), self.size + self.contents_size, self.since,
         )  # fmt: skip
 
     def _runs(self) -> Iterator[list[Birth | Removal | Step]]:
@@ -236,7 +242,7 @@ class Part:
                 and type(last) is type(entry)
                 and not isinstance(entry, Step)
                 and not isinstance(last, Step)
-                and last.directory == entry.directory
+                and last.where == entry.where
             )
             if run and not joins:
                 yield run
@@ -251,11 +257,11 @@ class Part:
         overlay: Overlay,
         files: dict[int, tuple[int, bytes]],
     ) -> meta_pb2.LogFiles:
-        directory = births[0].directory
+        where = births[0].where
         attrs: list[bytes] = []
         inline: list[bytes] = []
         lengths: list[int] = []
-        inodes = overlay.groups[directory].inodes if directory in overlay.groups else {}
+        inodes = overlay.groups[where.ino].inodes if where.ino in overlay.groups else {}
         for birth in births:
             attr, data = birth.attr, birth.data
             if attr is None:
@@ -266,21 +272,13 @@ class Part:
                 inline.append(data)
             else:
                 lengths.append(NOT_SENT)
-            files[birth.ino] = directory, birth.name
+            files[birth.ino] = where.ino, birth.name
             attrs.append(pack_attr(attr))
         return meta_pb2.LogFiles(
-            dir=_ref(overlay, directory),
+            dir=encode_ref(where),
             count=len(births),
             names=pack_names(birth.name for birth in births),
             attrs=b"".join(attrs),
             inline=b"".join(inline),
             inline_lengths=struct.pack(f"<{len(lengths)}I", *lengths),
         )
-
-
-def _ref(overlay: Overlay, directory: int) -> common_pb2.InodeRef:
-    """Generation 0, whatever is there, for a directory that was removed later in the part: its
-    number is its own."""
-    group = overlay.groups.get(directory)
-    generation = group.directory.attr.generation if group is not None else 0
-    return common_pb2.InodeRef(ino=directory, generation=generation, place=directory)

@@ -15,6 +15,7 @@ from superfs.client.delegation.inodes import Inodes
 from superfs.client.delegation.overlay import Away, Group
 from superfs.core.namespace.bits import HAS_DEFAULT_ACL
 from superfs.core.namespace.create import create
+from superfs.core.namespace.link import link
 from superfs.core.namespace.mkdir import mkdir
 from superfs.core.namespace.rename import NOREPLACE, rename
 from superfs.core.namespace.rmdir import rmdir
@@ -67,7 +68,8 @@ class DelegatedMeta(Inodes):
                 )
                 if outcome.number:
                     assert outcome.attr is not None
-                    self._state.part.born(dir.ino, name, outcome.attr, self._state.now())
+                    where = self._overlay.ref_of(dir.ino)
+                    self._state.part.born(where, name, outcome.attr, self._state.now())
                 return outcome
 
             outcome = self._here(do, dir.ino)
@@ -102,7 +104,7 @@ class DelegatedMeta(Inodes):
 
         def do() -> Outcome:
             overlay, state = self._overlay, self._state
-            if not overlay.groups[dir.ino].born:
+            if not overlay.groups[dir.ino].predicts(name):
                 raise Away
             outcome = overlay.run_mkdir(
                 mkdir, self._caller(caller), dir, name, mode, version_min=version_min
@@ -162,11 +164,17 @@ class DelegatedMeta(Inodes):
         overlay, part = self._overlay, self._state.part
         before, data = self._before(dir.ino, name)
         outcome = overlay.run_reaping(unlink, self._caller(caller), dir, name)
+        self._note_loss(outcome)
         if before is None or self._is_elsewhere(before) or not part.unborn(before.ino):
             if before is not None:
                 part.buried(before.ino, before, data)
-            part.removed(dir.ino, name, self._state.now())
+            part.removed(overlay.ref_of(dir.ino), name, self._state.now())
         return outcome
+
+    def _note_loss(self, outcome: Outcome) -> None:
+        left = outcome.other
+        if left is not None and not left.is_dir and not left.nlink:
+            self._state.nameless(left.ino)
 
     def _is_elsewhere(self, attr: Attr) -> bool:
         """Whether data daemons may have some of its contents."""
@@ -197,8 +205,11 @@ class DelegatedMeta(Inodes):
             entry = overlay.groups[dir.ino].entries.get(name)
             if entry is not None and stat.S_ISDIR(entry.mode) and not state.is_open(entry.ino):
                 raise Away
+            child = overlay.groups.get(entry.ino) if entry is not None else None
             outcome = overlay.run_reaping(rmdir, self._caller(caller), dir, name)
             assert entry is not None
+            if child is not None and not child.born:  # somebody may have it open
+                overlay.groups[dir.ino].take(name)
             overlay.learned.discard(entry.ino)
             state.exclusive.discard(entry.ino)
             state.provisional.discard(entry.ino)
@@ -220,48 +231,108 @@ class DelegatedMeta(Inodes):
         keep: bool = False,
         caller: Caller | None = None,
     ) -> Outcome:
-        if old_dir.ino == new_dir.ino and not flags & ~NOREPLACE:
+        if not flags & ~NOREPLACE:
             await self.room()
+            places = dict.fromkeys((old_dir.ino, new_dir.ino))
             outcome = self._here(
-                lambda: self._rename(old_dir, old_name, new_name, flags, keep, caller), old_dir.ino
+                lambda: self._rename(old_dir, old_name, new_dir, new_name, flags, keep, caller),
+                *places,
             )
             if outcome is not None:
                 return outcome
             await self._maybe_load(old_dir)
+            if len(places) > 1:
+                await self._maybe_load(new_dir)
         return await super().rename(
             old_dir, old_name, new_dir, new_name, flags=flags, keep=keep, caller=caller
         )
 
     def _rename(
         self,
-        dir: Ref,  # noqa: A002
+        old_dir: Ref,
         old: bytes,
+        new_dir: Ref,
         new: bytes,
         flags: int,
         keep: bool,
         caller: Caller | None,
     ) -> Outcome:
         overlay, part = self._overlay, self._state.part
-        group = overlay.groups[dir.ino]
-        entry = group.entries.get(old)
+        entry = overlay.groups[old_dir.ino].entries.get(old)
         if entry is not None and stat.S_ISDIR(entry.mode):
             raise Away  # where a directory is, others have to know at once
-        target, data = self._before(dir.ino, new)
-        there = new in group.entries
+        moves = old_dir.ino != new_dir.ino
+        source, source_data = self._to_move(old_dir.ino, old) if moves else (None, b"")
+        target, data = self._before(new_dir.ino, new)
+        there = moves or new in overlay.groups[new_dir.ino].entries
         outcome = overlay.run_reaping(
-            rename, self._caller(caller), dir, old, dir, new, flags=flags, keep=keep
+            rename, self._caller(caller), old_dir, old, new_dir, new, flags=flags, keep=keep
         )
+        self._note_loss(outcome)
         assert entry is not None
-        if there or not part.renamed(entry.ino, dir.ino, new):
-            inos, places = [entry.ino], [dir.ino]
+        if there or not part.renamed(entry.ino, old_dir.ino, new):
+            inos, places = [entry.ino], [old_dir.ino, new_dir.ino]
+            if source is not None:
+                part.buried(entry.ino, source, source_data)
+                overlay.learned.add(new_dir.ino)
             if target is not None and target.ino != entry.ino:
                 part.buried(target.ino, target, data)
                 inos.append(target.ino)
                 places.append(target.ino)  # where it lies without a name
-            ref = encode_ref(dir)
             body = meta_pb2.Rename(
-                old_dir=ref, old_name=old, new_dir=ref, new_name=new, flags=flags, keep=keep
-            )
+                old_dir=encode_ref(old_dir), old_name=old,
+                new_dir=encode_ref(new_dir), new_name=new, flags=flags, keep=keep,
+            )  # fmt: skip
             step = meta_pb2.LogEntry(rename=body)
-            self._step(caller, [(dir.ino, old), (dir.ino, new)], inos, places, step)
+            self._step(caller, [(old_dir.ino, old), (new_dir.ino, new)], inos, places, step)
+        return outcome
+
+    def _to_move(self, directory: int, name: bytes) -> tuple[Attr | None, bytes]:
+        """As `_before`, of a file that is going to be filed elsewhere. One whose contents have yet
+        to be sent has to be told first."""
+        attr, data = self._before(directory, name)
+        if attr is not None and attr.ino in self._state.part.contents:
+            raise Away
+        return attr, data
+
+    async def link(
+        self,
+        inode: Ref,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        *,
+        caller: Caller | None = None,
+    ) -> Outcome:
+        await self.room()
+        with self._state.lock:
+            place = self._overlay.place_of(inode.ino, inode.place)
+        source = Ref(inode.ino, inode.generation, place)
+        outcome = self._here(lambda: self._link(source, dir, name, caller), dir.ino, place)
+        if outcome is not None:
+            outcome.leases |= {inode.ino}
+            return outcome
+        await self._maybe_load(dir)
+        return await super().link(inode, dir, name, caller=caller)
+
+    def _link(
+        self,
+        inode: Ref,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        caller: Caller | None,
+    ) -> Outcome:
+        overlay, state = self._overlay, self._state
+        ino, place = inode.ino, inode.place
+        before = overlay.attr_of(place, ino)
+        if before is None or ino in state.part.contents:
+            raise Away
+        data = overlay.inline.get(ino, b"")
+        outcome = overlay.run_reaping(link, self._caller(caller), inode, dir, name)
+        if place != ino:
+            state.part.buried(ino, before, data)
+            state.exclusive.add(ino)
+            state.provisional.add(ino)
+        body = meta_pb2.Link(inode=encode_ref(inode), dir=encode_ref(dir), name=name)
+        step = meta_pb2.LogEntry(link=body)
+        self._step(caller, [(dir.ino, name)], [ino], [dir.ino, place, ino], step)
         return outcome

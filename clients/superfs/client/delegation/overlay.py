@@ -9,7 +9,7 @@ Pure but for the clock that it is given. Not for several threads at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from superfs.core.ids import (
@@ -23,7 +23,7 @@ from superfs.core.ids import (
     delegated_file_id,
 )
 from superfs.core.layout import assign_chains
-from superfs.core.namespace.txn import Dentry, Directory, Orphan, Txn
+from superfs.core.namespace.txn import Dentry, Directory, Orphan, Ref, Txn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from superfs.core.namespace.outcome import Outcome
 
 P = ParamSpec("P")
+TAKEN_MAX = 1024
+"""Of one directory; where there are more, the daemon is asked for every new one."""
 
 
 class Away(Exception):
@@ -42,12 +44,24 @@ class Away(Exception):
 class Group:
     """`born`: made by this client, under an exclusive lease from its first moment on, so that every
     directory that was ever born in it is known here. `name` of the record is b"" where it is not
-    known."""
+    known. `taken`: names whose predicted number a directory may have that is not here any more: it
+    was moved away, or removed while somebody has it open."""
 
     directory: Directory
     born: bool
     entries: dict[bytes, Dentry] = field(default_factory=dict)
     inodes: dict[int, Attr] = field(default_factory=dict)
+    taken: set[bytes] = field(default_factory=set)
+
+    def predicts(self, name: bytes) -> bool:
+        """Whether the number of a new directory is known."""
+        return self.born and name not in self.taken
+
+    def take(self, name: bytes) -> None:
+        self.taken.add(name)
+        if len(self.taken) > TAKEN_MAX:
+            self.born = False
+            self.taken.clear()
 
 
 class Overlay:
@@ -61,7 +75,12 @@ class Overlay:
         self._chains = chains
         self.groups: dict[int, Group] = {}
         self.learned: set[int] = set()
-        """Those of `groups` that were not made here: a file may have come from elsewhere."""
+        """Those of `groups` that a file may have come to from elsewhere: there it may be asked for
+        by where it was before. Those that were not made here are among them."""
+        self.linked: dict[int, Attr] = {}
+        """Files with several names that are held. They are filed under their own number."""
+        self.may_use: Callable[[int], bool] = lambda _: True
+        """Whether one of `linked` may be looked at and changed here, now."""
         self.inline: dict[int, bytes] = {}
         """Contents by inode number, of what is not shipped yet."""
         self.range = 0
@@ -156,11 +175,31 @@ class Overlay:
     def forget(self, directory: int) -> None:
         group = self.groups.pop(directory, None)
         self.learned.discard(directory)
+        if self.linked.pop(directory, None) is not None:
+            self.inline.pop(directory, None)
         for ino in group.inodes if group is not None else ():
             self.inline.pop(ino, None)
 
+    def ref_of(self, directory: int) -> Ref:
+        """Of one that is here, as it is now."""
+        attr = self.groups[directory].directory.attr
+        return Ref(attr.ino, attr.generation, attr.ino)
+
+    def attr_of(self, place: int, ino: int) -> Attr | None:
+        """As it is now, if it is here. Not a copy."""
+        group = self.groups.get(place)
+        if group is None:
+            return self.linked.get(ino) if place == ino else None
+        return group.directory.attr if place == ino else group.inodes.get(ino)
+
+    def place_of(self, ino: int, hint: int) -> int:
+        """Of a file that was last seen at `hint`."""
+        return ino if ino in self.linked else hint or ino
+
     def places_of(self, ino: int, hint: int) -> set[int]:
-        """Directories here that have an inode which was last seen at `hint`."""
+        """Directories here that have an inode which was last seen at `hint`; or the inode."""
+        if ino in self.linked:
+            return {ino}
         group = self.groups.get(hint)
         if ino == hint or (group is not None and ino in group.inodes):
             return {hint}
@@ -200,16 +239,21 @@ class Overlay:
 
     # ---- inodes and directories
 
+    def _filed_at(self, place: int, ino: int) -> dict[int, Attr]:
+        return self.linked if place == ino else self._group(place).inodes
+
     def get_inode(self, place: int, ino: int) -> Attr | None:
-        attr = self._group(place).inodes.get(ino)
+        attr = self._filed_at(place, ino).get(ino)
+        if place == ino and (attr is None or not self.may_use(ino)):
+            raise Away
         return None if attr is None else attr.copy()
 
     def put_inode(self, attr: Attr) -> None:
-        self._set(self._group(attr.place).inodes, attr.ino, attr.copy())
+        self._set(self._filed_at(attr.place, attr.ino), attr.ino, attr.copy())
         self.touched.add((attr.place, attr.ino))
 
     def delete_inode(self, place: int, ino: int) -> None:
-        self._set(self._group(place).inodes, ino, None)
+        self._set(self._filed_at(place, ino), ino, None)
         self.touched.add((place, ino))
 
     def get_directory(self, ino: int) -> Directory | None:
@@ -229,7 +273,7 @@ class Overlay:
             self._set(self.groups, ino, Group(directory.copy(), born=True))
         else:
             # Not in place: what was there may have to come back.
-            fresh = Group(directory.copy(), group.born, group.entries, group.inodes)
+            fresh = replace(group, directory=directory.copy())
             self._set(self.groups, ino, fresh)
         self.touched.add((ino, ino))
 
@@ -272,7 +316,7 @@ class Overlay:
         return None  # where a file went is the daemon's to know
 
     def put_moved(self, ino: int, place: int) -> None:
-        raise Away
+        """The daemon notes it."""
 
     def delete_moved(self, ino: int) -> None:
         raise Away

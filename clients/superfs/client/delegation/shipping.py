@@ -90,15 +90,16 @@ class Shipping:
         one at a time, and each is a message and a commit."""
         state = self._state
         with state.lock:
-            if state.is_synced:
-                return
             losses = len(state.losses)
-            target = self._gather()
+            target = 0 if state.is_synced else self._gather()
         # A part of which nothing is left, for it was removed again, is never shipped.
-        await self._waiters.until(lambda: state.shipped >= target or state.is_synced)
-        for first, error in state.losses[losses:]:
-            if first <= target:
-                raise FsError(error.code, error.detail)
+        try:
+            await self._waiters.until(lambda: state.shipped >= target or state.is_synced)
+            state.losses.raise_since(losses, target)
+        except FsError:
+            await state.losses.told()
+            raise
+        await state.losses.told()
 
     def _gather(self) -> int:
         """The part that has to be shipped."""
@@ -170,17 +171,32 @@ class Shipping:
                 self._state.let_gone(directories)
 
     def _not_granted(self, directories: list[int]) -> None:
-        """They were made here, and the daemon has not made them ours: others may use them. What
-        was done in them meanwhile is shipped at once."""
+        """They were made here, and the daemon has not made them ours. What was done in them
+        meanwhile is shipped at once; until we give them back it keeps them from others."""
         state = self._state
         with state.lock:
             state.let_go(directories)
             state.seal()
             self.kick()
         self._drop(directories)
-        self._connection.meta_stream(ROOT).give_back(directories)
-        with state.lock:
-            state.let_gone(directories)
+        self._connection.background.spawn(self._give_back(directories))
+
+    async def _give_back(self, directories: list[int]) -> None:
+        """When all of them is shipped: who changed them sooner would have the rest refused."""
+        if await self._is_shipped("before directories are given back"):
+            self._connection.meta_stream(ROOT).give_back(directories)
+            with self._state.lock:
+                self._state.let_gone(directories)
+
+    async def _is_shipped(self, when: str) -> bool:
+        """However long it takes; or lost. False: the connection is closed."""
+        while not self._connection.is_closed:
+            try:
+                await self.ship()
+                return True
+            except FsError as error:
+                log.warning("%s: %s", when, error)
+        return False
 
     def _drop(self, directories: Iterable[int]) -> None:
         """Nothing of them is repeated any more."""
@@ -228,12 +244,11 @@ class Shipping:
                 attr.change = result.number
         packed = result.listing.attrs
         for index, (place, ino) in enumerate(part.changed):
-            group = groups.get(place)
-            if group is None or len(packed) < (index + 1) * PACKED_ATTR_BYTES:
+            ours = overlay.attr_of(place, ino)
+            if ours is None or len(packed) < (index + 1) * PACKED_ATTR_BYTES:
                 continue
             theirs = unpack_attr(packed, index * PACKED_ATTR_BYTES)
-            ours = group.directory.attr if ino == place else group.inodes.get(ino)
-            if ours is not None and ours.change < theirs.change:
+            if ours.change < theirs.change:
                 ours.change = theirs.change
         for ino, data in part.inline.items():
             if overlay.inline.get(ino) is data:
@@ -259,25 +274,18 @@ class Shipping:
             directories = set(state.overlay.groups)
             for part in lost:
                 directories |= part.places
-            state.forget(list(state.overlay.groups))
+            state.forget_all()
             state.overlay.inline.clear()
             given_back = set(state.exclusive)
             state.let_go(given_back | directories)
             error = FsError(Code.IO, f"what was done before is lost: {reason}")
-            if lost:
-                state.losses.append((lost[0].number, error))
+            heard = state.losses.add(lost[0].number, error) if lost else _nothing
             self._waiters.tell(error)
-        for part in lost:
-            for ino, (directory, name) in part.files.items():
-                state.lost_files += 1
-                log.error("lost: file %r (%x) in directory %x: %s", name, ino, directory, reason)
-            for place, ino in part.changed:
-                if ino not in part.files:
-                    log.error("lost: changes of inode %x in %x: %s", ino, place, reason)
+        state.losses.write_down(lost, reason)
         going = given_back | directories
         state.contents.drop_all(ino for part in lost for ino in part.contents)
         self._drop(directories)
-        self._holder.lost(set().union(*(part.touched for part in lost)), error)
+        self._holder.lost(set().union(*(part.touched for part in lost)), error, heard)
         if not self._connection.is_closed:
             self._connection.meta_stream(ROOT).give_back(sorted(going))
         with state.lock:
@@ -374,18 +382,12 @@ class Shipping:
                 self._lose("the session has expired")
             with state.lock:
                 self._bound = self._connection.session
-        while True:
-            try:
-                await self.ship()
-                break
-            except FsError as error:
-                log.warning("after a new connection: %s", error)
-                if self._connection.is_closed:
-                    return
+        if not await self._is_shipped("after a new connection"):
+            return
         with state.lock:
             if self._welcomes != number:
                 return  # there is a newer connection
-            state.forget(list(state.overlay.groups))
+            state.forget_all()
             state.exclusive.clear()
             state.provisional.clear()
             state.leaving.clear()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from superfs.client.delegation.concerns import EVERYTHING
 from superfs.client.delegation.journal import Part
+from superfs.client.delegation.losses import Losses
 from superfs.client.delegation.overlay import Group, Overlay
 from superfs.client.leases import lease_clock
 from superfs.core.limits import LOG_BYTES_MAX, LOG_CHANGES_MAX
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from superfs.client.delegation.journal import Sealed
-    from superfs.core.errors import FsError
 
 LEASE_MARGIN_S = 0.5
 """Nothing is done any more so long before a lease ends."""
@@ -35,6 +35,8 @@ ENTRIES_MAX = 50_000
 """In all directories that are held; those used longest ago are let go,"""
 LAST_ENTRIES_MAX = 200_000
 """and the one used last only when it has more."""
+LINKED_MAX = 4096
+"""Files with several names; more are let go, all together."""
 
 log = logging.getLogger("superfs.client")
 
@@ -87,12 +89,11 @@ class Delegations:
         self._now = now
         self._until = 0.0
         self._offset_ns: int | None = None
+        self.overlay.may_use = self._may_use
         # For people.
         self.local_operations = 0
         self.recalls = 0
-        self.lost_files = 0
-        self.losses: list[tuple[int, FsError]] = []
-        """From which part on everything was lost, and why; each time that happened."""
+        self.losses = Losses()
 
     # ---- time
 
@@ -127,8 +128,16 @@ class Delegations:
 
     def is_open(self, *directories: int) -> bool:
         """Whether these may be changed here, now."""
-        groups, busy = self.overlay.groups, self.busy
-        return all(d in groups and d in self.exclusive and d not in busy for d in directories)
+        groups, linked = self.overlay.groups, self.overlay.linked
+        for d in directories:
+            if d not in self.exclusive or d in self.busy or not (d in groups or d in linked):
+                return False
+        return True
+
+    def _may_use(self, linked: int) -> bool:
+        """What takes away a name does not say of which file: while a daemon does that for us, it
+        may be of this one."""
+        return linked in self.exclusive and linked not in self.busy and not self.changing
 
     # ---- what daemons are changing for us
 
@@ -188,7 +197,20 @@ class Delegations:
     def touch(self, directory: int) -> None:
         """It was used last."""
         groups = self.overlay.groups
-        groups[directory] = groups.pop(directory)
+        if directory in groups:
+            groups[directory] = groups.pop(directory)
+
+    def forget_all(self) -> None:
+        self.forget([*self.overlay.groups, *self.overlay.linked])
+
+    def forget_linked(self) -> None:
+        """All files with several names."""
+        self.forget(list(self.overlay.linked))
+
+    def nameless(self, ino: int) -> None:
+        """A file with several names has lost the last: nobody holds it."""
+        self.exclusive.discard(ino)
+        self.provisional.discard(ino)
 
     def forget(self, directories: Iterable[int]) -> None:
         """What is known of them is not so any more, or nobody's business. What was done in them is
@@ -212,6 +234,9 @@ class Delegations:
             if directory not in self.busy and not self.concerns(directory):
                 entries -= len(group.entries)
                 going.append(directory)
+        if len(self.overlay.linked) > LINKED_MAX:
+            free = (ino for ino in self.overlay.linked if ino not in self.busy)
+            going += [ino for ino in free if not self.concerns(ino)]
         self.let_go(going)
         return going
 
@@ -227,6 +252,11 @@ class Delegations:
             return True
         return any(place in part.places for part in self.sealed)
 
+    @property
+    def has_linked(self) -> bool:
+        """Whether a file with several names is in it: any directory may have one of them."""
+        return self.part.has_linked or any(part.has_linked for part in self.sealed)
+
     def seal(self) -> int:
         """What was done until now is on its way; the number of its last part."""
         part = self.part
@@ -237,11 +267,13 @@ class Delegations:
 
     @property
     def entries(self) -> int:
-        return len(self.part.entries) + sum(part.entries for part in self.sealed)
+        here = len(self.part.entries)
+        return here + sum(part.entries for part in self.sealed) if self.sealed else here
 
     @property
     def bytes(self) -> int:
-        return self.part.size + self.part.contents_size + sum(part.size for part in self.sealed)
+        here = self.part.size + self.part.contents_size
+        return here + sum(part.size for part in self.sealed) if self.sealed else here
 
     @property
     def age_s(self) -> float:

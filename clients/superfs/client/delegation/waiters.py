@@ -26,15 +26,15 @@ class Waiters:
         return len(self._waiting)
 
     async def until(self, enough: Callable[[], bool]) -> None:
-        """UNAVAILABLE when that takes longer than anything is waited for."""
+        """UNAVAILABLE when nothing changes for longer than anything is waited for: a daemon that is
+        slow, or away again and again, gets its time for every part."""
         state, timeout_s = self._state, self._connection.retry_timeout_s
-        deadline = state.now() + timeout_s
         while True:
             with state.lock:
                 if enough():
                     return
                 waiter: Pending[None] = Pending()
-                self._waiting.append((deadline, waiter))
+                self._waiting.append((state.now() + timeout_s, waiter))
                 if not self._watched:
                     self._watched = True
                     self._connection.background.call_later(timeout_s, self._fail_late)
@@ -51,7 +51,7 @@ class Waiters:
 
     def _fail_late(self) -> None:
         state, timeout_s = self._state, self._connection.retry_timeout_s
-        late = FsError(Code.UNAVAILABLE, f"what was done before is not shipped in {timeout_s} s")
+        late = FsError(Code.UNAVAILABLE, f"nothing of what was done is shipped in {timeout_s} s")
         with state.lock:
             now = state.now()
             doomed = [waiter for deadline, waiter in self._waiting if deadline <= now]

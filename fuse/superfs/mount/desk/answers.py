@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from superfs.core.attrs import Flag
 from superfs.core.errors import Code, FsError
 from superfs.mount.desk import protocol
 from superfs.mount.desk.protocol import (
@@ -23,7 +22,7 @@ from superfs.mount.desk.protocol import (
 from superfs.mount.encode import is_new_in_contention, packed, shown
 from superfs.mount.handles import DirHandle
 from superfs.mount.listings import DOTS, SERIES
-from superfs.mount.xattrs import surely_absent
+from superfs.mount.xattrs import HAS_ANY, surely_absent
 
 if TYPE_CHECKING:
     from superfs.mount.desk.waits import Waits
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 NO_ANSWER = b""
 """Of a request that is done and that nobody waits for."""
-_ANY_XATTR = Flag.HAS_XATTR | Flag.HAS_ACL | Flag.HAS_DEFAULT_ACL
 
 
 class Answers:
@@ -139,7 +137,7 @@ class Answers:
             return None
         attr = node.attr
         assert attr is not None
-        if attr.flags & _ANY_XATTR:
+        if attr.flags & HAS_ANY:
             return None
         room = GETXATTR_IN.unpack_from(body)[0]
         return protocol.done(unique) if room else protocol.size(unique, 0)
@@ -170,8 +168,9 @@ class Answers:
     ) -> bytes | None:
         """Every change of a directory was durable when it was acknowledged, but for what this mount
         has yet to tell."""
-        self._dirs.get(HANDLE_IN.unpack_from(body)[0])
-        return protocol.done(unique) if self._m.meta.is_synced else None
+        node = self._dirs.get(HANDLE_IN.unpack_from(body)[0]).node
+        is_synced = self._m.meta.is_synced and node.ino not in self._m.lost
+        return protocol.done(unique) if is_synced else None
 
     def readdirplus(
         self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int

@@ -10,7 +10,16 @@ import stat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from superfs.client.delegation.overlay import Away
-from superfs.core.attrs import Set
+from superfs.core.namespace.bits import (
+    SET_ATIME,
+    SET_ATIME_NOW,
+    SET_GID,
+    SET_MODE,
+    SET_MTIME,
+    SET_MTIME_NOW,
+    SET_SIZE,
+    SET_UID,
+)
 from superfs.core.namespace.txn import Caller
 from superfs.mount.desk import protocol
 from superfs.mount.desk.protocol import (
@@ -24,6 +33,7 @@ from superfs.mount.desk.protocol import (
 )
 from superfs.mount.encode import may_be_taken_in_late, packed
 from superfs.mount.files import may_stay_here
+from superfs.mount.inodes import is_setgid_alone
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -33,19 +43,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CALLERS_MAX = 1024
-_MASK = {
-    SetAttr.MODE: Set.MODE,
-    SetAttr.UID: Set.UID,
-    SetAttr.GID: Set.GID,
-    SetAttr.SIZE: Set.SIZE,
-    SetAttr.ATIME: Set.ATIME,
-    SetAttr.MTIME: Set.MTIME,
-    SetAttr.ATIME_NOW: Set.ATIME_NOW,
-    SetAttr.MTIME_NOW: Set.MTIME_NOW,
-}
-_UNDERSTOOD = SetAttr.FH | SetAttr.LOCKOWNER
-for _flag in _MASK:
-    _UNDERSTOOD |= _flag
+_MEANINGS = (
+    (int(SetAttr.MODE), SET_MODE),
+    (int(SetAttr.UID), SET_UID),
+    (int(SetAttr.GID), SET_GID),
+    (int(SetAttr.SIZE), SET_SIZE),
+    (int(SetAttr.ATIME), SET_ATIME),
+    (int(SetAttr.MTIME), SET_MTIME),
+    (int(SetAttr.ATIME_NOW), SET_ATIME_NOW),
+    (int(SetAttr.MTIME_NOW), SET_MTIME_NOW),
+)
+_BESIDES = int(SetAttr.FH | SetAttr.LOCKOWNER | SetAttr.KILL_SUIDGID)
+"""Privileges are lost by what the change is, whether or not the kernel says so."""
+_NOT_UNDERSTOOD = ~(_BESIDES | sum(flag for flag, _ in _MEANINGS))
 
 
 class Changes:
@@ -193,12 +203,14 @@ class Changes:
         (
             valid, _, size, atime, mtime, _, atime_ns, mtime_ns, _, mode, owner, group,
         ) = SETATTR_IN.unpack_from(body)  # fmt: skip
-        if valid & ~_UNDERSTOOD:
+        if valid & _NOT_UNDERSTOOD:
             return None
-        mask = Set(0)
-        for flag, meaning in _MASK.items():
+        mask = 0
+        for flag, meaning in _MEANINGS:
             if valid & flag:
                 mask |= meaning
+        if uid and node.attr is not None and is_setgid_alone(node.attr):
+            return None
         found = self._here(
             self._s.inodes.setattr(
                 node, mask, self._caller(uid, gid), mode=mode, uid=owner, gid=group, size=size,

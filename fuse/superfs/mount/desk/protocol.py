@@ -65,6 +65,7 @@ class SetAttr(enum.IntFlag):
     ATIME_NOW = 128
     MTIME_NOW = 256
     LOCKOWNER = 512
+    KILL_SUIDGID = 2048
 
 
 OPERATIONS: dict[int, str] = {
@@ -133,6 +134,11 @@ _INVAL_INODE = Struct("=IiQQqq")
 _INVAL_ENTRY = Struct("=IiQQII")
 _PRUNE = Struct("=IiQIIQ")  # header, count, padding, spare; then the numbers
 
+INIT_IN = Struct("=IIII")  # major, minor, max_readahead, flags; more follows
+HANDLE_KILLPRIV_V2 = 1 << 28
+_INIT_FLAGS_AT = OUT_BYTES + 12  # of the answer, behind the same three numbers
+_FLAGS = Struct("=I")
+
 BLOCK_BYTES = 512
 FILE_IO_BYTES = 128 * 1024  # what st_blksize recommends
 DIRECTORY_IO_BYTES = 4096
@@ -153,6 +159,18 @@ def pack_attr(number: int, attr: Attr, atime_ns: int) -> bytes:
         number, attr.size, blocks, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns,
         attr.mode, attr.nlink, attr.uid, attr.gid, attr.rdev, io_bytes, 0,
     )  # fmt: skip
+
+
+def greeting(answer: bytes, offered: int) -> bytes:
+    """The answer to INIT, with what we take over that libfuse does not know of: who writes or gives
+    a file away loses its privileges without the kernel's asking for them. Then it looks for
+    security.capability once, not before every write, and at no attributes before a chown."""
+    if len(answer) < _INIT_FLAGS_AT + _FLAGS.size or not offered & HANDLE_KILLPRIV_V2:
+        return answer
+    changed = bytearray(answer)
+    flags = _FLAGS.unpack_from(answer, _INIT_FLAGS_AT)[0] | HANDLE_KILLPRIV_V2
+    _FLAGS.pack_into(changed, _INIT_FLAGS_AT, flags)
+    return bytes(changed)
 
 
 def error(unique: int, number: int) -> bytes:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from superfs.mount.desk.protocol import GETXATTR_IN, HEADER, HEADER_BYTES, READ_IN, Op
+from superfs.mount.desk.protocol import (
+    GETXATTR_IN,
+    HEADER,
+    HEADER_BYTES,
+    INIT_IN,
+    READ_IN,
+    Op,
+    greeting,
+)
 
 if TYPE_CHECKING:
     from superfs.mount.desk.device import Device
@@ -44,6 +52,7 @@ class Relay:
         self._room = min(_enlarge(self._ours), _enlarge_fd(self.fd)) // 2
         self._cost: dict[int, int] = {}  # of each request that is with libfuse
         self._waiting: deque[bytes] = deque()
+        self._greeted: tuple[int, int] | None = None  # INIT, and what the kernel offers
         self.waits: Waits | None = None
 
     @property
@@ -54,6 +63,9 @@ class Relay:
         """A request as the kernel has sent it."""
         if self.waits is not None:
             self.waits.begin(bytes(request[:HEADER_BYTES]))
+        _, opcode, unique, *_ = HEADER.unpack_from(request)
+        if opcode == Op.INIT and len(request) >= HEADER_BYTES + INIT_IN.size:
+            self._greeted = unique, INIT_IN.unpack_from(request, HEADER_BYTES)[3]
         request = _bounded(request)
         if self._waiting or not self._send(request):
             self._waiting.append(bytes(request))
@@ -84,16 +96,21 @@ class Relay:
                 message = self._ours.recv(ANSWER_BYTES_MAX)
                 if not message:
                     return False
-                self._done(message)
+                message = self._done(message)
                 if self.waits is None or self.waits.answered(message):
                     self._answer(message)
         while self._waiting and self._send(self._waiting[0]):
             self._waiting.popleft()
         return True
 
-    def _done(self, message: bytes) -> None:
+    def _done(self, message: bytes) -> bytes:
+        """As the kernel is to have it."""
         unique = int.from_bytes(message[8:16], sys.byteorder)
         self._room += self._cost.pop(unique, 0)
+        if self._greeted is not None and self._greeted[0] == unique:
+            message = greeting(message, self._greeted[1])
+            self._greeted = None
+        return message
 
     def close(self) -> None:
         self._ours.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from superfs.core.cachedirs import CACHE_XATTR
 from superfs.core.namespace.bits import HAS_XATTR
 from superfs.core.namespace.find import find_inode
 from superfs.core.namespace.outcome import Outcome
@@ -17,6 +18,8 @@ def listxattr(txn: Txn, caller: Caller, inode: Ref) -> Outcome:
     if not attr.flags & HAS_XATTR:
         return Outcome(attr)
     names = txn.list_xattrs(attr.place, attr.ino)
-    # trusted.* is hidden from everybody but root, on Linux by each file system itself.
-    shown = [n for n in names if caller.uid == 0 or not n.startswith(b"trusted.")]
+    # trusted.* is hidden from everybody but root, on Linux by each file system itself; what makes
+    # a cache of a directory from everybody, so that copies of it are none.
+    hidden = (CACHE_XATTR,) if caller.uid == 0 else (CACHE_XATTR, b"trusted.")
+    shown = [n for n in names if not n.startswith(hidden)]
     return Outcome(attr, data=b"\0".join(shown))

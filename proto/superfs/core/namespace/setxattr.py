@@ -17,6 +17,7 @@ from superfs.core.namespace.outcome import Outcome
 from superfs.core.namespace.xattrs import (
     ACLS,
     check_settable,
+    check_value,
     check_xattr_name,
     drop_xattr,
     flag_of,
@@ -40,6 +41,7 @@ def setxattr(
         raise FsError(Code.XATTR_TOO_BIG, f"{len(value)} bytes")
     attr, directory = find(txn, inode)
     check_settable(txn, caller, attr, name)
+    check_value(name, value)
     mode = attr.mode
     keep = True
     if name in ACLS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
+from superfs.core.cachedirs import CACHE_XATTR, parse_settings
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import XATTR_NAME_BYTES_MAX
 from superfs.core.namespace.access import READ, WRITE, check_access, check_owner
@@ -35,13 +36,13 @@ def check_xattr_name(name: bytes) -> None:
         raise FsError(Code.NAME_TOO_LONG, f"an xattr name of {len(name)} bytes")
     if not name or b"\0" in name or name in _PREFIXES:
         raise FsError(Code.INVALID, f"not an xattr name: {name!r}")
-    if name not in ACLS and not name.startswith(_PREFIXES):
+    if name not in (*ACLS, CACHE_XATTR) and not name.startswith(_PREFIXES):
         raise FsError(Code.NOT_SUPPORTED, f"xattr namespace of {name!r}")
 
 
 def check_readable(txn: Txn, caller: Caller, attr: Attr, name: bytes) -> None:
     """For an untrusted caller, as xattr_permission does. ACLs are for everybody to read."""
-    if caller.trusted or name in ACLS or name.startswith(b"security."):
+    if caller.trusted or name in (*ACLS, CACHE_XATTR) or name.startswith(b"security."):
         return
     if name.startswith(b"trusted."):
         if caller.uid != 0:
@@ -53,7 +54,13 @@ def check_readable(txn: Txn, caller: Caller, attr: Attr, name: bytes) -> None:
 
 
 def check_settable(txn: Txn, caller: Caller, attr: Attr, name: bytes) -> None:
-    """Also for trusted callers: ACLs are not for symlinks, default ACLs only for directories."""
+    """Also for trusted callers: ACLs are not for symlinks, default ACLs only for directories. What
+    bounds a cache is the owner's: it decides about everybody's files in it."""
+    if name == CACHE_XATTR:
+        if not attr.is_dir:
+            raise FsError(Code.NOT_DIRECTORY, "only a directory can be a cache")
+        check_owner(caller, attr)
+        return
     if name in ACLS:
         if attr.is_symlink:
             raise FsError(Code.NOT_SUPPORTED, "ACL of a symlink")
@@ -72,6 +79,11 @@ def check_settable(txn: Txn, caller: Caller, attr: Attr, name: bytes) -> None:
     if attr.is_dir and attr.mode & stat.S_ISVTX:
         check_owner(caller, attr)
     check_access(txn, caller, attr, WRITE)
+
+
+def check_value(name: bytes, value: bytes) -> None:
+    if name == CACHE_XATTR:
+        parse_settings(value)
 
 
 def drop_xattr(txn: Txn, attr: Attr, name: bytes) -> None:
