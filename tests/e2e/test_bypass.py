@@ -94,6 +94,20 @@ def test_the_first_read_of_a_client_goes_by_descriptor(cluster: Cluster, fs: Fil
         assert moved(other).read_grpc == 0
 
 
+def test_where_a_large_file_lies_is_asked_when_it_is_opened(
+    cluster: Cluster, fs: FileSystem
+) -> None:
+    fs.write_bytes("/f", bytes(2 * MIB))
+    with connect(cluster) as other:
+        connection = other.paths.connection
+        wait_until(
+            lambda: any(s.local and s.local.ready for s in connection.data_streams()), "a socket"
+        )
+        held = len(held_segments())
+        with other.open("/f", "rb"):
+            wait_until(lambda: len(held_segments()) > held, "its segment, before the first read")
+
+
 def test_what_another_client_has_written_is_seen_at_once(cluster: Cluster, fs: FileSystem) -> None:
     fs.write_bytes("/f", bytes(3 * MIB))
     warm(fs, "/f")

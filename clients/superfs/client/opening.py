@@ -10,7 +10,7 @@ from superfs.client.data import Where
 from superfs.client.resolve import AnyPath, ref_of, resolve, resolve_parent
 from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import INLINE_BYTES_MAX
+from superfs.core.limits import INLINE_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -108,6 +108,8 @@ async def _open_file(paths: Paths, path: AnyPath, flags: int, mode: int) -> Hand
     if fresh:
         inode = paths.files.adopt(attr, inline=b"", capability=capability)
     else:
+        if not writes and attr.chains and attr.size > MESSAGE_DATA_BYTES_MAX:
+            paths.connection.data.learn(Where.of(attr), 0)  # while metad opens it
         inode = await paths.files.open(attr, write=writes)
     handle = Handle(paths, inode, flags)
     if flags & os.O_TRUNC and writes and not fresh:

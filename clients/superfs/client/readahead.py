@@ -89,7 +89,7 @@ class Readahead:
         """As `read`, of a disk of this host, by a thread that may wait for that and for nothing
         else. None: it is not known to be there, or it is on its way already."""
         first, last = offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES
-        if any(index in self._pieces for index in range(first, last + 1)):
+        if self._pieces and any(index in self._pieces for index in range(first, last + 1)):
             return None
         found = self._data.read_here(where, offset, length)
         if found is not None and self._follows(offset, length):
@@ -177,6 +177,8 @@ class Readahead:
         return self._window > 0
 
     def _forget_behind(self, first: int) -> None:
+        if not self._pieces:
+            return
         with self._lock:
             for index in list(self._pieces):
                 if index < first - BEHIND_PIECES:

@@ -121,6 +121,8 @@ class Unpublished(ABC):
 
     def _overlapping(self, offset: int, length: int) -> list[Extent]:
         """Oldest first. What is unpublished can be read back from the data daemons."""
+        if not self.is_dirty:
+            return []
         end = offset + length
         flying = [(o, d) for o, d in self._flying if o < end and o + len(d) > offset]
         return flying + self._dirty.overlapping(offset, length)
