@@ -6,6 +6,8 @@ never answered differently.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ChukonuError(Exception):
     """`condition` is Spark's error class where there is one, like DIVIDE_BY_ZERO."""
@@ -57,6 +59,21 @@ class DateTimeException(RuntimeException):
 
 class ArrayIndexOutOfBoundsException(RuntimeException):
     pass
+
+
+class MemoryExceeded(RuntimeException):
+    """Rows that have to be in memory together, and are more than the budget."""
+
+    def __init__(self, size_bytes: int, budget_bytes: int, what: str) -> None:
+        super().__init__(
+            "CHUKONU_MEMORY",
+            f"{what} has {size_bytes:,} bytes at once, too much for chukonu.memory.bytes = "
+            f"{budget_bytes:,}: give more, or make it smaller",
+        )
+        self._args = size_bytes, budget_bytes, what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemoryExceeded, self._args
 
 
 class BadRecordException(RuntimeException):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import queue
+import sys
+import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from superfs.chukonu.embedded.budget import Budget
 from superfs.chukonu.embedded.job import Job
+from superfs.chukonu.embedded.parts import together
 from superfs.chukonu.plan.pruning import prune
 
 if TYPE_CHECKING:
@@ -16,21 +20,21 @@ if TYPE_CHECKING:
     from superfs.chukonu.plan.logical import Node
 
 Frame = Any
+AHEAD = 2
+"""Results of one task that wait to be taken."""
 
 
 class Executor:
     def __init__(self, threads: int, budget_bytes: int, folder: str | None = None) -> None:
-        """`budget_bytes`: what one side of a wide node may have in memory before it goes to files
-        in `folder`."""
+        """`budget_bytes`: of memory; what does not fit goes to files in `folder`."""
         self.threads = max(1, threads)
-        self.budget_bytes = budget_bytes
+        self.budget = Budget(budget_bytes, self.threads)
         self.folder = folder
         self.last_run: Run | None = None
         """Of the job that was begun last, while it runs and after."""
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="chukonu")
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        """Nothing runs but while somebody takes results."""
 
     def job(self, plan: Node) -> Job:
         found = Job(self, prune(plan))
@@ -40,21 +44,96 @@ class Executor:
     def frames(self, plan: Node) -> Iterator[Frame]:
         """In the order of partitions."""
         job = self.job(plan)
-        yield from job.results(job.partitions())
+        yield from job.frames()
 
     def frame(self, plan: Node) -> Frame:
-        return self.job(plan).frame()
+        job = self.job(plan)
+        return together(list(job.frames()), job.output)
 
-    def run(self, partitions: Iterable[Callable[[], Any]]) -> Iterator[Any]:
-        """Results in order, of as many at once as there are threads."""
-        waiting: deque[Any] = deque()
+    def stream(self, tasks: Iterable[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
+        """What the tasks give, in order. As many run at once as there are threads; those whose turn
+        has not come wait when they are a few results ahead."""
+        todo: queue.SimpleQueue[_Feed | None] = queue.SimpleQueue()
+        begun: list[threading.Thread] = []
+        feeds: deque[_Feed] = deque()
         try:
-            for part in partitions:
-                waiting.append(self._pool.submit(part))
-                if len(waiting) > self.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            for task in tasks:
+                feeds.append(_Feed(task))
+                todo.put(feeds[-1])
+                if len(begun) < self.threads:
+                    begun.append(threading.Thread(target=_work, args=(todo,), daemon=True))
+                    begun[-1].start()
+                if len(feeds) > self.threads:
+                    yield from feeds[0].results()
+                    feeds.popleft()
+            while feeds:
+                yield from feeds[0].results()
+                feeds.popleft()
         finally:
-            for future in waiting:
-                future.cancel()
+            for feed in feeds:
+                feed.close()
+            for _ in begun:
+                todo.put(None)
+            for thread in begun:
+                if not sys.is_finalizing():  # then nobody runs any more
+                    thread.join()
+
+
+def _work(todo: queue.SimpleQueue[_Feed | None]) -> None:
+    while (feed := todo.get()) is not None:
+        feed.run()
+        del feed
+
+
+class _Feed:
+    """What one task gives, from its thread to the one that takes it."""
+
+    def __init__(self, task: Callable[[], Iterator[Any]]) -> None:
+        self._task: Callable[[], Iterator[Any]] | None = task
+        self._ready: deque[Any] = deque()
+        self._done = self._closed = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def run(self) -> None:
+        task, self._task = self._task, None
+        try:
+            for found in () if self._closed or task is None else task():
+                with self._changed:
+                    self._ready.append(found)
+                    self._changed.notify_all()
+                    del found
+                    self._changed.wait_for(lambda: len(self._ready) < AHEAD or self._closed)
+                    if self._closed:
+                        break
+        except BaseException as error:
+            with self._changed:
+                self._error = None if self._closed else error
+        del task  # what it holds, files perhaps, goes before anybody sees that it is done
+        with self._changed:
+            self._done = True
+            self._changed.notify_all()
+
+    def results(self) -> Iterator[Any]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ready or self._done)
+                if not self._ready:
+                    break
+                found = self._ready.popleft()
+                self._changed.notify_all()
+            yield found
+            del found
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its trace has this frame: together they would keep files for long
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._error = None
+            self._ready.clear()
+            self._changed.notify_all()

@@ -17,7 +17,7 @@ from superfs.chukonu.native import pl
 from superfs.chukonu.plan import logical as p
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from superfs.chukonu.counters import Tally
 
@@ -25,7 +25,18 @@ Frame = Any
 """A Polars DataFrame whose columns are the keys of a node's output."""
 
 
-def run_steps(frame: Frame, steps: Sequence[p.Node], tally: Tally) -> Frame:
+def run_steps(frames: Iterator[Frame], steps: Sequence[p.Node], tally: Tally) -> Iterator[Frame]:
+    """Frame by frame. Only what mapInArrow is given sees where one ends."""
+    for place, step in enumerate(steps):
+        if isinstance(step, p.MapBatches):
+            before = (_stepped(frame, steps[:place], tally) for frame in frames)
+            yield from run_steps(_mapped(before, step, tally), steps[place + 1 :], tally)
+            return
+    for frame in frames:
+        yield _stepped(frame, steps, tally)
+
+
+def _stepped(frame: Frame, steps: Sequence[p.Node], tally: Tally) -> Frame:
     for step in steps:
         with tally.at(step) as counts:
             before = frame.height
@@ -49,8 +60,6 @@ def _done(frame: Frame, step: p.Node) -> Frame:
             return _filter(frame, condition)
         case p.Generate():
             return _generate(frame, step)
-        case p.MapBatches():
-            return _map_batches(frame, step)
         case p.Sample(_, fraction, seed):
             return _sample(frame, fraction, seed)
     raise AssertionError(f"not a narrow step: {step}")
@@ -101,16 +110,29 @@ def _generate(frame: Frame, step: p.Generate) -> Frame:
     return query.explode(new).collect()
 
 
-def _map_batches(frame: Frame, step: p.MapBatches) -> Frame:
+def _mapped(frames: Iterator[Frame], step: p.MapBatches, tally: Tally) -> Iterator[Frame]:
+    from superfs.chukonu.native import pa
     from superfs.chukonu.rows import arrow_table, frame_of_arrow
 
-    table = arrow_table(frame, step.child.output)
-    batches = list(step.run(iter(table.to_batches())))
-    if not batches:
-        return frame_of_arrow(None, step.columns)
-    from superfs.chukonu.native import pa
+    counts = tally.of(step)
 
-    return frame_of_arrow(pa.Table.from_batches(batches), step.columns)
+    def batches() -> Iterator[Any]:
+        for frame in frames:
+            counts.rows_in += frame.height
+            yield from arrow_table(frame, step.child.output).to_batches()
+
+    some = False
+    found = iter(step.run(batches()))
+    while True:
+        with tally.at(step):
+            batch = next(found, None)
+        if batch is None:
+            break
+        counts.rows_out += batch.num_rows
+        some = True
+        yield frame_of_arrow(pa.Table.from_batches([batch]), step.columns)
+    if not some:
+        yield frame_of_arrow(None, step.columns)
 
 
 def _sample(frame: Frame, fraction: float, seed: int) -> Frame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from superfs.chukonu import expressions as e
 from superfs.chukonu import types as t
@@ -12,9 +12,6 @@ from superfs.chukonu.embedded import window
 from superfs.chukonu.naming import name_of
 from superfs.chukonu.native import pl
 from superfs.chukonu.plan import logical as p
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Frame = Any
 Px = Any
@@ -155,17 +152,3 @@ def join(left: Frame, right: Frame, node: p.Join) -> Frame:
 
 def _keyed(keys: tuple[e.Expr, ...], names: list[str]) -> list[Px]:
     return [normal(key).alias(name) for key, name in zip(keys, names, strict=True)]
-
-
-def repartition(frame: Frame, node: p.Repartition) -> list[Callable[[], Frame]]:
-    count = max(1, node.count)
-    if node.keys:
-        place = pl.struct([column(k) for k in node.keys]).hash(seed=0) % count
-    else:
-        place = pl.int_range(pl.len()) % count
-    frame = frame.with_columns(place.alias("place"))
-
-    def part(number: int) -> Callable[[], Frame]:
-        return lambda: frame.filter(pl.col("place") == number).drop("place")
-
-    return [part(number) for number in range(count)]

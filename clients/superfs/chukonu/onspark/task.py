@@ -36,9 +36,9 @@ class SegmentTask:
         for batch in batches:
             for spec in batch.column(SPEC):
                 split = pickle.loads(spec.as_py())
-                frame, _, _ = self._source.read(split, self._columns, Counts())
-                frame = run_steps(frame, self._steps, Tally())
-                yield from _spark_table(frame, self._output).to_batches(BATCH_ROWS)
+                frames = self._source.frames(split, self._columns, Counts())
+                for frame in run_steps(frames, self._steps, Tally()):
+                    yield from _spark_table(frame, self._output).to_batches(BATCH_ROWS)
 
 
 def _spark_table(frame: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401

@@ -3,6 +3,7 @@ order or join by is computed by a projection below them, where a fault is found 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from superfs.chukonu import expressions as e
@@ -134,12 +135,14 @@ def _windowed(child: p.Node, exprs: list[e.Expr]) -> tuple[p.Node, list[e.Expr]]
     columns = []
     for over, ref in overs.items():
         inner = over.function.children
-        parts = [*inner, *over.partition, *(o.child for o in over.order)]
-        child, refs = below(child, [x for x in parts if not isinstance(x, e.Lit)])
+        constant = [isinstance(x, e.Lit) for x in inner]
+        rest = [*over.partition, *(o.child for o in over.order)]
+        columns_of = [x for x, known in zip(inner, constant, strict=True) if not known]
+        child, refs = below(child, [*columns_of, *rest])
         given = iter(refs)
-        found = [x if isinstance(x, e.Lit) else next(given) for x in parts]
-        args, rest = tuple(found[: len(inner)]), found[len(inner) :]
-        partition, order = rest[: len(over.partition)], rest[len(over.partition) :]
+        args = tuple(x if known else next(given) for x, known in zip(inner, constant, strict=True))
+        found = list(given)
+        partition, order = found[: len(over.partition)], found[len(over.partition) :]
         assert isinstance(over.function, e.Aggregate)
         function = e.Aggregate(over.function.function, args, False, over.function.dtype)
         orders = tuple(
@@ -175,6 +178,9 @@ def aggregate(child: p.Node, keys: Sequence[e.Expr], exprs: Sequence[e.Expr]) ->
     inner = [named(part) for part in below_keys] or [named(e.Lit(True, t.BOOLEAN), "one")]
     place = {part: ref for part, (ref, _) in zip(below_keys, inner, strict=False)}
     node: p.Node = p.Project(child, _unique(inner))
+    if _of_the_same_distinct(values):  # they are then aggregates of distinct rows, group by group
+        node = p.Distinct(node, node.output)
+        values = {replace(v, distinct=False): ref for v, ref in values.items()}
     group = p.Group(
         node,
         tuple((ref.fresh(), place[key]) for ref, key in key_columns),
@@ -197,6 +203,12 @@ def aggregate(child: p.Node, keys: Sequence[e.Expr], exprs: Sequence[e.Expr]) ->
         (e.new_ref(name_of(expr), e.dtype_of(found)), onto(found)) for expr, found in wanted
     ]
     return p.Project(group, tuple(columns))
+
+
+def _of_the_same_distinct(values: dict[e.Aggregate, e.Ref]) -> bool:
+    args = {v.args for v in values}
+    flat = all(e.dtype_of(arg) in t.ATOMS for v in values for arg in v.args)
+    return len(args) == 1 and flat and all(v.distinct for v in values)
 
 
 def comparable(expr: e.Expr, where: str) -> None:

@@ -1,18 +1,21 @@
 """Writing an output exactly once.
 
-    .NAME.chukonu-JOB/part-00000-JOB8.parquet     one for each partition
-    .NAME.chukonu-JOB/_done/00000.json            what is in it: rows, bytes, xxh3, counts
-    .NAME.chukonu-JOB/_manifest.json              all of them, when all are there
-    NAME                                          the attempt, after one rename
+    .NAME.chukonu-JOB-LAYOUT/part-00000-JOB8.parquet     one for each partition
+    .NAME.chukonu-JOB-LAYOUT/_done/00000.json            what is in it: rows, bytes, xxh3, counts
+    .NAME.chukonu-JOB-LAYOUT/_manifest.json              all of them, when all are there
+    NAME                                                 the attempt, after one rename
 
-JOB is the hash of the plan, the contents it reads and the format. A job that is started again finds
-its attempt and goes on with the partitions that have no record. Readers see NAME when it is whole.
+JOB is the hash of the plan, the contents it reads and the format; LAYOUT that of the names of its
+partitions, which are others when rows were divided otherwise, under another budget of memory for
+instance. A job that is started again finds its attempt and goes on with the partitions that have no
+record. Readers see NAME when it is whole; attempts of other layouts then go.
 A record also has what was counted when its part was made: the statistics of a job that was begun
 several times are those of one that was not, but for time and the ways of bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -22,17 +25,21 @@ import xxhash
 
 from superfs.chukonu.plan.fingerprint import fingerprint
 from superfs.chukonu.plan.pruning import prune
-from superfs.chukonu.sinks.formats import SUFFIX, check, encoded
+from superfs.chukonu.sinks.formats import SUFFIX, check, encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from superfs.chukonu.counters import Tally
     from superfs.chukonu.embedded.executor import Executor
+    from superfs.chukonu.embedded.parts import Part
     from superfs.chukonu.plan.logical import Node
+    from superfs.chukonu.sinks.formats import Encoder
     from superfs.chukonu.sinks.target import Target
 
 MANIFEST, DONE, SUCCESS = "_manifest.json", "_done", "_SUCCESS"
+PUT_BYTES_MAX = 8 << 20
+"""A larger part is written while it is made."""
 
 
 class Output:
@@ -45,14 +52,20 @@ class Output:
         found = fingerprint(self._plan)
         what = f"{found} {kind} {[ref.name for ref in plan.output]}"
         self.job = uuid.uuid4().hex if found is None else xxhash.xxh3_128_hexdigest(what.encode())
-        folder, name = os.path.split(self._path)
-        self.attempt = os.path.join(folder, f".{name}.chukonu-{self.job}")
+
+    def _begin(self, parts: list[Part]) -> None:
+        layout = xxhash.xxh3_64_hexdigest("\0".join(part.name for part in parts).encode())
+        self._folder, name = os.path.split(self._path)
+        self._prefix = f".{name}.chukonu-{self.job}-"
+        self.attempt = os.path.join(self._folder, f"{self._prefix}{layout}")
+        self._target.makedirs(os.path.join(self.attempt, DONE))
 
     def write(self, executor: Executor, *, replace: bool) -> dict[str, Any]:
         """The manifest."""
-        self._target.makedirs(os.path.join(self.attempt, DONE))
         job = executor.job(self._plan)
-        tasks = [self._task(number, part) for number, part in enumerate(job.partitions())]
+        parts = job.parts()
+        self._begin(parts)
+        tasks = [self._task(number, part) for number, part in enumerate(parts)]
         records = list(job.results(tasks))
         manifest = {
             "version": 1,
@@ -67,9 +80,12 @@ class Output:
         self._target.put(os.path.join(self.attempt, MANIFEST), text.encode())
         self._target.put(os.path.join(self.attempt, SUCCESS), b"")
         self._target.publish(self.attempt, self._path, replace=replace)
+        for name in self._target.names(self._folder):
+            if name.startswith(self._prefix):
+                self._target.remove(os.path.join(self._folder, name))
         return manifest
 
-    def _task(self, number: int, part: Callable[[Tally], Any]) -> Callable[[Tally], dict[str, Any]]:
+    def _task(self, number: int, part: Part) -> Callable[[Tally], dict[str, Any]]:
         record_path = os.path.join(self.attempt, DONE, f"{number:05}.json")
         name = f"part-{number:05}-{self.job[:8]}{SUFFIX[self._kind]}"
 
@@ -79,17 +95,37 @@ class Output:
                 done = dict(json.loads(known))
                 tally.recall(done["counts"])
                 return done
-            frame = part(tally)
-            data = encoded(self._kind, frame, self._plan.output)
-            self._target.put(os.path.join(self.attempt, name), data)
-            record = {
-                "name": name,
-                "rows": frame.height,
-                "bytes": len(data),
-                "xxh3": xxhash.xxh3_64_hexdigest(data),
-                "counts": tally.record(),
-            }
+            found = self._put(os.path.join(self.attempt, name), part.run(tally))
+            record = {"name": name, **found, "counts": tally.record()}
             self._target.put(record_path, json.dumps(record).encode())
             return record
 
         return run
+
+    def _put(self, path: str, frames: Iterator[Any]) -> dict[str, Any]:
+        """What there is to say about the part. A small one takes one call of the target."""
+        made = encoder(self._kind, self._plan.output)
+        rows, size, digest = 0, 0, xxhash.xxh3_64()
+        with contextlib.ExitStack() as stack:
+            waiting: list[bytes] = []
+            write: Callable[[bytes], Any] = waiting.append
+            for data in _encoded(made, frames):
+                rows += data[0]
+                if data[1]:
+                    size += len(data[1])
+                    digest.update(data[1])
+                    write(data[1])
+                if size > PUT_BYTES_MAX and waiting:
+                    write = stack.enter_context(self._target.writer(path))
+                    for one in waiting:
+                        write(one)
+                    waiting = []
+            if size <= PUT_BYTES_MAX:
+                self._target.put(path, b"".join(waiting))
+        return {"rows": rows, "bytes": size, "xxh3": digest.hexdigest()}
+
+
+def _encoded(made: Encoder, frames: Iterator[Any]) -> Iterator[tuple[int, bytes]]:
+    for frame in frames:
+        yield frame.height, made.add(frame)
+    yield 0, made.finish()

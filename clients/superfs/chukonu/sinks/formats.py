@@ -1,22 +1,27 @@
-"""A frame as the bytes of one part. The same rows give the same bytes."""
+"""Frames as the bytes of one part."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.chukonu import types as t
 from superfs.chukonu.catalog.casts import java_double
+from superfs.chukonu.catalog.dtypes import arrow_type
 from superfs.chukonu.errors import AnalysisException, UnsupportedError
-from superfs.chukonu.native import pa, pa_parquet
+from superfs.chukonu.native import pa, pa_parquet, pl
 from superfs.chukonu.rows import arrow_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from superfs.chukonu.expressions import Ref
 
+Frame = Any
+GROUP_BYTES = 16 << 20
+"""Of a row group of parquet, before it is encoded."""
 SUFFIX = {"parquet": ".parquet", "json": ".json", "text": ".txt"}
 
 
@@ -31,17 +36,90 @@ def check(kind: str, output: Sequence[Ref]) -> None:
         raise UnsupportedError(f"write.{kind} of a column of type void")
 
 
-def encoded(kind: str, frame: Any, output: Sequence[Ref]) -> bytes:  # noqa: ANN401
-    if kind == "parquet":
-        sink = pa.BufferOutputStream()
-        pa_parquet.write_table(arrow_table(frame, output), sink, compression="zstd")
-        return bytes(sink.getvalue())
-    if kind == "text":
-        lines = frame[output[0].key].to_list()
-        return "".join(f"{line or ''}\n" for line in lines).encode()
-    names = [(ref.key, ref.name, ref.dtype) for ref in output]
-    rows = frame.select([key for key, _, _ in names]).iter_rows()
-    return "".join(f"{{{_fields(zip(names, row, strict=True))}}}\n" for row in rows).encode()
+class Encoder(Protocol):
+    """The rows of one part as bytes, while they come. The same frames give the same bytes."""
+
+    def add(self, frame: Frame) -> bytes: ...
+
+    def finish(self) -> bytes: ...
+
+
+def encoder(kind: str, output: Sequence[Ref]) -> Encoder:
+    made: dict[str, Callable[[Sequence[Ref]], Encoder]]
+    made = {"parquet": _Parquet, "text": _Text, "json": _Json}
+    return made[kind](output)
+
+
+class _Parquet:
+    def __init__(self, output: Sequence[Ref]) -> None:
+        self._output = output
+        self._sink = _Sink()
+        schema = pa.schema([pa.field(ref.name, arrow_type(ref.dtype)) for ref in output])
+        self._writer = pa_parquet.ParquetWriter(self._sink, schema, compression="zstd")
+        self._waiting: list[Frame] = []
+        self._size = 0
+        self._written = False
+
+    def add(self, frame: Frame) -> bytes:
+        self._waiting.append(frame)
+        self._size += frame.estimated_size()
+        if self._size >= GROUP_BYTES:
+            self._group()
+        return self._sink.taken()
+
+    def _group(self) -> None:
+        frame = pl.concat(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        self._waiting, self._size = [], 0
+        self._writer.write_table(arrow_table(frame, self._output))
+        self._written = True
+
+    def finish(self) -> bytes:
+        if any(frame.height for frame in self._waiting) or (self._waiting and not self._written):
+            self._group()
+        self._writer.close()
+        return self._sink.taken()
+
+
+class _Sink(io.RawIOBase):
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # noqa: ANN401
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def taken(self) -> bytes:
+        found = b"".join(self._parts)
+        self._parts = []
+        return found
+
+
+class _Text:
+    def __init__(self, output: Sequence[Ref]) -> None:
+        self._key = output[0].key
+
+    def add(self, frame: Frame) -> bytes:
+        return "".join(f"{line or ''}\n" for line in frame[self._key].to_list()).encode()
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _Json:
+    def __init__(self, output: Sequence[Ref]) -> None:
+        self._names = [(ref.key, ref.name, ref.dtype) for ref in output]
+
+    def add(self, frame: Frame) -> bytes:
+        rows = frame.select([key for key, _, _ in self._names]).iter_rows()
+        lines = (f"{{{_fields(zip(self._names, row, strict=True))}}}\n" for row in rows)
+        return "".join(lines).encode()
+
+    def finish(self) -> bytes:
+        return b""
 
 
 def _fields(parts: Any) -> str:  # noqa: ANN401

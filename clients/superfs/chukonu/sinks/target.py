@@ -3,6 +3,7 @@ and on a SuperFS cluster. Files appear whole and durable, or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from superfs.chukonu.sources.store import SCHEME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from superfs.client import FileSystem
+    from superfs.client.fileobj import RawFile
 
 _EXCHANGE = 2
 _AT_FDCWD = -100
@@ -31,8 +34,14 @@ class Target(Protocol):
     def put(self, path: str, data: bytes) -> None:
         """Replaces the file; durable when it returns."""
 
+    def writer(self, path: str) -> AbstractContextManager[Callable[[bytes], Any]]:
+        """Of a large file, part after part. The file is there, and durable, when the block ends."""
+
     def get(self, path: str) -> bytes | None:
         """None when there is no such file."""
+
+    def names(self, path: str) -> list[str]:
+        """In a directory; none when there is no such directory."""
 
     def publish(self, attempt: str, path: str, *, replace: bool) -> None:
         """The directory under its name, in one step; what was there goes away, and so does what a
@@ -49,10 +58,14 @@ class LocalTarget:
         os.makedirs(path, exist_ok=True)
 
     def put(self, path: str, data: bytes) -> None:
-        folder, name = os.path.split(path)
-        temporary = os.path.join(folder, f".{name}-{os.getpid()}-{threading.get_ident()}")
+        with self.writer(path) as write:
+            write(data)
+
+    @contextlib.contextmanager
+    def writer(self, path: str) -> Iterator[Callable[[bytes], Any]]:
+        temporary = _temporary(path)
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file.write
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
@@ -63,6 +76,9 @@ class LocalTarget:
                 return file.read()
         except FileNotFoundError:
             return None
+
+    def names(self, path: str) -> list[str]:
+        return os.listdir(path or ".") if os.path.isdir(path or ".") else []
 
     def publish(self, attempt: str, path: str, *, replace: bool) -> None:
         _remove_unfinished(attempt)
@@ -80,6 +96,17 @@ class LocalTarget:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+
+def _write_all(file: RawFile, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _temporary(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}-{os.getpid()}-{threading.get_ident()}")
 
 
 def _remove_unfinished(attempt: str) -> None:
@@ -125,13 +152,28 @@ class SuperTarget:
     def put(self, path: str, data: bytes) -> None:
         self.fs.put_many([(self._bare(path), data)])
 
+    @contextlib.contextmanager
+    def writer(self, path: str) -> Iterator[Callable[[bytes], Any]]:
+        temporary = self._bare(_temporary(path))
+        with self.fs.open_raw(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+            yield lambda data: _write_all(file, data)
+            file.sync()
+        self.fs.rename(temporary, self._bare(path))
+
     def get(self, path: str) -> bytes | None:
         try:
             return self.fs.read_bytes(self._bare(path))
         except FileNotFoundError:
             return None
 
+    def names(self, path: str) -> list[str]:
+        return self.fs.listdir(self._bare(path)) if self.exists(path) else []
+
     def publish(self, attempt: str, path: str, *, replace: bool) -> None:
+        for folder, _, others in self.fs.walk(self._bare(attempt)):
+            for entry in others:
+                if entry.name.startswith("."):
+                    self.fs.unlink(f"{folder}/{entry.name}")
         if replace and self.exists(path):
             self.fs.rename(self._bare(attempt), self._bare(path), _EXCHANGE)
             self.remove(attempt)

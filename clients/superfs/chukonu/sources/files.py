@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import types as t
@@ -15,6 +14,7 @@ from superfs.chukonu.sources import jsonlines
 from superfs.chukonu.sources.bad import BadRecord, Policy
 from superfs.chukonu.sources.jsonslow import merged, settled
 from superfs.chukonu.sources.lines import lines_of
+from superfs.chukonu.sources.ranges import PARQUET_BUFFER_BYTES, opened
 from superfs.chukonu.sources.splits import (
     SAMPLE_SPLIT_BYTES,
     SPLIT_BYTES,
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from superfs.chukonu.sources.store import FileInfo, Store
 
 Frame = Any
+FRAME_BYTES = 16 << 20
+"""As much as a frame of rows that were read has, about."""
+BATCH_ROWS = 4096
+"""Of parquet, that are decoded at once."""
 
 
 @dataclass
@@ -67,35 +71,53 @@ class Source:
         share = self.store.local_share(self.files)
         return text if share is None else f"{text}, {share:.0%} of the bytes on this machine"
 
-    def partitions(
-        self, columns: Sequence[Ref]
-    ) -> Iterator[Callable[[Counts], tuple[Frame, int, int]]]:
-        """Each gives its rows, how many bytes of the files it owns, and how many it fetched: what
-        lies around a cut is looked at from both sides."""
+    def planned(self) -> list[Split]:
+        """Its splits, when a run begins."""
         splits = self.splits
         self._left = len(splits)
         self.policy.records = self.policy.bad = 0
-        for split in splits:
-            yield partial(self.read, split, columns)
+        return splits
 
-    def read(self, split: Split, columns: Sequence[Ref], counts: Counts) -> tuple[Frame, int, int]:
-        frames: list[Frame] = []
+    def frames(
+        self,
+        split: Split,
+        columns: Sequence[Ref],
+        counts: Counts,
+        read: Callable[[int, int], None] = lambda *_: None,
+        frame_bytes: int = FRAME_BYTES,
+    ) -> Iterator[Frame]:
+        """Its rows, in frames of about that size. `read` is told at the end how many bytes of the
+        files it owns, and how many it fetched: what lies around a cut is looked at from both
+        sides."""
         bad: list[BadRecord] = []
         store = Fetching(self.store)
-        for frame, records in _READERS[self.format](self, store, split, columns, bad):
-            frames.append(frame.select([pl.col(c.name).alias(c.key) for c in columns]))
+        parsed = _READERS[self.format](self, store, split, columns, bad)
+        for frame, records in gathered(parsed, frame_bytes):
+            found = frame.select([pl.col(c.name).alias(c.key) for c in columns])
             counts.rows_in += records
-            counts.rows_out += frame.height
+            counts.rows_out += found.height
+            yield found
         for record in bad:
             counts.dropped[record.kind] = counts.dropped.get(record.kind, 0) + 1
         with self._lock:
             self._left -= 1
             last = self._left == 0
         self.policy.settle(split.identity(self.format), counts.rows_in, bad, last=last)
-        if not frames:
-            frames = [pl.DataFrame(schema={c.key: dtype(c.dtype) for c in columns})]
-        whole = pl.concat(frames) if len(frames) > 1 else frames[0]
-        return whole, split.bytes, store.fetched_bytes
+        read(split.bytes, store.fetched_bytes)
+
+
+def gathered(frames: Iterator[tuple[Frame, int]], frame_bytes: int) -> Iterator[tuple[Frame, int]]:
+    """Many small frames as fewer ones that are worth a step each."""
+    waiting: list[Frame] = []
+    rows = size = 0
+    for frame, records in frames:
+        waiting.append(frame)
+        rows, size = rows + records, size + frame.estimated_size()
+        if size >= frame_bytes:
+            yield pl.concat(waiting), rows
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pl.concat(waiting) if len(waiting) > 1 else waiting[0], rows
 
 
 def _json(
@@ -149,27 +171,42 @@ def _parquet(
     wanted = {c.name: c.dtype for c in columns}
     for span in split.spans:
         file = span.file
-        data = store.read(file.path, 0, file.size)
         try:
-            reader = pa_parquet.ParquetFile(pa.BufferReader(data))
+            reader = pa_parquet.ParquetFile(opened(store, file), buffer_size=PARQUET_BUFFER_BYTES)
             here = {f.name: f for f in reader.schema_arrow}
-            table = reader.read([name for name in wanted if name in here], use_threads=False)
-        except pa.ArrowException as error:
+            casts = [_column(file.path, name, kind, here) for name, kind in wanted.items()]
+            names = [name for name in wanted if name in here]
+            if not names:
+                rows = reader.metadata.num_rows
+                yield pl.DataFrame(height=rows).with_columns(casts), rows
+                continue
+            for batch in reader.iter_batches(_rows(reader), columns=names, use_threads=False):
+                frame = pl.from_arrow(pa.Table.from_batches([batch]))
+                yield frame.select(casts), batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise BadRecordException("CANNOT_READ_FILE", f"{file.path}: {error}") from None
-        frame = pl.from_arrow(table) if table.num_columns else pl.DataFrame(height=table.num_rows)
-        made = []
-        for name, kind in wanted.items():
-            if name in here:
-                found = type_of_arrow(here[name].type, f"{file.path}: {name}")
-                if t.wider(found, kind) != kind:
-                    raise BadRecordException(
-                        "PARQUET_COLUMN_DATA_TYPE_MISMATCH",
-                        f"{file.path}: {name} is {found.simpleString()}, not {kind.simpleString()}",
-                    )
-                made.append(pl.col(name).cast(dtype(kind)))
-            else:
-                made.append(pl.lit(None, dtype(kind)).alias(name))
-        yield frame.with_columns(made), table.num_rows
+
+
+def _column(path: str, name: str, kind: t.DataType, here: dict[str, Any]) -> Any:  # noqa: ANN401
+    if name not in here:
+        return pl.lit(None, dtype(kind)).alias(name)
+    found = type_of_arrow(here[name].type, f"{path}: {name}")
+    if t.wider(found, kind) != kind:
+        raise BadRecordException(
+            "PARQUET_COLUMN_DATA_TYPE_MISMATCH",
+            f"{path}: {name} is {found.simpleString()}, not {kind.simpleString()}",
+        )
+    return pl.col(name).cast(dtype(kind))
+
+
+def _rows(reader: Any) -> int:  # noqa: ANN401
+    """As many as make a part of a frame, however well they are encoded."""
+    about = reader.metadata
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    return max(1, min(BATCH_ROWS, about.num_rows * FRAME_BYTES // max(1, size)))
 
 
 _READERS: dict[str, Callable[..., Iterator[tuple[Frame, int]]]] = {
@@ -217,10 +254,11 @@ def infer(
 
 def _parquet_schema(store: Store, files: list[FileInfo]) -> t.StructType:
     """That of the first file: columns that later files lack are null there."""
-    data = store.read(files[0].path, 0, files[0].size)
     try:
-        arrow = pa_parquet.read_schema(pa.BufferReader(data))
-    except pa.ArrowException as error:
+        arrow = pa_parquet.read_schema(opened(store, files[0]))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise BadRecordException("CANNOT_READ_FILE", f"{files[0].path}: {error}") from None
     fields = [
         t.StructField(f.name, type_of_arrow(f.type, f"{files[0].path}: {f.name}")) for f in arrow

@@ -122,42 +122,94 @@ def blocks(store: Readable, split: Split, block_bytes: int = BLOCK_BYTES) -> Ite
         kind = compression(span.file.path)
         data = fetched.pop(span.file.path, None)
         if kind is not None:
-            raw = store.read(span.file.path, 0, span.file.size) if data is None else data
-            yield from _cut_lines(span.file, *_decompressed(raw, kind), block_bytes)
+            raw = _raw(store, span.file) if data is None else iter([data])
+            yield from _decompressed(span.file, raw, kind, block_bytes)
         elif data is not None:
-            yield from _cut_lines(span.file, data, "", block_bytes)
+            yield from _cut_lines(span.file, data, block_bytes)
         else:
             yield from _owned(store, span, block_bytes)
 
 
-def _decompressed(raw: bytes, kind: str) -> tuple[bytes, str]:
-    """What can be had of it, and what is wrong with the rest."""
-    if kind == "gzip":
-        parts: list[bytes] = []
-        try:
-            while raw:
-                stream = zlib.decompressobj(wbits=31)
-                for start in range(0, len(raw), BLOCK_BYTES):
-                    parts.append(stream.decompress(raw[start : start + BLOCK_BYTES]))
-                    if stream.eof:
-                        raw = stream.unused_data + raw[start + BLOCK_BYTES :]
-                        break
-                else:
-                    return b"".join(parts), "the gzip stream is truncated"
-        except zlib.error as error:
-            return b"".join(parts), f"the gzip stream is damaged: {error}"
-        return b"".join(parts), ""
-    parts = []
+class Broken(Exception):
+    """A compressed stream cannot be read on."""
+
+
+def _raw(store: Readable, file: FileInfo) -> Iterator[bytes]:
+    for start in range(0, file.size, BLOCK_BYTES):
+        yield store.read(file.path, start, min(BLOCK_BYTES, file.size - start))
+
+
+def _gunzipped(raw: Iterator[bytes]) -> Iterator[bytes]:
+    """However well it was compressed, a block at a time comes out."""
+    stream = zlib.decompressobj(wbits=31)
+    fresh = True
     try:
-        with pa.CompressedInputStream(pa.BufferReader(raw), kind) as stream:
+        for part in raw:
+            while part:
+                if stream.eof:
+                    stream, fresh = zlib.decompressobj(wbits=31), True
+                yield stream.decompress(part, BLOCK_BYTES)
+                fresh = False
+                part = stream.unused_data if stream.eof else stream.unconsumed_tail
+    except zlib.error as error:
+        raise Broken(f"the gzip stream is damaged: {error}") from None
+    if not (stream.eof or fresh):
+        raise Broken("the gzip stream is truncated")
+
+
+def _unzipped(raw: Iterator[bytes], kind: str) -> Iterator[bytes]:
+    try:
+        with pa.CompressedInputStream(pa.PythonFile(_Reader(raw), "r"), kind) as stream:
             while part := stream.read(BLOCK_BYTES):
-                parts.append(part)
+                yield part
     except OSError as error:
-        return b"".join(parts), f"the {kind} stream is damaged: {error}"
-    return b"".join(parts), ""
+        raise Broken(f"the {kind} stream is damaged: {error}") from None
 
 
-def _cut_lines(file: FileInfo, data: bytes, broken: str, block_bytes: int) -> Iterator[Block]:
+class _Reader:
+    """Parts of bytes as a file, for Arrow."""
+
+    closed = False
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._rest) < size and (more := next(self._parts, b"")):
+            self._rest += more
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _decompressed(file: FileInfo, raw: Iterator[bytes], kind: str, size: int) -> Iterator[Block]:
+    parts = _gunzipped(raw) if kind == "gzip" else _unzipped(raw, kind)
+    place, rest, why = 0, b"", ""
+    while not why:
+        try:
+            more = next(parts, None)
+        except Broken as error:
+            why = str(error)
+            break
+        if more is None:
+            break
+        rest += more
+        if len(rest) < size:
+            continue
+        end = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, len(rest) - 1)) + 1
+        if end:
+            yield Block(file, place, rest[:end])
+            place, rest = place + end, rest[end:]
+    yield Block(file, place, rest, why)
+
+
+def _cut_lines(file: FileInfo, data: bytes, block_bytes: int) -> Iterator[Block]:
     place = 0
     while len(data) - place > block_bytes:
         end = _line_end(data, place + block_bytes)
@@ -165,7 +217,7 @@ def _cut_lines(file: FileInfo, data: bytes, broken: str, block_bytes: int) -> It
             break
         yield Block(file, place, data[place:end])
         place = end
-    yield Block(file, place, data[place:] if place else data, broken)
+    yield Block(file, place, data[place:] if place else data)
 
 
 def _line_end(data: bytes, start: int) -> int:
