@@ -22,6 +22,8 @@ from superfs.mount.meter import Meter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from superfs.mount.kvtree import KvTree
+
 OUT = struct.Struct("=IiQ")
 ANSWER_S = 10
 Answer = tuple[int, bytes]  # errno, what follows the header
@@ -30,14 +32,16 @@ Answer = tuple[int, bytes]  # errno, what follows the header
 class Front:
     """A mount whose kernel is this test. Behind the desk, `behind` is where pyfuse3 would be."""
 
-    def __init__(self) -> None:
+    def __init__(self, kv: KvTree | None = None) -> None:
         self.world = World(attr_timeout_s=1000.0, entry_timeout_s=1000.0)
         self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._device = device
         self.meter = Meter()
         self.relay = Relay(Device(device.fileno()))
         self.notices = Notices(device.fileno(), self.relay.drain)
-        self.desk = Desk(Device(device.fileno()), self.relay, self.world.services, self.meter)
+        self.desk = Desk(
+            Device(device.fileno()), self.relay, self.world.services, self.meter, kv=kv
+        )
         self.behind = socket.socket(fileno=self.relay.fd)
         self.behind.setblocking(False)
         self.kernel.setblocking(False)
@@ -84,8 +88,8 @@ class Front:
 
 
 @asynccontextmanager
-async def front() -> AsyncIterator[Front]:
-    served = Front()
+async def front(kv: KvTree | None = None) -> AsyncIterator[Front]:
+    served = Front(kv)
     try:
         await served.world.ops.getattr(TOP, ctx())
         async with trio.open_nursery() as nursery:

@@ -9,6 +9,7 @@ acl, noacl                      [mount] acl
 nodelegate, delegate            [mount] delegate: whether changes are told a moment later
 suid dev exec sync (and no-)    [mount] suid dev exec sync
 subdir=PATH                     [mount] subdir
+kv, nokv                        [mount] kv: .kv in the root, the blocks of the KVCache pool
 recover                         [mount] recover: take a dead mount off the mount point first
 token=FILE cluster=ADDRESS      [client] token_file, cluster
 retry_timeout=S                 [client] retry_timeout_s
@@ -53,6 +54,7 @@ class MountOptions:
     exec: bool = True
     sync: bool = False
     delegate: bool = True  # what nobody else uses is changed here, and told within a second
+    kv: bool = True  # .kv in the root shows the blocks of the KVCache pool
     recover: bool = False
     atime: str = "relatime"
     attr_timeout_s: float = 0.0  # of what no lease covers, as are the next two
@@ -128,8 +130,8 @@ FLAGS: dict[str, tuple[str, object]] = {
     "allow_other": ("allow_other", "yes"),
     "noallow_other": ("allow_other", "no"),
     "recover": ("recover", True),
-    **{name: (name, True) for name in ("acl", "suid", "dev", "exec", "sync", "delegate")},
-    **{f"no{name}": (name, False) for name in ("acl", "suid", "dev", "exec", "delegate")},
+    **{name: (name, True) for name in ("acl", "suid", "dev", "exec", "sync", "delegate", "kv")},
+    **{f"no{name}": (name, False) for name in ("acl", "suid", "dev", "exec", "delegate", "kv")},
     "async": ("sync", False),
 }
 VALUES: dict[str, tuple[str, str, type[Any]]] = {

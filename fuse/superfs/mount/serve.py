@@ -26,28 +26,36 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from superfs.client.file import OpenInode
-from superfs.core.errors import FsError
-from superfs.mount import figures, kernel
+from superfs.client.kvblocks import KvBlocks
+from superfs.core.errors import Code, FsError
+from superfs.core.ids import ROOT
+from superfs.core.limits import MIB
+from superfs.mount import figures, kernel, kvtree
 from superfs.mount.desk.desk import Desk
 from superfs.mount.desk.device import Device, Notices
 from superfs.mount.desk.relay import Relay
 from superfs.mount.guard import Guard
+from superfs.mount.kvtree import KvTree
 from superfs.mount.meter import Meter
 from superfs.mount.operations import Operations
 from superfs.mount.services import Services
 from superfs.mount.window import Window
+from superfs.rpc.pending import run_sync
 from superfs.rpc.scraping import close_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superfs.client.connection import Connection
+    from superfs.client.meta import MetaClient
     from superfs.core.namespace.txn import Ref
     from superfs.mount.kernel import Mountpoint
     from superfs.mount.options import MountOptions
     from superfs.mount.recalls import Recalls
 
 FINISH_TIMEOUT_S = 60.0
+KV_PART = 16
+"""Of the memory of a mount, for contents of blocks of the KVCache pool."""
 GREETED_MAX = 8
 """Chains whose daemons a new mount connects to before anybody reads."""
 
@@ -80,7 +88,12 @@ def serve(
     stop_metrics = serve_metrics(options.metrics, meter)
     operations = Operations(services, meter)
     device.answered = recalls.answered
-    desk = Desk(device, relay, services, meter, connection.data.slot)
+    blocks = KvBlocks(connection)
+    kv = None
+    if options.kv and root.ino == ROOT and not _is_taken(connection.meta, root):
+        room = options.memory_max * MIB // KV_PART
+        kv = KvTree(blocks, room, services.mounted.notify.drop_names)
+    desk = Desk(device, relay, services, meter, connection.data.slot, kv)
     seen = figures.Figures(meter, str(mountpoint.path), connection.config)
     window = Window(services, device, seen)
     with contextlib.suppress(FsError):  # who reads or writes will be told
@@ -97,10 +110,20 @@ def serve(
         raise kernel.MountError(f"mount point {mountpoint.path}: {error}") from None
     finally:
         relay.close()
+        blocks.close()
         guard.close()
         os.close(mountpoint.fd)  # the connection to the kernel
         detach(mountpoint)
         stop_metrics()
+
+
+def _is_taken(meta: MetaClient, root: Ref) -> bool:
+    try:
+        run_sync(meta.lookup(root, kvtree.NAME))
+    except FsError as error:
+        return error.code is not Code.NOT_FOUND
+    log.warning("there is a .kv in the file system: it is shown, and not the KVCache pool")
+    return True
 
 
 def serve_metrics(address: str, meter: Meter) -> Callable[[], None]:

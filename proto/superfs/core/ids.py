@@ -15,6 +15,8 @@ An inode number has 64 bits: the slot in the high 12, one bit "directory", 51 bi
   generation is
   `DELEGATED_GENERATION`, for the number is never used again. A directory made so has a predictable
   number and a generation from those that the session has reserved, all above GENERATION_HALF.
+* What a mount shows that is no inode of the namespace (blocks of a KVCache pool) has a number of
+  range 0, which is no session's. Only that mount and its kernel know it.
 * The *group* of a directory is its entries and the inodes of its single-link files. `Place` is
   the number a record is filed under: the directory that names the file, or the inode itself for
   directories and for files with several links.
@@ -55,6 +57,8 @@ RANGE_BITS, RANGE_COUNTER_BITS = 26, 24
 RANGE_BIT = 1 << (RANGE_BITS + RANGE_COUNTER_BITS)
 RANGES_MAX = (1 << RANGE_BITS) - 1
 RANGE_FILES_MAX = (1 << RANGE_COUNTER_BITS) - 1
+VIRTUAL_MASK = DIRECTORY_BIT | RANGE_BIT | RANGES_MAX << RANGE_COUNTER_BITS
+VIRTUAL_MAX = (1 << (SLOT_BITS + RANGE_COUNTER_BITS)) - 1
 DELEGATED_GENERATION = Generation(1)
 GENERATION_HALF = 1 << 31
 """Generations below are counted by slot, those from here on for the whole cluster."""
@@ -104,3 +108,14 @@ def range_of(ino: int) -> tuple[int, int]:
     if ino & DIRECTORY_BIT or not ino & RANGE_BIT:
         return 0, 0
     return ino >> RANGE_COUNTER_BITS & RANGES_MAX, ino & RANGE_FILES_MAX
+
+
+def virtual_id(counter: int) -> int:
+    """Of what only a mount knows."""
+    assert 0 <= counter <= VIRTUAL_MAX, counter
+    slot, low = counter >> RANGE_COUNTER_BITS, counter & RANGE_FILES_MAX
+    return slot << SLOT_SHIFT | RANGE_BIT | low
+
+
+def is_virtual(ino: int) -> bool:
+    return ino & VIRTUAL_MASK == RANGE_BIT

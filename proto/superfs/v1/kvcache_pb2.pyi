@@ -215,3 +215,51 @@ class KvBytes(_message.Message):
     data: bytes
     checksum: int
     def __init__(self, put: _Optional[int] = ..., block: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
+
+class KvSpacesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class KvSpaces(_message.Message):
+    __slots__ = ("namespaces", "names")
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    namespaces: _containers.RepeatedScalarFieldContainer[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, namespaces: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class KvList(_message.Message):
+    __slots__ = ("namespace", "after", "limit")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    after: int
+    limit: int
+    def __init__(self, namespace: _Optional[int] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class KvListed(_message.Message):
+    __slots__ = ("keys", "lengths", "afters", "next")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    AFTERS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    keys: bytes
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    afters: _containers.RepeatedScalarFieldContainer[int]
+    next: int
+    def __init__(self, keys: _Optional[bytes] = ..., lengths: _Optional[_Iterable[int]] = ..., afters: _Optional[_Iterable[int]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class KvLengths(_message.Message):
+    __slots__ = ("lengths",)
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class KvPeek(_message.Message):
+    __slots__ = ("namespace", "key")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    key: bytes
+    def __init__(self, namespace: _Optional[int] = ..., key: _Optional[bytes] = ...) -> None: ...

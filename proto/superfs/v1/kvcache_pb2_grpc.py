@@ -99,6 +99,26 @@ class KVCacheStub:
                 request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvStatsRequest.SerializeToString,
                 response_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvStats.FromString,
                 _registered_method=True)
+        self.Spaces = channel.unary_unary(
+                '/superfs.v1.KVCache/Spaces',
+                request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvSpacesRequest.SerializeToString,
+                response_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvSpaces.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/superfs.v1.KVCache/List',
+                request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvList.SerializeToString,
+                response_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvListed.FromString,
+                _registered_method=True)
+        self.Look = channel.unary_unary(
+                '/superfs.v1.KVCache/Look',
+                request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvKeys.SerializeToString,
+                response_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvLengths.FromString,
+                _registered_method=True)
+        self.Peek = channel.unary_stream(
+                '/superfs.v1.KVCache/Peek',
+                request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvPeek.SerializeToString,
+                response_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvBytes.FromString,
+                _registered_method=True)
         self.Read = channel.unary_stream(
                 '/superfs.v1.KVCache/Read',
                 request_serializer=superfs_dot_v1_dot_kvcache__pb2.KvRead.SerializeToString,
@@ -200,6 +220,33 @@ class KVCacheServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Spaces(self, request, context):
+        """For who only looks (the mount's .kv): nothing of these counts as a use, holds a block, or brings
+        one back to memory. What namespaces there are; blocks, some at a time; which blocks are stored,
+        each by itself; and one's bytes from wherever it lies, compared with its checksum.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Look(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Peek(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Read(self, request, context):
         """For other hosts: the bytes of a lease's blocks, in order; and those of started puts.
         """
@@ -280,6 +327,26 @@ def add_KVCacheServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvStatsRequest.FromString,
                     response_serializer=superfs_dot_v1_dot_kvcache__pb2.KvStats.SerializeToString,
+            ),
+            'Spaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.Spaces,
+                    request_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvSpacesRequest.FromString,
+                    response_serializer=superfs_dot_v1_dot_kvcache__pb2.KvSpaces.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvList.FromString,
+                    response_serializer=superfs_dot_v1_dot_kvcache__pb2.KvListed.SerializeToString,
+            ),
+            'Look': grpc.unary_unary_rpc_method_handler(
+                    servicer.Look,
+                    request_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvKeys.FromString,
+                    response_serializer=superfs_dot_v1_dot_kvcache__pb2.KvLengths.SerializeToString,
+            ),
+            'Peek': grpc.unary_stream_rpc_method_handler(
+                    servicer.Peek,
+                    request_deserializer=superfs_dot_v1_dot_kvcache__pb2.KvPeek.FromString,
+                    response_serializer=superfs_dot_v1_dot_kvcache__pb2.KvBytes.SerializeToString,
             ),
             'Read': grpc.unary_stream_rpc_method_handler(
                     servicer.Read,
@@ -643,6 +710,114 @@ class KVCache:
             '/superfs.v1.KVCache/Stats',
             superfs_dot_v1_dot_kvcache__pb2.KvStatsRequest.SerializeToString,
             superfs_dot_v1_dot_kvcache__pb2.KvStats.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Spaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/superfs.v1.KVCache/Spaces',
+            superfs_dot_v1_dot_kvcache__pb2.KvSpacesRequest.SerializeToString,
+            superfs_dot_v1_dot_kvcache__pb2.KvSpaces.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/superfs.v1.KVCache/List',
+            superfs_dot_v1_dot_kvcache__pb2.KvList.SerializeToString,
+            superfs_dot_v1_dot_kvcache__pb2.KvListed.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Look(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/superfs.v1.KVCache/Look',
+            superfs_dot_v1_dot_kvcache__pb2.KvKeys.SerializeToString,
+            superfs_dot_v1_dot_kvcache__pb2.KvLengths.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Peek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/superfs.v1.KVCache/Peek',
+            superfs_dot_v1_dot_kvcache__pb2.KvPeek.SerializeToString,
+            superfs_dot_v1_dot_kvcache__pb2.KvBytes.FromString,
             options,
             channel_credentials,
             insecure,

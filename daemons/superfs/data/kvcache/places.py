@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from superfs.core.kvcache.digests import grow
+from superfs.core.kvcache.table import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +83,12 @@ class Places(Mapping[bytes, Place]):
     def committed(self, key: bytes) -> bool:
         row = self._table.index.find(key)
         return row >= 0 and self._state[row] == COMMITTED
+
+    def length_at(self, row: int) -> int:
+        """Of the committed block in a row of the table; 0: there is none."""
+        if self._table.state[row] == FREE or self._state[row] != COMMITTED:
+            return 0
+        return self._length[row]
 
     def keys_in(self, slab: Slab) -> list[bytes]:
         number = self._numbers.get(slab)

@@ -109,9 +109,7 @@ class Promoter:
                     space.promoted += 1
                 continue
             self._pool.abort(PROMOTING, number)
-            if space.shelf is not None and space.shelf.places.get(key) is source:
-                self._tier.damaged += 1
-                self._tier.remove(space, key)
+            self._tier.lose(space, key, source)
         return space.promoted - before == len(jobs)
 
 

@@ -11,6 +11,7 @@ import grpc
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.keys import KEY_BYTES
 from superfs.core.limits import KV_KEYS_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.data.kvcache import browse
 from superfs.data.kvcache.figures import stats
 from superfs.data.kvcache.ranges import ranges_of
 from superfs.rpc.server import grant_of
@@ -182,6 +183,33 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
     async def Stats(self, request: pb.KvStatsRequest, context: Any) -> pb.KvStats:  # noqa: ANN401
         pool, _ = self._pool(context)
         return stats(pool, request.namespace)
+
+    async def Spaces(self, _: pb.KvSpacesRequest, context: Any) -> pb.KvSpaces:  # noqa: ANN401
+        pool = self._pool(context)[0]
+        names = [space.made.name for space in pool.spaces.values()]
+        return pb.KvSpaces(namespaces=list(pool.spaces), names=names)
+
+    async def List(self, request: pb.KvList, context: Any) -> pb.KvListed:  # noqa: ANN401
+        pool, _ = self._pool(context)
+        found = browse.listed(pool.space(request.namespace), request.after, request.limit)
+        return pb.KvListed(
+            keys=bytes(found.keys), lengths=found.lengths, afters=found.afters, next=found.next
+        )
+
+    async def Look(self, request: pb.KvKeys, context: Any) -> pb.KvLengths:  # noqa: ANN401
+        pool, _ = self._pool(context)
+        space = pool.space(request.namespace)
+        return pb.KvLengths(lengths=browse.lengths(space, _keys(request.keys)))
+
+    async def Peek(self, request: pb.KvPeek, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        pool, _ = self._pool(context)
+        space, keys = pool.space(request.namespace), _keys(request.key)
+        if len(keys) != 1:
+            raise FsError(Code.BAD_REQUEST, "one key")
+        data = await browse.contents(pool, self._disk, self._threads, space, keys[0])
+        for offset in range(0, len(data), MESSAGE_DATA_BYTES_MAX):
+            part = data[offset : offset + MESSAGE_DATA_BYTES_MAX]
+            yield pb.KvBytes(offset=offset, data=part)
 
     async def Read(self, request: pb.KvRead, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         pool, session = self._pool(context)

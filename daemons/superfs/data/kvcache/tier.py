@@ -246,6 +246,12 @@ class DiskTier:
             return []
         return self._remove(shelf, shelf.table.blocks[key])
 
+    def lose(self, space: Namespace, key: bytes, place: Place) -> None:
+        """Who has read it found other bytes than were stored: it goes, with what is behind it."""
+        if space.shelf is not None and space.shelf.places.get(key) is place:
+            self.damaged += 1
+            self.remove(space, key)
+
     def trim(self) -> None:
         """From the high watermark to the low one."""
         config = self.config

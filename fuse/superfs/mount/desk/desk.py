@@ -19,10 +19,12 @@ import trio
 
 from superfs.client.sharedmem import PAGE_BYTES
 from superfs.core.errors import Code, FsError
+from superfs.core.ids import is_virtual
 from superfs.mount.desk import protocol
 from superfs.mount.desk.answers import Answers
 from superfs.mount.desk.changes import Changes
 from superfs.mount.desk.device import ENDED
+from superfs.mount.desk.kvdesk import KERNEL_ROOT, TWO_PLACES, KvDesk
 from superfs.mount.desk.protocol import (
     HEADER,
     HEADER_BYTES,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from superfs.mount.desk.device import Device
     from superfs.mount.desk.relay import Relay
+    from superfs.mount.kvtree import KvTree
     from superfs.mount.meter import Meter
     from superfs.mount.services import Services
 
@@ -67,8 +70,10 @@ class Desk:
         services: Services,
         meter: Meter,
         slot: Callable[[], memoryview | None] = lambda: None,
+        kv: KvTree | None = None,
     ) -> None:
-        """`slot` gives memory that data daemons can read (DataClient.slot)."""
+        """`slot` gives memory that data daemons can read (DataClient.slot). `kv`: what is shown as
+        `.kv`, if that is."""
         self._device = device
         self._fd = device.fd
         self._answer = device.answer
@@ -120,6 +125,8 @@ class Desk:
             int(op): (handler, meter.of(_METER_NAMES.get(op, op.name.lower())))
             for op, handler in handlers.items()
         }
+        self._kv = None if kv is None else KvDesk(kv, self._start, self._waits)
+        self._kv_gauge = meter.of("kv") if kv is not None else Gauge()
         self._relayed = 0
         self._serving = (Gauge(), 0)  # which, and since when
         meter.figures["relayed"] = ("Requests handed to pyfuse3", lambda: self._relayed)
@@ -183,6 +190,13 @@ class Desk:
         _, opcode, unique, number, uid, gid, _, _, _ = HEADER.unpack_from(request)
         if self._device.watcher is not None:
             self._device.watcher.began(request)
+        kv = self._kv
+        if kv is not None and (number <= KERNEL_ROOT or opcode in TWO_PLACES or is_virtual(number)):
+            if opcode == Op.BATCH_FORGET:
+                kv.tree.forget(protocol.forgotten(request[HEADER_BYTES:]))
+            elif kv.claims(opcode, number, request[HEADER_BYTES:]):
+                self._serve_kv(kv, request, opcode, unique, number)
+                return
         found = self._handlers.get(opcode)
         if found is None:
             self._relayed += 1
@@ -205,6 +219,21 @@ class Desk:
         if answer:
             self._answer(answer)
             gauge.note(time.perf_counter_ns() - started)
+
+    def _serve_kv(
+        self, kv: KvDesk, request: memoryview, opcode: int, unique: int, number: int
+    ) -> None:
+        self._request = request
+        started = time.perf_counter_ns()
+        self._serving = self._kv_gauge, started
+        try:
+            answer = kv.serve(unique, opcode, number, request[HEADER_BYTES:])
+        except Exception as error:
+            self._kv_gauge.errors += 1
+            answer = protocol.error(unique, self._errno_of(error, number))
+        if answer:
+            self._answer(answer)
+            self._kv_gauge.note(time.perf_counter_ns() - started)
 
     def _errno_of(self, error: BaseException, number: int) -> int:
         if isinstance(error, FsError):

@@ -29,16 +29,22 @@ class Op(enum.IntEnum):
     SETATTR = 4
     READLINK = 5
     SYMLINK = 6
+    MKNOD = 8
     MKDIR = 9
     UNLINK = 10
     RMDIR = 11
     RENAME = 12
+    LINK = 13
     OPEN = 14
     READ = 15
     WRITE = 16
+    STATFS = 17
     RELEASE = 18
+    FSYNC = 20
+    SETXATTR = 21
     GETXATTR = 22
     LISTXATTR = 23
+    REMOVEXATTR = 24
     FLUSH = 25
     INIT = 26
     OPENDIR = 27
@@ -255,11 +261,18 @@ def direntplus(
 def dot(name: bytes, cookie: int, number: int) -> bytes:
     """ "." and "..": a listing tells their numbers and that they are directories; they are no
     look-up (nodeid 0)."""
-    return (
-        direntplus(name, cookie, 0, 0, 0, 0, bytes(ATTR_BYTES), stat.S_IFDIR)[:ENTRY_BYTES]
-        + _DIRENT.pack(number, cookie, len(name), stat.S_IFDIR >> 12)
-        + name.ljust(8, b"\0")
-    )
+    return bare_direntplus(name, cookie, number, stat.S_IFDIR)
+
+
+def dirent(name: bytes, cookie: int, number: int, mode: int) -> bytes:
+    """One entry of a READDIR answer."""
+    length = len(name)
+    return _DIRENT.pack(number, cookie, length, mode >> 12) + name + b"\0" * (-length & 7)
+
+
+def bare_direntplus(name: bytes, cookie: int, number: int, mode: int) -> bytes:
+    """One entry of a READDIRPLUS answer that is no look-up: the kernel makes no inode of it."""
+    return bytes(ENTRY_BYTES) + dirent(name, cookie, number, mode)
 
 
 FORGET_NAMES = _OUT.pack(OUT_BYTES, Notice.INC_EPOCH, 0)
