@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.kvbench import GRANULE, LAYOUT, Bench, chain
+from harness.kvbench import GRANULE, LAYOUT, Bench, chain, singles
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import POLICIES
 from superfs.data.kvcache.slab import HEADER_BYTES, RECORD_BYTES
@@ -281,3 +281,25 @@ def test_equal_to_the_simulator(bench: Bench, policy: str) -> None:
         stored = {struct.unpack("<QQ", key)[1] for key in space.places}
         assert stored == {int.from_bytes(key, "little") for key in simulator.table.blocks}
     assert space.evicted > 300
+
+
+def test_what_is_stored_of_keys_that_are_no_chain(tmp_path: Path) -> None:
+    """As many as are there from the first on, whatever is asked."""
+    bench = Bench(tmp_path)
+    space = bench.pool.open("a", LAYOUT, 0, "lru")
+    first, second, alone = chain(1, 16), chain(2, 16), singles(6)
+    for keys in (first, second, *([key] for key in alone[:4])):
+        bench.put(space, keys)
+    rng = random.Random(7)
+    known = {*first, *second, *alone[:4]}
+    pool = [*first, *second, *alone]
+    for _ in range(500):
+        asked = rng.sample(pool, rng.randrange(len(pool)))
+        if rng.random() < 0.5:
+            asked = first[: rng.randrange(6)] + asked
+        asked = list(dict.fromkeys(asked))
+        count = 0
+        while count < len(asked) and asked[count] in known:
+            count += 1
+        assert space.stored(asked) == count
+    bench.pool.slab.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from xxhash import xxh3_64_intdigest
 
+from superfs.kvcache.parts import cut
 from superfs.kvcache.slabfile import SlabFile
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
@@ -17,6 +18,8 @@ from superfs.v1 import kvcache_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from superfs.kvcache.hands import Hands
+
 log = logging.getLogger("superfs.kvcache")
 
 CALL_S = 10.0
@@ -25,7 +28,10 @@ CALL_S = 10.0
 class Home:
     """One data daemon, to one namespace."""
 
-    def __init__(self, addresses: Sequence[str], opening: pb.KvOpen, *, shared: bool) -> None:
+    def __init__(
+        self, addresses: Sequence[str], opening: pb.KvOpen, hands: Hands, *, shared: bool
+    ) -> None:
+        self._hands = hands
         self._addresses = addresses
         self._opening = opening
         self._shared = shared
@@ -58,15 +64,35 @@ class Home:
         self, places: pb.KvPlaces, buffers: Sequence[bytearray | memoryview], call: dict[str, Any]
     ) -> list[bool]:
         """The blocks of a lease, into buffers of their lengths: which of them are right."""
-        if self.slab is not None:
-            for buffer, offset in zip(buffers, places.offsets, strict=False):
-                self.slab.read_into(buffer, offset)
-        else:
+        slab = self.slab
+        if slab is None:
             views = [memoryview(buffer).cast("B") for buffer in buffers]
             for part in self._stream(pb.KvRead(lease=places.lease), len(views), call):
                 _place(views[part.block], part)
-        sums = zip(buffers, places.checksums, strict=False)
-        return [xxh3_64_intdigest(buffer) == checksum for buffer, checksum in sums]
+
+        def check(n: int) -> bool:
+            """While it is in the processor's cache."""
+            if slab is not None:
+                slab.read_into(buffers[n], places.offsets[n])
+            return xxh3_64_intdigest(buffers[n]) == places.checksums[n]
+
+        return self._hands.each(len(buffers), sum(map(len, buffers)), check)
+
+    def write(
+        self, started: pb.KvPlaces, mine: list[int], views: list[memoryview], call: dict[str, Any]
+    ) -> list[int]:
+        """Those of the views to where there was room for them: their checksums."""
+        slab = self.slab
+        if slab is None and mine:
+            self.stub.Write(cut(started, mine, views), **call)
+
+        def store(n: int) -> int:
+            view = views[mine[n]]
+            if slab is not None:
+                slab.write(view, started.offsets[mine[n]])
+            return xxh3_64_intdigest(view)
+
+        return self._hands.each(len(mine), sum(len(views[n]) for n in mine), store)
 
     def read_ranges(
         self, places: pb.KvPlaces, ranges: Sequence[tuple[int, int]],

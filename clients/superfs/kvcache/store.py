@@ -24,8 +24,9 @@ from xxhash import xxh3_64_intdigest
 from superfs.client import clusterd
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import KV_KEYS_MAX
+from superfs.kvcache.hands import Hands
 from superfs.kvcache.home import CALL_S, Home
-from superfs.kvcache.parts import bad_of, cut, parts_of, prefix_of
+from superfs.kvcache.parts import bad_of, parts_of, prefix_of
 from superfs.rpc.channel import token_metadata
 from superfs.rpc.errors import from_rpc
 from superfs.v1 import cluster_pb2
@@ -61,6 +62,7 @@ class KVStore:
         self._config = config
         self._opening = opening
         self._shared = shared
+        self._hands = Hands()
         self._homes: dict[int, Home] = {}
         self._token = b""
 
@@ -93,6 +95,7 @@ class KVStore:
     def close(self) -> None:
         for home in self._homes.values():
             home.close()
+        self._hands.close()
 
     # ---- verbs
 
@@ -259,7 +262,9 @@ class KVStore:
         for node in first.map.nodes:
             if node.role == cluster_pb2.ROLE_DATA and node.node_id not in self._homes:
                 addresses = tuple(node.addresses)
-                self._homes[node.node_id] = Home(addresses, self._opening, shared=self._shared)
+                self._homes[node.node_id] = Home(
+                    addresses, self._opening, self._hands, shared=self._shared
+                )
         if not self._homes:
             raise FsError(Code.UNAVAILABLE, "there is no data daemon in the cluster map")
 
@@ -372,8 +377,7 @@ class KVStore:
         mine = [n for n, code in enumerate(started.codes) if code == Code.OK]
         numbers = [started.puts[n] for n in mine]
         try:
-            self._write(home, started, mine, views)
-            sums = [xxh3_64_intdigest(views[n]) for n in mine]
+            sums = home.write(started, mine, views, self._call())
             commit = pb.KvPutCommit(puts=numbers, checksums=sums)
             codes = list(home.stub.PutCommit(commit, **self._call()).codes) if mine else []
         except (grpc.RpcError, OSError) as error:
@@ -384,12 +388,3 @@ class KVStore:
         committed = {n for n, code in zip(mine, codes, strict=True) if code == Code.OK}
         good = [n in committed or code == Code.EXISTS for n, code in enumerate(started.codes)]
         return prefix_of(good)
-
-    def _write(
-        self, home: Home, started: pb.KvPlaces, mine: list[int], views: list[memoryview]
-    ) -> None:
-        if home.slab is not None:
-            for n in mine:
-                home.slab.write(views[n], started.offsets[n])
-        elif mine:
-            home.stub.Write(cut(started, mine, views), **self._call())

@@ -77,11 +77,29 @@ class Namespace:
         return len(self.table) + sum(1 for key in self.shelf.places if key not in self.places)
 
     def stored(self, keys: list[bytes]) -> int:
-        """How many of them, from the first on, can be read from memory or from disk."""
-        count = len(self.committed(keys))
-        while count < len(keys) and self.shelved(keys[count]):
-            count += 1
-        return count
+        """How many of them, from the first on, can be read from memory or from disk. Of a chain
+        that is a prefix, so its end is found by halving; what is before it is compared with the
+        chain that the table knows, for nobody says that these are one."""
+        low, high = 0, len(keys)
+        if keys and self._readable(keys[-1]):
+            low = high
+        while low < high:
+            middle = (low + high) // 2
+            if self._readable(keys[middle]):
+                low = middle + 1
+            else:
+                high = middle
+        if low and not (self.table.ends(keys, low) or self._shelf_ends(keys, low)):
+            low = 0
+            while low < len(keys) and self._readable(keys[low]):
+                low += 1
+        return low
+
+    def _readable(self, key: bytes) -> bool:
+        return self.places.committed(key) or self.shelved(key)
+
+    def _shelf_ends(self, keys: list[bytes], count: int) -> bool:
+        return self.shelf is not None and self.shelf.table.ends(keys, count)
 
     def committed(self, keys: list[bytes]) -> list[bytes]:
         """The longest prefix of them that is in memory."""

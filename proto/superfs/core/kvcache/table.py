@@ -141,6 +141,15 @@ class BlockTable:
             found += 1
         return found
 
+    def ends(self, keys: Sequence[bytes], count: int) -> bool:
+        """Whether the first `count` of these are resident, each right behind the one before it."""
+        row, key, parent = self.index.find(keys[count - 1]), self.index.key, self.parent
+        for n in range(count - 1, -1, -1):
+            if row == NONE or key(row) != keys[n]:
+                return False
+            row = parent[row]
+        return True
+
     def touch(self, block: Block) -> None:
         """It was used."""
         row = block.row
