@@ -9,7 +9,7 @@ PREFIX  ?= /opt/superfs
 JOBS    ?= $(shell expr $$(nproc) + 1)
 BENCH   ?= $(filter-out bench/floor.py,$(wildcard bench/*.py))
 BIN     := .venv/bin
-PROGRAMS := superfs superfs-clusterd superfs-metad superfs-datad superfs-mount
+PROGRAMS := superfs superfs-clusterd superfs-metad superfs-datad superfs-mount superfs-rworker
 SUPERFS := $(BIN)/superfs
 # A file of tests is run by one worker, which has a cluster of its own.
 PYTEST  := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -134,7 +134,7 @@ install-system: ## as root: programs to PREFIX, units, mount.superfs, example co
 	@[ "$$(id -u)" = 0 ] || { echo 'Run it as root: sudo make install-system' >&2; exit 1; }
 	$(call need,$(RUN_PACKAGES))
 	@[ -x $(PREFIX)/bin/python ] || $(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/python -m pip install -q --disable-pip-version-check .
+	$(PREFIX)/bin/python -m pip install -q --disable-pip-version-check '.[rworker]'
 	ln -sf $(addprefix $(PREFIX)/bin/,$(PROGRAMS)) /usr/local/bin/
 	install -m 755 systemd/mount.superfs /sbin/mount.superfs
 	install -D -m 644 -t /usr/lib/systemd/system systemd/*.service systemd/*.target
@@ -143,7 +143,7 @@ install-system: ## as root: programs to PREFIX, units, mount.superfs, example co
 	install -D -m 644 -t /usr/share/doc/superfs README.md docs/*.md
 	if command -v systemd-sysusers >/dev/null; then systemd-sysusers superfs.conf; \
 	  systemd-tmpfiles --create superfs.conf; fi
-	@for pair in clusterd:clusterd metad:metad-1 datad:datad-2 mount:mount; do \
+	@for pair in clusterd:clusterd metad:metad-1 datad:datad-2 mount:mount rworker:rworker; do \
 	  to=/etc/superfs/$${pair#*:}.toml; \
 	  [ -e $$to ] || install -D -m 644 systemd/$${pair%:*}.toml $$to; done
 	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

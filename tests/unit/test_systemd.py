@@ -14,6 +14,7 @@ import pytest
 from superfs.cluster.config import ClusterdConfig
 from superfs.core.config import dump, load
 from superfs.data.config import DatadConfig
+from superfs.kvcache.fastdecode.main import RworkerConfig
 from superfs.meta.config import MetadConfig
 from superfs.mount.options import MountConfig
 
@@ -24,12 +25,14 @@ EXPOSURE_MAX = {
     "superfs-metad@.service": 2.5,
     "superfs-datad@.service": 2.5,
     "superfs-mount@.service": 6.0,
+    "superfs-rworker.service": 2.5,
 }
 CONFIGS: dict[str, type[Any]] = {
     "clusterd": ClusterdConfig,
     "metad": MetadConfig,
     "datad": DatadConfig,
     "mount": MountConfig,
+    "rworker": RworkerConfig,
 }
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2]
-ROOTS = ("proto", "daemons", "clients", "fuse")
+ROOTS, KV = ("proto", "daemons", "clients", "fuse"), "superfs.kvcache."
 FILE_LINES, FUNCTION_LINES, LINE_CHARS, TIDY_LINES = 400, 70, 100, 105
-NEEDS = {"superfs.kvcache.hf": "transformers", "superfs.kvcache.vllm": "vllm"}
+NEEDS = {"vllm": "vllm", "hf": "transformers", "fastdecode.engine": "transformers"}
 MARKS = tuple("TO DO,FIX ME,XX X,NotImplemented Error".replace(" ", "").split(","))
 
 # package -> the packages of ours that it may import, besides itself
@@ -88,7 +88,7 @@ def test_imports_point_inward(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_every_module_imports(name: str) -> None:
     if re.search(r"^(import|from) torch\b", SOURCES[name].read_text(), re.MULTILINE):
-        pytest.importorskip(NEEDS.get(name, "torch"))
+        pytest.importorskip(NEEDS.get(name.removeprefix(KV), "torch"))
     elif ".chukonu" in name:
         pytest.importorskip("polars")
     importlib.import_module(name.removesuffix(".__init__"))
@@ -96,7 +96,7 @@ def test_every_module_imports(name: str) -> None:
 
 def test_no_dead_modules() -> None:
     """A module that no other module of the product imports is an entry, for users, or dead."""
-    used = {"superfs.meta.memstore", "superfs.checkpoint.delivery", *NEEDS}
+    used = {"superfs.meta.memstore", "superfs.checkpoint.delivery", *(KV + n for n in NEEDS)}
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     entries = [project["scripts"], *project["entry-points"].values()]
     used |= {target.split(":")[0] for group in entries for target in group.values()}

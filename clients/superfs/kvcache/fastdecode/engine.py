@@ -1,0 +1,385 @@
+"""The S-worker: continuous batches through the weights, attention elsewhere.
+
+    links = [SharedLink(path, part.form, …) for path in sockets]
+    with Engine(part, links, EngineConfig(batch=128)) as engine:
+        request = engine.submit(prompt, Sampling(max_tokens=64))
+        engine.run()
+        request.generated
+
+Two mini-batches take turns: while the R-workers attend one, the weights are at the other. What an
+R-worker had that is lost is computed again elsewhere, and goes on where it was. One thread calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from superfs.core.errors import Code, FsError
+from superfs.kvcache.fastdecode.placing import EngineConfig, Mini, Place, Placing
+from superfs.kvcache.fastdecode.prefill import Prefill
+from superfs.kvcache.fastdecode.requests import Request
+from superfs.kvcache.fastdecode.sampling import Choice, Sampling, choose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from superfs.kvcache.fastdecode.link import Link
+    from superfs.kvcache.fastdecode.requests import Decode
+    from superfs.kvcache.fastdecode.smodel import Rows, SModel
+
+log = logging.getLogger("superfs.fastdecode")
+
+
+@dataclass(slots=True)
+class Figures:
+    steps: int = 0  # of any mini-batch
+    decoded_tokens: int = 0
+    prefilled_tokens: int = 0
+    computed_again: int = 0  # sequences whose cache was lost
+    load_tokens_max: int = 0  # in all R-workers together
+    waited_s: float = 0.0  # for R-workers
+
+
+@dataclass(slots=True)
+class _Group:
+    """The rows of one step that one R-part attends."""
+
+    place: Place
+    slots: list[int]
+    rows: torch.Tensor | None  # which; None: all
+
+
+@dataclass(slots=True)
+class _Entering:
+    prefill: Prefill
+    requests: list[Request]
+
+
+@dataclass(slots=True)
+class _State:
+    mini: Mini
+    turns: Iterator[bool]
+    entering: _Entering | None = None
+    groups: list[_Group] = field(default_factory=list)
+
+
+class Engine:
+    def __init__(
+        self, part: SModel, links: Sequence[Link], config: EngineConfig, *,
+        ends: Sequence[int] = (), decode: Decode | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:  # fmt: skip
+        """The links are the engine's to close. `ends`: tokens that end a sequence. `decode`: text
+        of tokens, for stop strings."""
+        self.part = part
+        self.config = config
+        self.figures = Figures()
+        self.placing = Placing(config, links)
+        self._ends = frozenset(ends)
+        self._decode = decode
+        self._clock = clock
+        self._waiting: deque[Request] = deque()
+        self._open: dict[int, Request] = {}
+        self._next = 0
+        self._states = [_State(mini, iter(())) for mini in self.placing.minis]
+        for state in self._states:
+            state.turns = self._turns(state)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for place in self.placing.places:
+            if not place.lost:
+                place.link.close()
+
+    # ---- what is asked
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling) -> Request:
+        """INVALID: an empty prompt, tokens that the model does not know, too many. NO_SPACE: no
+        R-worker could ever hold it."""
+        tokens = [int(token) for token in prompt]
+        vocabulary = self.part.config.vocab_size
+        if not tokens or min(tokens) < 0 or max(tokens) >= vocabulary:
+            raise FsError(
+                Code.INVALID, f"a prompt has at least one token, each from 0 to {vocabulary - 1}"
+            )
+        if sampling.stop and self._decode is None:
+            raise FsError(Code.INVALID, "stop strings need an engine with a tokenizer")
+        request = Request(self._next, len(tokens), sampling, tokens)
+        self.placing.check(request)
+        self._next += 1
+        self._open[request.number] = request
+        self._waiting.append(request)
+        return request
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._open)
+
+    def run(self) -> None:
+        """Until nothing is left to do."""
+        while self.advance():
+            pass
+
+    def stream(self, request: Request) -> Iterator[int]:
+        """Its tokens as they come; the other requests go on meanwhile."""
+        told = request.prompt_tokens
+        while True:
+            while told < len(request.tokens):
+                told += 1
+                yield request.tokens[told - 1]
+            if request.finish or not self.advance():
+                break
+        if request.error is not None:
+            raise request.error
+
+    def advance(self) -> bool:
+        """One layer of each mini-batch, or what is between two steps. False: nothing is left."""
+        with torch.inference_mode():
+            for state in self._states:
+                next(state.turns)
+        if self._open and all(place.lost for place in self.placing.places):
+            self._fail(FsError(Code.UNAVAILABLE, "every R-worker is lost"))
+        return bool(self._open)
+
+    # ---- steps
+
+    def _turns(self, state: _State) -> Iterator[bool]:
+        """Endless: yields whenever o is awaited, and when there is nothing to do."""
+        mini = state.mini
+        while True:
+            self._between(state)
+            if not mini.requests:
+                yield False
+                continue
+            requests = list(mini.requests)
+            rows = self.part.embed(
+                [r.tokens[-1] for r in requests], [len(r.tokens) - 1 for r in requests]
+            )
+            state.groups = _groups(requests)
+            refused: set[int] = set()
+            for layer in range(self.part.layers):
+                q, k, v = self.part.before(layer, rows)
+                for group in state.groups:
+                    self._post(group, mini, layer, q, k, v)
+                yield True
+                self._attended(state, layer, rows, q, refused)
+            self._decoded(state, requests, rows, refused)
+
+    def _post(
+        self, group: _Group, mini: Mini, layer: int, q: torch.Tensor, k: torch.Tensor,
+        v: torch.Tensor,
+    ) -> None:  # fmt: skip
+        if group.place.lost:
+            return
+        if group.rows is not None:
+            q, k, v = (t.index_select(0, group.rows) for t in (q, k, v))
+        with self._watched(group.place):
+            group.place.link.post(mini.number, layer, group.slots, q, k, v)
+
+    def _attended(
+        self, state: _State, layer: int, rows: Rows, q: torch.Tensor, refused: set[int]
+    ) -> None:
+        """Rows whose R-worker is lost go on with zeros, disturb nobody, and are thrown away."""
+        o = torch.zeros_like(q) if any(g.place.lost for g in state.groups) else torch.empty_like(q)
+        started = self._clock()
+        for group in state.groups:
+            if group.place.lost:
+                continue
+            with self._watched(group.place):
+                found, without = group.place.link.take(state.mini.number)
+                which = group.rows if group.rows is not None else torch.arange(len(found))
+                o[which] = found.to(o.device)
+                refused.update(which[without].tolist())
+            if group.place.lost:
+                o[group.rows if group.rows is not None else slice(None)] = 0
+        self.figures.waited_s += self._clock() - started
+        self.part.after(layer, rows, o)
+
+    def _decoded(
+        self, state: _State, requests: list[Request], rows: Rows, refused: set[int]
+    ) -> None:
+        mini = state.mini
+        mini.step += 1
+        self.figures.steps += 1
+        logits = self.part.logits(rows.hidden)
+        best = logits.argmax(-1).tolist()
+        for row, request in enumerate(requests):
+            assert request.place is not None
+            if request.place.lost or row in refused:
+                self._again(mini, request)
+                continue
+            self.figures.decoded_tokens += 1
+            self._accept(request, best[row], logits[row])
+        self._measure(mini)
+
+    def _accept(self, request: Request, best: int, logits: torch.Tensor) -> None:
+        if request.sampling.plain:
+            choice = Choice(best)
+        else:
+            choice = choose(logits, request.sampling, request.tokens, request.prompt_tokens)
+        request.accept(choice, self._ends, self._decode)
+
+    def _measure(self, mini: Mini) -> None:
+        mini.load_tokens_max = sum(len(r.tokens) - 1 for r in mini.requests)
+        whole = sum(m.load_tokens_max for m in self.placing.minis)
+        self.figures.load_tokens_max = max(self.figures.load_tokens_max, whole)
+
+    # ---- between two steps
+
+    def _between(self, state: _State) -> None:
+        mini = state.mini
+        for place in self.placing.places:
+            if not place.lost:
+                with self._watched(place):
+                    place.link.keep_alive()
+        for request in list(mini.requests):
+            assert request.place is not None
+            if request.cancelled and not request.finish:
+                request.finish = "cancelled"
+            if request.finish:
+                mini.requests.remove(request)
+                self._end(request)
+            elif request.place.lost:
+                self._again(mini, request)
+        if state.entering is None:
+            state.entering = self._next_prompts(mini)
+        if state.entering is not None:
+            self._enter(state, state.entering)
+
+    def _next_prompts(self, mini: Mini) -> _Entering | None:
+        """What has come, as much as fits in a chunk together; or one that does not."""
+        found: list[Request] = []
+        total = 0
+        while self._waiting:
+            request = self._waiting[0]
+            if request.cancelled:
+                self._waiting.popleft()
+                request.finish = "cancelled"
+                del self._open[request.number]
+                continue
+            if self._emptier(mini):
+                break
+            total += len(request.tokens)
+            if found and total > self.config.chunk_tokens:
+                break
+            if not self.placing.place(request, mini):
+                break
+            self._waiting.popleft()
+            found.append(request)
+        if not found:
+            return None
+        prompts = [request.tokens for request in found]
+        return _Entering(Prefill(self.part, prompts, self.config.chunk_tokens), found)
+
+    def _emptier(self, mini: Mini) -> bool:
+        """Another mini-batch has fewer: it is that one's turn."""
+        return any(other.size < mini.size for other in self.placing.minis)
+
+    def _enter(self, state: _State, entering: _Entering) -> None:
+        def ship(number: int, layer: int, first: int, k: torch.Tensor, v: torch.Tensor) -> None:
+            request = entering.requests[number]
+            place = request.place
+            if place is not None and not place.lost and number not in refused:
+                with self._watched(place, refused=lambda: refused.add(number)):
+                    place.link.fill(request.slot, layer, first, k, v)
+
+        refused: set[int] = set()
+        logits = entering.prefill.advance(ship)
+        if logits is None and not refused:
+            return
+        state.entering = None
+        mini = state.mini
+        for number, request in enumerate(entering.requests):
+            mini.entering.remove(request)
+            assert request.place is not None
+            if request.place.lost or number in refused or logits is None:
+                mini.requests.append(request)
+                self._again(mini, request)
+                continue
+            self.figures.prefilled_tokens += len(request.tokens)
+            self._accept(request, int(logits[number].argmax()), logits[number])
+            mini.requests.append(request)
+            if request.finish:
+                mini.requests.remove(request)
+                self._end(request)
+
+    def _again(self, mini: Mini, request: Request) -> None:
+        """Its keys and values are lost: it is computed again, first of all that wait."""
+        mini.requests.remove(request)
+        self._free(request)
+        request.computed_again += 1
+        self.figures.computed_again += 1
+        self._waiting.appendleft(request)
+
+    def _end(self, request: Request) -> None:
+        self._free(request)
+        del self._open[request.number]
+
+    def _free(self, request: Request) -> None:
+        place, slot = request.place, request.slot
+        assert place is not None
+        self.placing.leave(request)
+        if not place.lost:
+            with self._watched(place):
+                place.link.free([slot])
+
+    def _fail(self, error: FsError) -> None:
+        for request in list(self._open.values()):
+            request.finish, request.error = "failed", error
+            if request.place is not None:
+                self.placing.leave(request)
+        for mini in self.placing.minis:
+            mini.requests.clear()
+            mini.entering.clear()
+        for state in self._states:
+            state.entering = None
+            state.turns = self._turns(state)
+        self._waiting.clear()
+        self._open.clear()
+
+    def _watched(self, place: Place, refused: Callable[[], None] | None = None) -> _Watched:
+        return _Watched(place, refused)
+
+
+class _Watched:
+    """An R-worker that fails is lost. With `refused`, NO_SPACE is none of that."""
+
+    def __init__(self, place: Place, refused: Callable[[], None] | None) -> None:
+        self._place, self._refused = place, refused
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, FsError):
+            return False
+        if error.code is Code.NO_SPACE and self._refused is not None:
+            self._refused()
+            return True
+        log.warning("%s: its sequences are computed again elsewhere", error)
+        self._place.lost = True
+        self._place.link.close()
+        return True
+
+
+def _groups(requests: Sequence[Request]) -> list[_Group]:
+    found: dict[Place, list[int]] = {}
+    for row, request in enumerate(requests):
+        assert request.place is not None
+        found.setdefault(request.place, []).append(row)
+    whole = len(found) == 1
+    return [
+        _Group(place, [requests[row].slot for row in rows], None if whole else torch.tensor(rows))
+        for place, rows in found.items()
+    ]

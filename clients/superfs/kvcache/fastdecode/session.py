@@ -1,0 +1,170 @@
+"""What an R-worker keeps for one S-worker, and what it answers, whichever way the messages come.
+
+Everything that comes is looked at before it is used: a peer can lose what it has here, and nothing
+else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from superfs.core.errors import Code, FsError
+from superfs.kvcache.fastdecode.cache import Cache
+from superfs.kvcache.fastdecode.form import Area, Form, Memory
+from superfs.kvcache.fastdecode.kernel import kernel_of
+from superfs.v1 import fastdecode_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from superfs.kvcache.fastdecode.kernel import Rows
+
+
+def area_of(opening: pb.RwOpen) -> Area:
+    """INVALID or NOT_SUPPORTED: what no R-worker can do."""
+    form = Form(
+        opening.layers, opening.heads, opening.kv_heads, opening.head_dim, opening.scale,
+        opening.wire, opening.storage,
+    )  # fmt: skip
+    form.check()
+    area = Area(form, opening.rows_max, opening.minis)
+    area.check()
+    return area
+
+
+class Session:
+    """`memory`: of the size of `area`; shared with the peer, or of its own."""
+
+    def __init__(
+        self, opening: pb.RwOpen, area: Area, memory: Memory, memory_bytes: int, *,
+        threads: int, kernel_dir: Path | None, lease_s: float,
+    ) -> None:  # fmt: skip
+        self.area = area
+        self._memory = memory
+        kernel = kernel_of(area.form, kernel_dir)
+        self.cache = Cache(
+            area.form, memory_bytes, opening.slots, opening.tokens_max, threads=threads,
+            kernel=kernel,
+        )  # fmt: skip
+        self.memory_bytes = self.cache.pages * area.form.page_bytes_total
+        self._rows: list[Rows | None] = [None] * area.minis
+        self.opened = pb.RwOpened(
+            capacity_tokens=self.cache.capacity_tokens, lease_s=lease_s, kernel=kernel.name,
+            threads=threads,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.cache.close()
+
+    def handle(self, request: pb.RwRequest, *, carries: bool) -> pb.RwReply | None:
+        """`carries`: bytes are in the messages. FsError: the peer does not keep to the protocol;
+        what it can know too late (NO_SPACE) is in the reply."""
+        kind = request.WhichOneof("kind")
+        if kind == "step":
+            return self._step(request.step, carries=carries)
+        if kind == "fill":
+            return self._fill(request.fill, carries=carries)
+        if kind == "free":
+            self.cache.free(list(request.free.slots))
+        elif kind != "ping":
+            raise FsError(Code.BAD_REQUEST, f"{kind or 'nothing'} cannot be asked here")
+        return None
+
+    def _step(self, step: pb.RwStep, *, carries: bool) -> pb.RwReply:
+        if step.mini >= self.area.minis:
+            raise FsError(Code.BAD_REQUEST, f"there is no mini-batch {step.mini}")
+        refused: list[int] = []
+        if step.layer == 0:
+            if len(step.slots) % 4 or len(step.slots) // 4 > self.area.rows:
+                raise FsError(Code.BAD_REQUEST, f"{len(step.slots)} bytes of slots")
+            slots = np.frombuffer(step.slots, "<u4").astype(np.int32)
+            self._rows[step.mini], refused = self.cache.step(slots)
+        rows = self._rows[step.mini]
+        if rows is None:
+            raise FsError(Code.BAD_REQUEST, f"a layer of mini-batch {step.mini} before its first")
+        count = len(rows.slots)
+        q, k, v, o = self._views(step.mini, count)
+        if carries:
+            self._take(step.data, (q, k, v))
+        self.cache.attend(rows, step.layer, q, k, v, o)
+        done = pb.RwDone(mini=step.mini, layer=step.layer, refused=refused)
+        if carries:
+            done.data = o.tobytes()
+        return pb.RwReply(done=done)
+
+    def _fill(self, fill: pb.RwFill, *, carries: bool) -> pb.RwReply:
+        form = self.area.form
+        if not 1 <= fill.count <= self.area.fill_tokens:
+            raise FsError(Code.BAD_REQUEST, f"{fill.count} tokens at a time")
+        start, size = self.area.fill_offset, fill.count * form.key_bytes
+        k = self._memory[start : start + size].reshape(fill.count, -1)
+        v = self._memory[start + size : start + 2 * size].reshape(fill.count, -1)
+        if carries:
+            self._take(fill.data, (k, v))
+        try:
+            self.cache.fill(fill.slot, fill.layer, fill.first, fill.count, k, v)
+        except FsError as error:
+            if error.code is not Code.NO_SPACE:
+                raise
+            return pb.RwReply(code=error.code, detail=error.detail)
+        return pb.RwReply(filled=pb.RwFilled(slot=fill.slot, layer=fill.layer))
+
+    def _views(self, mini: int, count: int) -> list[Memory]:
+        form = self.area.form
+        widths = (form.query_bytes, form.key_bytes, form.key_bytes, form.query_bytes)
+        return [
+            self._memory[at : at + count * width].reshape(count, width)
+            for at, width in zip(self.area.offsets(mini), widths, strict=True)
+        ]
+
+    @staticmethod
+    def _take(data: bytes, into: tuple[Memory, ...]) -> None:
+        if len(data) != sum(view.size for view in into):
+            raise FsError(Code.BAD_REQUEST, f"{len(data)} bytes of rows")
+        at = 0
+        for view in into:
+            view[...] = np.frombuffer(data, np.uint8, view.size, at).reshape(view.shape)
+            at += view.size
+
+
+class Room:
+    """The memory that an R-worker gives out, and to whom."""
+
+    def __init__(
+        self, memory_bytes: int, *, threads: int, kernel_dir: Path | None, lease_s: float,
+        sessions_max: int,
+    ) -> None:  # fmt: skip
+        self.memory_bytes = memory_bytes
+        self._settings = (threads, kernel_dir, lease_s)
+        self._sessions_max = sessions_max
+        self.sessions: set[Session] = set()
+
+    @property
+    def left_bytes(self) -> int:
+        return self.memory_bytes - sum(s.memory_bytes for s in self.sessions)
+
+    def admit(self, opening: pb.RwOpen, memory_of: Callable[[Area], Memory]) -> Session:
+        """NO_SPACE: for so much there is no memory, or for one more S-worker at all."""
+        if len(self.sessions) >= self._sessions_max:
+            raise FsError(Code.NO_SPACE, f"{len(self.sessions)} S-workers are here already")
+        area = area_of(opening)
+        wanted = opening.memory_bytes or self.left_bytes
+        if wanted > self.left_bytes:
+            raise FsError(
+                Code.NO_SPACE, f"{wanted} bytes are asked for, and {self.left_bytes} are left of "
+                f"{self.memory_bytes} (memory_bytes)",
+            )  # fmt: skip
+        threads, kernel_dir, lease_s = self._settings
+        session = Session(
+            opening, area, memory_of(area), wanted, threads=threads, kernel_dir=kernel_dir,
+            lease_s=lease_s,
+        )  # fmt: skip
+        self.sessions.add(session)
+        return session
+
+    def leave(self, session: Session) -> None:
+        self.sessions.discard(session)
+        session.close()

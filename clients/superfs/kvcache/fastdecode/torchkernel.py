@@ -1,0 +1,96 @@
+"""The attention kernel in torch, for machines without a C compiler: one sequence after the other,
+its pages gathered and attended in float32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from superfs.kvcache.fastdecode.form import PAGE_TOKENS, STORAGES, Form, Indices, Memory
+
+if TYPE_CHECKING:
+    from superfs.kvcache.fastdecode.kernel import Rows
+
+INT8_MAX = 127.0
+
+
+class TorchKernel:
+    name = "torch"
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._wire = getattr(torch, form.wire)
+        self._storage = getattr(torch, form.storage)
+        self._side_bytes = form.head_dim * PAGE_TOKENS * STORAGES[form.storage]
+
+    def rows(
+        self, pool: Memory, layer: int, tables: Indices, rows: Rows,
+        q: Memory, k: Memory, v: Memory, o: Memory, first: int, last: int,
+    ) -> None:  # fmt: skip
+        form = self._form
+        queries, out = self._heads(q, form.heads), self._heads(o, form.heads)
+        for row in range(first, last):
+            length = int(rows.lengths[row])
+            if not length:
+                out[row] = 0
+                continue
+            table = tables[rows.slots[row]]
+            self.fill(pool, layer, table, length - 1, 1, k[row : row + 1], v[row : row + 1])
+            keys, values = self._gather(pool, layer, table, length)
+            # [kv_heads, group, dim], [kv_heads, dim, tokens], [kv_heads, tokens, dim]
+            mine = queries[row].float().unflatten(0, (form.kv_heads, -1)) * form.scale
+            weights = torch.softmax(mine @ keys, dim=-1)
+            out[row] = (weights @ values).flatten(0, 1).to(self._wire)
+
+    def fill(
+        self, pool: Memory, layer: int, table: Indices, first: int,
+        count: int, k: Memory, v: Memory,
+    ) -> None:  # fmt: skip
+        form = self._form
+        pages = torch.from_numpy(pool[layer]).view(-1, form.kv_heads, form.head_bytes)
+        at = torch.arange(first, first + count)
+        page = torch.from_numpy(table)[at // PAGE_TOKENS].long()
+        place = at % PAGE_TOKENS
+        for side, rows in enumerate((k, v)):
+            new = self._heads(rows, form.kv_heads)[:count].float()
+            if form.storage == "int8":
+                most = new.abs().amax(-1)
+                scales = pages[..., 2 * self._side_bytes :].view(torch.float32)
+                scales[page, :, side * PAGE_TOKENS + place] = most / INT8_MAX
+                new = new * torch.where(most > 0, INT8_MAX / most, most).unsqueeze(-1)
+                new = new.round()
+            part = pages[..., side * self._side_bytes : (side + 1) * self._side_bytes]
+            stored = part.view(self._storage).unflatten(
+                -1, (PAGE_TOKENS, form.head_dim) if side else (form.head_dim, PAGE_TOKENS)
+            )
+            if side:
+                stored[page, :, place] = new.to(self._storage)
+            else:
+                stored[page, :, :, place] = new.to(self._storage)
+
+    def _gather(
+        self, pool: Memory, layer: int, table: Indices, length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        form, side = self._form, self._side_bytes
+        count = -(-length // PAGE_TOKENS)
+        pages = torch.from_numpy(pool[layer]).view(-1, form.kv_heads, form.head_bytes)
+        mine = pages[torch.from_numpy(table[:count]).long()]
+        keys = mine[..., :side].contiguous().view(self._storage).float()
+        values = mine[..., side : 2 * side].contiguous().view(self._storage).float()
+        keys = keys.view(count, form.kv_heads, form.head_dim, PAGE_TOKENS)
+        values = values.view(count, form.kv_heads, PAGE_TOKENS, form.head_dim)
+        if form.storage == "int8":
+            scales = mine[..., 2 * side :].contiguous().view(torch.float32)
+            scales = scales.view(count, form.kv_heads, 2, PAGE_TOKENS)
+            keys = keys * scales[:, :, 0].unsqueeze(2)
+            values = values * scales[:, :, 1].unsqueeze(3)
+        keys = keys.permute(1, 2, 0, 3).flatten(2)[..., :length]
+        values = values.transpose(0, 1).flatten(1, 2)[:, :length]
+        return keys, values
+
+    def _heads(self, rows: Memory, heads: int) -> torch.Tensor:
+        """Rows of the wire's bytes as [rows, heads, dim]."""
+        flat = torch.from_numpy(np.ascontiguousarray(rows) if not rows.flags.c_contiguous else rows)
+        return flat.view(self._wire).unflatten(-1, (heads, self._form.head_dim))

@@ -1,0 +1,1 @@
+"""What FastDecode decides, without tensors and IO: when sequences start, and how many workers."""
