@@ -13,7 +13,9 @@ and of the workers (who do the kernel's part). Needs root for cold phases and fo
     F     the floor: an in-memory pyfuse3 file system, mounted by our code with our options
     M     MooseFS from Debian's packages (make bench-peers)
     S     SuperFS
-    N     SuperFS with -o nodelegate; only when it is named
+    N     SuperFS with -o nodelegate; only when it is named, as are
+    MS    MooseFS that syncs chunks and every change of the name space before it answers
+    MC    MooseFS that syncs chunks only
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from systems import fusecount
-from systems.moosefs import MooseFS
+from systems.moosefs import MooseFS, MooseFSChunksSynced, MooseFSSynced
 from systems.ours import Asking, Disk, Floor, SuperFS
 from systems.system import System, Unavailable, Usage
 
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
     from superfs.cli.bench.workers import Outcome
 
 DEFAULT: tuple[type[System], ...] = (Disk, Floor, MooseFS, SuperFS)
-KINDS: dict[str, type[System]] = {kind.name: kind for kind in (*DEFAULT, Asking)}
+SYNCED: tuple[type[System], ...] = (MooseFSSynced, MooseFSChunksSynced)
+KINDS: dict[str, type[System]] = {kind.name: kind for kind in (*DEFAULT, Asking, *SYNCED)}
 USUAL = [kind.name for kind in DEFAULT]
 
 
@@ -206,7 +209,9 @@ def ratios(table: Table, phase: Phase, ours: str, other: str) -> list[float]:
 def show(table: Table, names: list[str]) -> None:
     print(f"\n### {title(table.job)}\n")
     ours = "S" if "S" in names else "N"
-    others = [name for name in ("F", "M", "ext4", "N") if name in names and ours in names]
+    others = [
+        name for name in ("F", "M", "MS", "MC", "ext4", "N") if name in names and ours in names
+    ]
     others = [name for name in others if name != ours]
     rows = [["phase", *names, *(f"{ours}/{name}" for name in others)]]
     for phase in table.phases:
@@ -220,8 +225,8 @@ def show(table: Table, names: list[str]) -> None:
             row.append(f"{short(statistics.median(found))} ({short(low)}-{short(high)})")
         rows.append(row)
     markdown(rows)
-    fuse = [name for name in ("F", "M", "S", "N") if name in names]
-    rpcs = [name for name in ("M", "S", "N") if name in names]
+    fuse = [name for name in ("F", "M", "MS", "MC", "S", "N") if name in names]
+    rpcs = [name for name in ("M", "MS", "MC", "S", "N") if name in names]
     head = [f"req {n}" for n in fuse] + [f"msg {n}" for n in rpcs] + [f"us {n}" for n in names]
     rows = [["per operation", *head]]
     for phase in table.phases:

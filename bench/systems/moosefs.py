@@ -2,7 +2,8 @@
 
 The chunk server refuses 127.0.0.1, so all three live in a network namespace with a veth pair. The
 namespace has no name: it is held by its processes and goes with the last of them. Only the network
-is apart; the mount is seen by everybody. Settings are the defaults, but where things lie.
+is apart; the mount is seen by everybody. Settings are the defaults, but where things lie; those of
+`MooseFSSynced` are what a promise like that of our fsync takes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class MooseFS(System):
         "MooseFS: master, one chunk server, one mount, defaults: nothing is synced before it is "
         "answered (HDD_FSYNC_BEFORE_CLOSE = 0, CHANGELOG_SAVE_MODE = 0), daemons at nice -19"
     )
+    of_master: tuple[str, ...] = ()
+    of_chunks: tuple[str, ...] = ()
+    """Further settings."""
 
     def __init__(self, work: Path) -> None:
         super().__init__(work)
@@ -87,12 +91,14 @@ class MooseFS(System):
             "master.cfg",
             f"DATA_PATH = {self._place('master')}",
             f"EXPORTS_FILENAME = {self._place('exports.cfg')}",
+            *self.of_master,
         )
         self._write(
             "chunkserver.cfg",
             f"DATA_PATH = {self._place('chunkserver')}",
             f"HDD_CONF_FILENAME = {self._place('disks.cfg')}",
             f"MASTER_HOST = {ADDRESS}",
+            *self.of_chunks,
         )
 
     def _write(self, name: str, *lines: str) -> None:
@@ -131,6 +137,25 @@ class MooseFS(System):
             probe.unlink()
             return True
         return False
+
+
+class MooseFSSynced(MooseFS):
+    name = "MS"
+    about = (
+        "MooseFS that syncs chunks (HDD_FSYNC_BEFORE_CLOSE = 1) and every change of the name space "
+        "(CHANGELOG_SAVE_MODE = 2)"
+    )
+    of_master = ("CHANGELOG_SAVE_MODE = 2",)
+    of_chunks = ("HDD_FSYNC_BEFORE_CLOSE = 1",)
+
+
+class MooseFSChunksSynced(MooseFS):
+    name = "MC"
+    about = (
+        "MooseFS that syncs chunks (HDD_FSYNC_BEFORE_CLOSE = 1), but not changes of the name "
+        "space: who loses power loses names of files that were synced"
+    )
+    of_chunks = ("HDD_FSYNC_BEFORE_CLOSE = 1",)
 
 
 def _path() -> str:
