@@ -108,6 +108,7 @@ class Desk:
             Op.READ: transfers.read,
             Op.WRITE: transfers.write,
             Op.FLUSH: transfers.flush,
+            Op.FSYNC: transfers.fsync,
             Op.RELEASE: transfers.release,
         }
         if services.mounted.meta.delegates:

@@ -1,4 +1,4 @@
-"""Open files at the desk: open, read, write, flush, release.
+"""Open files at the desk: open, read, write, flush, fsync, release.
 
 Contents do not go through the relay: what memory cannot take or give at once becomes a task here.
 """
@@ -187,6 +187,14 @@ class Transfers:
 
     async def _flush(self, unique: int, handle: FileHandle) -> tuple[bytes, ...]:
         await self._files.flush(handle)
+        return (protocol.done(unique),)
+
+    def fsync(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        self._later(unique, self._fsync(unique, self._handles.get(HANDLE_IN.unpack_from(body)[0])))
+        return NO_ANSWER
+
+    async def _fsync(self, unique: int, handle: FileHandle) -> tuple[bytes, ...]:
+        await self._files.fsync(handle)
         return (protocol.done(unique),)
 
     def release(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
