@@ -16,8 +16,6 @@ from superfs.chukonu.rows import Row, frame_of_arrow, frame_of_rows, inferred
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from superfs.chukonu.embedded.executor import Executor
-
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -40,9 +38,11 @@ class Builder:
         return self
 
     def getOrCreate(self) -> Session:
-        if self._master != "embedded":
+        if self._master == "embedded":
+            return Session(self._options)
+        if not self._master.startswith(("local", "spark://", "yarn", "k8s://")):
             raise UnsupportedError(f"master {self._master!r}")
-        return Session(self._options)
+        return Session(self._options, self._master)
 
 
 class _Building:
@@ -53,14 +53,31 @@ class _Building:
 class Session:
     builder = _Building()
 
-    def __init__(self, options: dict[str, str] | None = None) -> None:
+    def __init__(self, options: dict[str, str] | None = None, master: str = "embedded") -> None:
         from superfs.chukonu.embedded.executor import Executor
 
         self.options = options or {}
+        self._spark: Any = None
+        self.executor: Any
+        """An Executor, or a SparkExecutor."""
+        if master != "embedded":
+            self._on_spark(master)
+            return
         self.threads = int(self.options.get("chukonu.threads", os.cpu_count() or 1))
         budget = int(self.options.get("chukonu.memory.bytes", _memory_bytes() // 4))
         folder = self.options.get("chukonu.local.dir")
-        self.executor: Executor = Executor(self.threads, budget, folder)
+        self.executor = Executor(self.threads, budget, folder)
+
+    def _on_spark(self, master: str) -> None:
+        from superfs.chukonu.onspark.executor import SparkExecutor, refuse_options
+        from superfs.chukonu.onspark.starting import started
+
+        refuse_options(self.options)
+        spark, ours = started(master, self.options)
+        self._spark = spark if ours else None
+        count = self.options.get("chukonu.partitions")
+        self.executor = SparkExecutor(spark, None if count is None else int(count))
+        self.threads = self.executor.partitions
 
     def __enter__(self) -> Session:
         return self
@@ -70,6 +87,11 @@ class Session:
 
     def stop(self) -> None:
         self.executor.close()
+        if self._spark is not None:
+            from superfs.chukonu.onspark.starting import stop
+
+            stop(self._spark)
+            self._spark = None
 
     @property
     def read(self) -> Any:  # noqa: ANN401

@@ -56,6 +56,14 @@ def _same(ref: Ref) -> Any:  # noqa: ANN401
     return (column + 0.0).fill_nan(float("nan"))
 
 
+def places(keys: Sequence[Ref], count: int, level: int = 0) -> Any:  # noqa: ANN401
+    """A column of numbers below `count`, the same for equal keys."""
+    if not keys:
+        return pl.lit(0, pl.Int32)
+    parts = pl.struct([_same(ref).alias(ref.key) for ref in keys])
+    return (parts.hash(seed=level) % count).cast(pl.Int32)
+
+
 class ByHash:
     settles = False
 
@@ -68,8 +76,7 @@ class ByHash:
         if not self._keys:
             yield 0, frame
             return
-        keys = pl.struct([_same(ref).alias(ref.key) for ref in self._keys])
-        yield from _numbered(frame, keys.hash(seed=self._level) % FILES)
+        yield from _numbered(frame, places(self._keys, FILES, self._level))
 
     def deeper(self, number: int, frames: Iterable[Frame]) -> Division | None:
         if not self._keys or self._level + 1 >= LEVELS_MAX:
@@ -90,7 +97,7 @@ class InTurn:
 
     def parts(self, frame: Frame) -> Iterator[tuple[int, Frame]]:
         if self._keys:
-            place = pl.struct([pl.col(ref.key) for ref in self._keys]).hash(seed=0) % self._count
+            place = places(self._keys, self._count)
         else:
             place = (pl.int_range(pl.len()) + self._rows) % self._count
             self._rows += frame.height

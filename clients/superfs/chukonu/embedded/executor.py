@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from superfs.chukonu.counters import Run
     from superfs.chukonu.plan.logical import Node
+    from superfs.chukonu.sinks.commit import Output
 
 Frame = Any
 AHEAD = 2
@@ -49,6 +50,14 @@ class Executor:
     def frame(self, plan: Node) -> Frame:
         job = self.job(plan)
         return together(list(job.frames()), job.output)
+
+    def write(self, output: Output) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """(the records of its parts, statistics)."""
+        job = self.job(output.plan)
+        parts = job.parts()
+        output.begin(parts)
+        tasks = [output.task(number, part) for number, part in enumerate(parts)]
+        return list(job.results(tasks)), job.run.statistics()
 
     def stream(self, tasks: Iterable[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
         """What the tasks give, in order. As many run at once as there are threads; those whose turn

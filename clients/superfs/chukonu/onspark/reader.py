@@ -20,7 +20,7 @@ from superfs.chukonu.reader import DataFrameReader
 from superfs.chukonu.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from superfs.chukonu.frame import DataFrame
     from superfs.chukonu.sources.files import Source
@@ -74,12 +74,12 @@ def spark_frame(spark: Any, plan: p.Node) -> Any:  # noqa: ANN401
         raise UnsupportedError(f"{name} in a segment", "is wide: do it with Spark's DataFrame")
     source: Source = scan.source
     task = SegmentTask(replace(source, files=[]), scan.columns, stage.steps, stage.output)
-    splits = [(pickle.dumps(split), source.store.hosts(split.ranges)) for split in source.splits]
-    return _located(spark, splits).mapInArrow(task, ddl(stage.output))
+    return located(spark, source).mapInArrow(task, ddl(stage.output))
 
 
-def _located(spark: Any, splits: Sequence[tuple[bytes, list[str]]]) -> Any:  # noqa: ANN401
-    """A DataFrame of one row a partition, preferably there."""
+def located(spark: Any, source: Source) -> Any:  # noqa: ANN401
+    """A DataFrame of one row a partition, its split, preferably where its bytes are."""
+    splits = [(pickle.dumps(split), source.store.hosts(split.ranges)) for split in source.planned()]
     from pyspark.core.rdd import RDD
     from pyspark.serializers import CPickleSerializer
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from superfs.chukonu.catalog.dtypes import type_of_arrow
 from superfs.chukonu.counters import Counts, Tally
 from superfs.chukonu.embedded.steps import run_steps
 from superfs.chukonu.native import pa
@@ -21,6 +23,20 @@ SPEC = "split"
 BATCH_ROWS = 10_000
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Reads the splits that a partition has. `source` has no files: splits have theirs."""
+
+    source: Source
+    columns: Sequence[Ref]
+
+    def frames(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            for spec in batch.column(SPEC):
+                split = pickle.loads(spec.as_py())
+                yield from self.source.frames(split, self.columns, Counts())
+
+
 class SegmentTask:
     """Given to mapInArrow, and pickled with it. `source` has no files: splits have theirs."""
 
@@ -33,29 +49,30 @@ class SegmentTask:
         self._output = output
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
-        for batch in batches:
-            for spec in batch.column(SPEC):
-                split = pickle.loads(spec.as_py())
-                frames = self._source.frames(split, self._columns, Counts())
-                for frame in run_steps(frames, self._steps, Tally()):
-                    yield from _spark_table(frame, self._output).to_batches(BATCH_ROWS)
+        frames = Splits(self._source, self._columns).frames(batches)
+        for frame in run_steps(frames, self._steps, Tally()):
+            yield from _spark_table(frame, self._output).to_batches(BATCH_ROWS)
 
 
 def _spark_table(frame: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401
     """Spark takes small strings and lists only."""
     table = arrow_table(frame, output)
-    fields = [pa.field(field.name, _small(field.type)) for field in table.schema]
+    fields = [pa.field(field.name, small(field.type)) for field in table.schema]
     return table.cast(pa.schema(fields))
 
 
-def _small(kind: Any) -> Any:  # noqa: ANN401
+def small(kind: Any) -> Any:  # noqa: ANN401
     if pa.types.is_large_list(kind):
-        return pa.list_(pa.field("element", _small(kind.value_type)))
+        return pa.list_(pa.field("element", small(kind.value_type)))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(f.name, _small(f.type)) for f in kind])
+        return pa.struct([pa.field(f.name, small(f.type)) for f in kind])
     if pa.types.is_large_binary(kind):
         return pa.binary()
     return pa.string() if pa.types.is_large_string(kind) else kind
+
+
+def ddl_of_arrow(schema: Any) -> str:  # noqa: ANN401
+    return ", ".join(f"{f.name} {type_of_arrow(f.type, f.name).simpleString()}" for f in schema)
 
 
 def ddl(output: Sequence[Ref]) -> str:

@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import xxhash
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from superfs.chukonu.counters import Tally
-    from superfs.chukonu.embedded.executor import Executor
     from superfs.chukonu.embedded.parts import Part
     from superfs.chukonu.plan.logical import Node
     from superfs.chukonu.sinks.formats import Encoder
@@ -42,39 +41,41 @@ PUT_BYTES_MAX = 8 << 20
 """A larger part is written while it is made."""
 
 
+class Executes(Protocol):
+    def write(self, output: Output) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """(the records of its parts, statistics)."""
+
+
 class Output:
     def __init__(self, target: Target, path: str, kind: str, plan: Node) -> None:
         check(kind, plan.output)
         self._target = target
         self._path = path.rstrip("/")
         self._kind = kind
-        self._plan = prune(plan)
-        found = fingerprint(self._plan)
+        self.plan = prune(plan)
+        found = fingerprint(self.plan)
         what = f"{found} {kind} {[ref.name for ref in plan.output]}"
         self.job = uuid.uuid4().hex if found is None else xxhash.xxh3_128_hexdigest(what.encode())
 
-    def _begin(self, parts: list[Part]) -> None:
+    def begin(self, parts: list[Part]) -> None:
+        """Makes room for the attempt."""
         layout = xxhash.xxh3_64_hexdigest("\0".join(part.name for part in parts).encode())
         self._folder, name = os.path.split(self._path)
         self._prefix = f".{name}.chukonu-{self.job}-"
         self.attempt = os.path.join(self._folder, f"{self._prefix}{layout}")
         self._target.makedirs(os.path.join(self.attempt, DONE))
 
-    def write(self, executor: Executor, *, replace: bool) -> dict[str, Any]:
+    def write(self, executor: Executes, *, replace: bool) -> dict[str, Any]:
         """The manifest."""
-        job = executor.job(self._plan)
-        parts = job.parts()
-        self._begin(parts)
-        tasks = [self._task(number, part) for number, part in enumerate(parts)]
-        records = list(job.results(tasks))
+        records, statistics = executor.write(self)
         manifest = {
             "version": 1,
             "job": self.job,
             "format": self._kind,
-            "schema": [[ref.name, ref.dtype.simpleString()] for ref in self._plan.output],
+            "schema": [[ref.name, ref.dtype.simpleString()] for ref in self.plan.output],
             "rows": sum(record["rows"] for record in records),
             "parts": [{k: v for k, v in r.items() if k != "counts"} for r in records],
-            "statistics": job.run.statistics(),
+            "statistics": statistics,
         }
         text = json.dumps(manifest, indent=1) + "\n"
         self._target.put(os.path.join(self.attempt, MANIFEST), text.encode())
@@ -85,7 +86,7 @@ class Output:
                 self._target.remove(os.path.join(self._folder, name))
         return manifest
 
-    def _task(self, number: int, part: Part) -> Callable[[Tally], dict[str, Any]]:
+    def task(self, number: int, part: Part) -> Callable[[Tally], dict[str, Any]]:
         record_path = os.path.join(self.attempt, DONE, f"{number:05}.json")
         name = f"part-{number:05}-{self.job[:8]}{SUFFIX[self._kind]}"
 
@@ -104,7 +105,7 @@ class Output:
 
     def _put(self, path: str, frames: Iterator[Any]) -> dict[str, Any]:
         """What there is to say about the part. A small one takes one call of the target."""
-        made = encoder(self._kind, self._plan.output)
+        made = encoder(self._kind, self.plan.output)
         rows, size, digest = 0, 0, xxhash.xxh3_64()
         with contextlib.ExitStack() as stack:
             waiting: list[bytes] = []

@@ -136,8 +136,13 @@ def _exchange(one: str, other: str) -> None:
 
 
 class SuperTarget:
-    def __init__(self, fs: FileSystem) -> None:
+    def __init__(self, fs: FileSystem, options: Mapping[str, Any]) -> None:
         self.fs = fs
+        self._options = dict(options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For workers of other processes, which connect by themselves."""
+        return target_for, (SCHEME, self._options)
 
     @staticmethod
     def _bare(path: str) -> str:
@@ -190,5 +195,5 @@ def target_for(path: str, options: Mapping[str, Any]) -> Target:
         from superfs.fsspec.target import find_target
 
         directory, cluster, token = (options.get(n) for n in ("dir", "cluster", "token_file"))
-        return SuperTarget(connection_to(find_target(directory, cluster, token)))
+        return SuperTarget(connection_to(find_target(directory, cluster, token)), options)
     return LocalTarget()
