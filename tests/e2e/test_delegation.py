@@ -220,6 +220,11 @@ def test_a_mount_that_was_frozen_too_long_does_no_harm_and_says_so(
         sync(own)  # of what was lost there nobody has heard
     sync(own)
     assert figure(first, "lost_files") == 3
+    command: list[str | Path] = [BIN / "superfs", "sync", first.point]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode != 0
+    assert "could not be shipped" in told.stderr
+    assert subprocess.run(command).returncode == 0, "it was told once"
 
 
 def test_space_for_what_is_made_here_is_used_as_ever(mounts: tuple[Mount, Mount]) -> None:

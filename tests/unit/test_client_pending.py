@@ -322,6 +322,26 @@ def test_background_runs_sleeps_and_ends() -> None:
         background.sleep(1)
 
 
+async def fail(error: Exception) -> int:
+    raise error
+
+
+@pytest.mark.allow_log("a background task failed")
+def test_a_bug_in_the_background_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where nobody waits; an error that is an answer is not."""
+    background = Background("test")
+    try:
+        for error in (FsError(Code.NOT_FOUND), OSError(2, "no"), ZeroDivisionError("a bug")):
+            task = background.spawn(fail(error))
+            assert task.wait(10)
+            with pytest.raises(type(error)):
+                task.result()
+    finally:
+        background.close()
+    assert caplog.text.count("a background task failed") == 1
+    assert "ZeroDivisionError: a bug" in caplog.text
+
+
 async def number(value: int) -> int:
     return value
 

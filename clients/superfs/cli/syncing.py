@@ -34,9 +34,12 @@ def sync(
     failed = []
     for window in seen:
         try:
-            unwritten = window.sync(timeout_s)
+            unwritten, lost = window.sync(timeout_s)
             if unwritten:
                 failed.append(f"{window.mountpoint}: {unwritten} files could not be written")
+            if lost:
+                text = "files and directories were changed, and that could not be shipped"
+                failed.append(f"{window.mountpoint}: {lost} {text}")
         except (OSError, CliError) as error:
             failed.append(f"{window.mountpoint}: {error}")
         finally:

@@ -68,11 +68,13 @@ class Window:
             except ConnectionError:
                 return
 
-    def sync(self, timeout_s: float) -> int:
-        """Until everything done through this mount is on disk; how many files could not be."""
+    def sync(self, timeout_s: float) -> tuple[int, int]:
+        """Until everything done through this mount is on disk: how many files could not be written,
+        and of how many files and directories changes were lost that no sync has told of yet."""
         self._socket.settimeout(timeout_s)
         self._ask("sync")
-        return int(self._line()["unwritten"])
+        answer = self._line()
+        return int(answer["unwritten"]), int(answer["lost"])
 
     def close(self) -> None:
         self._socket.close()

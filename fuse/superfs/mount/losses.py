@@ -22,6 +22,8 @@ LOST_MAX = 8192
 class Losses:
     def __init__(self) -> None:
         self._errors: dict[int, FsError] = {}
+        self.count = 0
+        """Of inodes, those that somebody had open included; each time that happened."""
 
     def __contains__(self, ino: int) -> bool:
         return ino in self._errors

@@ -103,6 +103,7 @@ class Recalls:
         """Each is as the server says, also where it has never heard of what was answered here."""
         m = self._mounted
         assert m is not None
+        m.lost.count += len(inos)
         try:
             m.lost.note([ino for ino in inos if not self._disown(ino, error)], error)
         finally:

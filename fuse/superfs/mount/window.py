@@ -42,6 +42,7 @@ class Window:
         self._device = device
         self._figures = figures
         self._lookers = 0
+        self._losses_told = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -107,10 +108,15 @@ class Window:
                 await _say(stream, {"error": "ask for stats, watch or sync"})
 
     async def _sync(self) -> dict[str, Any]:
+        """A loss is told once, to who syncs next, whether or not it came in between."""
         try:
-            return {"unwritten": await self._services.sync()}
+            unwritten = await self._services.sync()
         except FsError as error:
+            self._losses_told = self._mounted.lost.count
             return {"error": f"not everything is on disk: {error}"}
+        lost = self._mounted.lost.count - self._losses_told
+        self._losses_told += lost
+        return {"unwritten": unwritten, "lost": lost}
 
     async def _watch(self, stream: trio.SocketStream) -> None:
         """Until whoever watches hangs up, also while nothing happens."""

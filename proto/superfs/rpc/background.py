@@ -133,6 +133,8 @@ class Background:
             self._active.pop(coro)
             result.complete(stop.value)
         except Exception as error:
+            if not isinstance(error, FsError | OSError):  # a bug, and perhaps nobody waits for it
+                log.exception("a background task failed")
             self._active.pop(coro)
             result.fail(error)
 
