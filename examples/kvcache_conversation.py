@@ -34,11 +34,12 @@ class Nothing:
     def __init__(self, chain: KeyChain) -> None:
         self.chain = chain
 
-    def get_into(self, _keys: Any, _buffers: Any) -> int:  # noqa: ANN401
+    def get_parts(self, _keys: Any, _sizes: Any, room: Any, _arrived: Any) -> int:  # noqa: ANN401
+        room(0)
         return 0
 
-    def put(self, _keys: Any, _blocks: Any, first: int = 0) -> int:  # noqa: ANN401
-        return first
+    def storing(self, _keys: Any, _count: int, _size: int) -> None:  # noqa: ANN401
+        return None
 
 
 def make_model(layers: int, hidden: int) -> Any:  # noqa: ANN401

@@ -11,7 +11,7 @@ from superfs.kvcache import KeyChain
 from superfs.kvcache.admission import STEP_BYTES, Admission
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TOKEN_S = 0.001
 
@@ -49,21 +49,39 @@ class SlowStore:
         self.clock = clock
         self.bytes_per_s = bytes_per_s
         self.blocks: dict[bytes, bytes] = {}
+        self.read_bytes = 0
 
-    def get_into(self, keys: Sequence[bytes], buffers: Sequence[memoryview], first: int = 0) -> int:
-        found = 0
-        for key, buffer in zip(keys[first:], buffers, strict=False):
-            if key not in self.blocks:
-                break
-            buffer[:] = self.blocks[key]
-            self.clock.advance(len(buffer) / self.bytes_per_s)
-            found += 1
-        return found
+    def get_parts(
+        self, keys: Sequence[bytes], sizes: Sequence[int],
+        room: Callable[[int], Sequence[Sequence[memoryview]]], arrived: Callable[[int, int], bool],
+    ) -> int:  # fmt: skip
+        found = [self.blocks[key] for key in keys if key in self.blocks]
+        at, rooms = 0, room(len(found))
+        for part, size in enumerate(sizes):
+            for n, buffer in enumerate(rooms[part]):
+                buffer[:] = found[n][at : at + size]
+                self.clock.advance(size / self.bytes_per_s)
+                self.read_bytes += size
+                if not arrived(part, n + 1):
+                    return 0
+            at += size
+        return len(rooms[0])
 
-    def put(self, keys: Sequence[bytes], blocks: Sequence[memoryview], first: int = 0) -> int:
-        pairs = zip(keys[first:], blocks, strict=True)
-        self.blocks |= {key: bytes(block) for key, block in pairs}
-        return len(keys)
+    def storing(self, keys: Sequence[bytes], count: int, size: int) -> SlowStoring:
+        return SlowStoring(self, keys, count)
+
+
+class SlowStoring:
+    def __init__(self, store: SlowStore, keys: Sequence[bytes], count: int) -> None:
+        self.store, self.keys, self.count = store, keys, count
+        self.made = [b""] * count
+
+    def write(self, number: int, data: memoryview) -> None:
+        self.made[number] += bytes(data)
+
+    def commit(self) -> int:
+        self.store.blocks |= dict(zip(self.keys[-self.count :], self.made, strict=True))
+        return len(self.keys)
 
 
 @pytest.mark.slow

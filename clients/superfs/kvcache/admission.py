@@ -3,10 +3,9 @@
     admission = Admission()          # one for a model and a store, kept from prompt to prompt
     prefill_with_store(model, ids, store, admission=admission)
 
-Both rates are moving averages of what happened. A prefix is loaded in steps; after each that
-is asked again, so that a store that becomes slow costs one step. When nothing was loaded for
-`probe_s` the rate is not known any more: one chunk is loaded to see. A probe costs little of a long
-prompt, and nothing is known without it.
+Both rates are moving averages of what happened. While a prefix is loaded its own rate is watched:
+as soon as the rest of it would be computed sooner, it is. When nothing was loaded for `probe_s` the
+rate is not known any more, and the next load is begun to see.
 """
 
 from __future__ import annotations
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STEP_BYTES = 32 * MIB
+JUDGED_AT = 0.04
+"""A load is judged when it has taken so much of the time that computing takes: that is all it can
+cost, and sooner it is luck."""
 NEWEST = 0.5  # what the newest measurement counts
 
 
@@ -39,6 +41,21 @@ class Admission:
 
     def computed(self, tokens: int, seconds: float) -> None:
         self._compute_s = _average(self._compute_s, seconds / tokens)
+
+    @property
+    def knows_computing(self) -> bool:
+        return self._compute_s is not None
+
+    def goes_on(self, done: int, total: int, seconds: float, tokens: int) -> bool:
+        """Whether to go on with a load of `total` bytes, which `tokens` stand for, when `done` of
+        them have taken so long: not where the rest comes later than it is computed."""
+        if self._compute_s is None or done >= total:
+            return True
+        compute_s = self._compute_s * tokens
+        if seconds < JUDGED_AT * compute_s or (total - done) * seconds <= compute_s * done:
+            return True
+        self.loaded(done, seconds)
+        return False
 
     def step(self, tokens: int, chunk_tokens: int, token_bytes: int) -> int:
         """How many of so many tokens, which may be stored, to load now: whole chunks, or none."""

@@ -8,8 +8,8 @@
 
 A prompt is computed in chunks that start at multiples of `chunk_tokens`, and what is restored ends
 at such a multiple. So every chunk is computed behind the same bits, whoever has computed those, and
-what comes out is the same to the last bit, whatever was stored. While a chunk is computed the one
-before is stored. A store that fails costs computing.
+what comes out is the same to the last bit, whatever was stored. Layers are loaded and stored while
+others are computed (prefill.py). A store that fails costs computing.
 
     block   for each layer: keys, values; of each: for each head: for each token: head_dim numbers,
             all of the cache's type, in the byte order of the machine
@@ -17,10 +17,7 @@ before is stored. A store that fails costs computing.
 
 from __future__ import annotations
 
-import logging
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -30,28 +27,19 @@ from transformers.cache_utils import DynamicLayer
 
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.keys import Fingerprint
+from superfs.kvcache.prefill import Prefill, Run, bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Future
 
     from superfs.kvcache.admission import Admission
     from superfs.kvcache.store import KVStore
 
-log = logging.getLogger("superfs.kvcache")
-
 FORM = 1  # of a block's bytes
 HASH_BYTES = 1 << 26
+__all__ = ["Prefill", "fingerprint", "prefill_with_store", "weights_hash"]
+
 ROPE_FIXED = ("default", "linear", "llama3", "yarn")  # turn a key by its own place alone
-
-
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    cache: DynamicCache  # of the whole prompt
-    logits: torch.Tensor  # [vocabulary], of the last token
-    restored_tokens: int  # came from the store
-    computed_tokens: int  # went through the model
-    stored_tokens: int  # of the prompt, that are in the store now
 
 
 def fingerprint(
@@ -94,7 +82,7 @@ def weights_hash(model: Any) -> str:  # noqa: ANN401
         flat = tensor.detach().contiguous().view(-1)
         step = max(1, HASH_BYTES // max(1, flat.element_size()))
         for at in range(0, flat.numel(), step):
-            found.update(_bytes(flat[at : at + step].cpu()))
+            found.update(bytes_of(flat[at : at + step].cpu()))
     return f"blake2b-128:{found.hexdigest()}"
 
 
@@ -108,133 +96,9 @@ def prefill_with_store(
     if not tokens:
         raise FsError(Code.INVALID, "a prompt has at least one token")
     with torch.no_grad():
-        return _Run(model, tokens, store, admission).run()
-
-
-class _Run:
-    """One prompt."""
-
-    def __init__(
-        self, model: Any, tokens: list[int], store: KVStore,  # noqa: ANN401
-        admission: Admission | None,
-    ) -> None:  # fmt: skip
-        self.admission = admission
-        self.model = model
-        self.tokens = tokens
-        self.store = store
-        self.print = store.chain.model
-        self.block = self.print.block_tokens
-        self.chunk = int(str(self.print.extra.get("chunk_tokens", self.block)))
-        self.dtype = getattr(torch, self.print.dtype)
-        self.keys = store.chain.keys(tokens)
-        self.cache = DynamicCache(config=model.config)
-        self.stored = 0  # blocks
-        _check(model, self.cache, self.print)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        p = self.print
-        return (p.layers, 2, p.kv_heads, p.block_tokens, p.head_dim)
-
-    def run(self) -> Prefill:
-        restored = self._restore()
-        start, waiting, logits = restored, None, None
-        with ThreadPoolExecutor(1, "kvcache") as worker:
-            while start < len(self.tokens):
-                end = min(start + self.chunk, len(self.tokens))
-                logits = self._compute(start, end)
-                self._stored(waiting)
-                waiting = None
-                if end - start == self.chunk and self.stored == start // self.block:
-                    waiting = worker.submit(self._put, self.stored, self._blocks(start, end))
-                start = end
-            self._stored(waiting)
-        assert logits is not None
-        return Prefill(
-            self.cache, logits, restored, len(self.tokens) - restored, self.stored * self.block
-        )
-
-    def _compute(self, start: int, end: int) -> torch.Tensor:
-        """Of a chunk: the logits of its last token."""
-        began = self.admission.clock() if self.admission is not None else 0.0
-        part = torch.tensor([self.tokens[start:end]], device=self.model.device)
-        out = self.model(
-            input_ids=part, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-        )
-        logits: torch.Tensor = out.logits[0, -1]
-        if self.admission is not None:
-            if logits.device.type != "cpu":
-                torch.accelerator.synchronize(logits.device)
-            self.admission.computed(end - start, self.admission.clock() - began)
-        return logits
-
-    # ---- from the store
-
-    def _restore(self) -> int:
-        """How many tokens are in the cache then. One at least is left: somebody wants logits."""
-        blocks = (len(self.tokens) - 1) // self.chunk * self.chunk // self.block
-        if not blocks:
-            return 0
-        room = torch.empty((blocks, *self.shape), dtype=self.dtype)
-        try:
-            found = self._load([_bytes(one) for one in room])
-        except FsError as error:
-            log.warning("the KVCache pool was not read: %s", error)
-            return 0
-        found = found * self.block // self.chunk * self.chunk // self.block
-        if found:
-            # [blocks, layers, 2, heads, tokens, dim] -> of each layer [1, heads, tokens, dim]
-            whole = room[:found].permute(1, 2, 3, 0, 4, 5)
-            for layer in range(self.print.layers):
-                keys, values = (
-                    whole[layer, side].reshape(1, self.print.kv_heads, -1, self.print.head_dim)
-                    for side in (0, 1)
-                )
-                device = self.model.device
-                self.cache.update(keys.to(device), values.to(device), layer)
-        self.stored = found
-        return found * self.block
-
-    def _load(self, buffers: list[memoryview]) -> int:
-        """Blocks."""
-        if self.admission is None:
-            return self.store.get_into(self.keys[: len(buffers)], buffers)
-        size, done, asked = len(buffers[0]), 0, 0
-        while done == asked and done < len(buffers):
-            left = (len(buffers) - done) * self.block
-            asked += self.admission.step(left, self.chunk, size // self.block) // self.block
-            if asked == done:
-                break
-            started = self.admission.clock()
-            found = self.store.get_into(self.keys, buffers[done:asked], first=done)
-            self.admission.loaded(found * size, self.admission.clock() - started)
-            done += found
-        return done
-
-    # ---- to the store
-
-    def _blocks(self, start: int, end: int) -> torch.Tensor:
-        """What the cache has of these tokens: [blocks, layers, 2, heads, tokens, dim]."""
-        count = (end - start) // self.block
-        out = torch.empty((count, *self.shape), dtype=self.dtype)
-        for number, layer in enumerate(self.cache.layers):
-            for side, tensor in enumerate((layer.keys, layer.values)):
-                part = tensor[0, :, start:end].unflatten(1, (count, self.block))
-                out[:, number, side] = part.transpose(0, 1)
-        return out
-
-    def _put(self, first: int, blocks: torch.Tensor) -> int:
-        """How many of the whole chain are stored then."""
-        try:
-            end = first + len(blocks)
-            return self.store.put(self.keys[:end], [_bytes(one) for one in blocks], first=first)
-        except FsError as error:
-            log.warning("the KVCache pool was not written: %s", error)
-            return first
-
-    def _stored(self, waiting: Future[int] | None) -> None:
-        if waiting is not None:
-            self.stored = waiting.result()
+        cache = DynamicCache(config=model.config)
+        _check(model, cache, store.chain.model)
+        return Run(model, tokens, store, cache, admission).run()
 
 
 def _check(model: Any, cache: DynamicCache, expected: Fingerprint) -> None:  # noqa: ANN401
@@ -251,8 +115,3 @@ def _check(model: Any, cache: DynamicCache, expected: Fingerprint) -> None:  # n
     )  # fmt: skip
     if found.canonical() != expected.canonical():
         raise FsError(Code.INVALID, "the store was opened for another model")
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU itself."""
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from superfs.kvcache.hands import Hands
+    from superfs.kvcache.pace import Pace
 
 log = logging.getLogger("superfs.kvcache")
 
@@ -29,9 +30,16 @@ class Home:
     """One data daemon, to one namespace."""
 
     def __init__(
-        self, addresses: Sequence[str], opening: pb.KvOpen, hands: Hands, *, shared: bool
+        self,
+        addresses: Sequence[str],
+        opening: pb.KvOpen,
+        hands: Hands,
+        pace: Pace,
+        *,
+        shared: bool,
     ) -> None:
         self._hands = hands
+        self._pace = pace
         self._addresses = addresses
         self._opening = opening
         self._shared = shared
@@ -73,6 +81,7 @@ class Home:
         def check(n: int) -> bool:
             """While it is in the processor's cache."""
             if slab is not None:
+                self._pace.spend(len(buffers[n]))
                 slab.read_into(buffers[n], places.offsets[n])
             return xxh3_64_intdigest(buffers[n]) == places.checksums[n]
 
@@ -84,15 +93,21 @@ class Home:
         """Those of the views to where there was room for them: their checksums."""
         slab = self.slab
         if slab is None and mine:
-            self.stub.Write(cut(started, mine, views), **call)
+            self.stub.Write(self._paced(cut(started, mine, views)), **call)
 
         def store(n: int) -> int:
             view = views[mine[n]]
             if slab is not None:
+                self._pace.spend(len(view))
                 slab.write(view, started.offsets[mine[n]])
             return xxh3_64_intdigest(view)
 
         return self._hands.each(len(mine), sum(len(views[n]) for n in mine), store)
+
+    def _paced(self, parts: Iterator[pb.KvBytes]) -> Iterator[pb.KvBytes]:
+        for part in parts:
+            self._pace.spend(len(part.data))
+            yield part
 
     def read_ranges(
         self, places: pb.KvPlaces, ranges: Sequence[tuple[int, int]],
@@ -116,6 +131,7 @@ class Home:
         buffer: memoryview,
     ) -> bool:  # fmt: skip
         assert self.slab is not None
+        self._pace.spend(places.lengths[number])
         block = bytearray(places.lengths[number])
         self.slab.read_into(block, places.offsets[number])
         done = 0
@@ -130,6 +146,7 @@ class Home:
             for part in self.stub.Read(request, **call):
                 if part.block >= count:
                     break
+                self._pace.spend(len(part.data))
                 yield part
         except grpc.RpcError as error:
             log.info("a block could not be read: %s", from_rpc(error))

@@ -16,20 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
-from xxhash import xxh3_64_intdigest
 
-from superfs.client import clusterd
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import KV_KEYS_MAX
-from superfs.kvcache.hands import Hands
-from superfs.kvcache.home import CALL_S, Home
+from superfs.kvcache.byparts import Held, Reading, Storing
+from superfs.kvcache.home import CALL_S
 from superfs.kvcache.parts import bad_of, parts_of, prefix_of
-from superfs.rpc.channel import token_metadata
-from superfs.rpc.errors import from_rpc
-from superfs.v1 import cluster_pb2
+from superfs.kvcache.reached import Reached
 from superfs.v1 import kvcache_pb2 as pb
 
 if TYPE_CHECKING:
@@ -37,50 +33,34 @@ if TYPE_CHECKING:
 
     from superfs.client import ClientConfig
     from superfs.core.kvcache.keys import KeyChain
+    from superfs.kvcache.home import Home
 
 log = logging.getLogger("superfs.kvcache")
 
 Buffer = bytes | bytearray | memoryview
 PERSIST_S = 60.0
+PARTS_S = 60.0  # for a load part by part: leases end before
 COPIED_BLOCKS = 16
 """At a time, from one data daemon to others."""
 
 
-class KVStore:
-    def __init__(
-        self,
-        config: ClientConfig,
-        opening: pb.KvOpen,
-        chain: KeyChain,
-        *,
-        shared: bool,
-        copies: int,
-    ) -> None:
-        """Use `open`."""
-        self._copies = max(1, copies)
-        self.chain = chain
-        self._config = config
-        self._opening = opening
-        self._shared = shared
-        self._hands = Hands()
-        self._homes: dict[int, Home] = {}
-        self._token = b""
-
+class KVStore(Reached):
     @classmethod
     def open(
         cls, config: ClientConfig, namespace: str, chain: KeyChain, *,
         quota_bytes: int = 0, policy: str = "", disk_bytes: int | None = None, shared: bool = True,
-        copies: int = 1,
+        copies: int = 1, bytes_per_s: float = 0,
     ) -> KVStore:  # fmt: skip
         """Makes the namespace where it is not there; then `quota_bytes`, `policy` and `disk_bytes`
         (None: as much as there is; 0: memory only) count. `shared=False`: by streams also on one
         host. `copies`: when a data daemon does not answer, so many in all are asked (`replicate`),
-        and removing removes from them."""
+        and removing removes from them. `bytes_per_s`: no more of blocks is read and written,
+        for others to have their part of a disk or a network; 0: as fast as it goes."""
         opening = pb.KvOpen(
             name=namespace, layout=chain.layout, quota_bytes=quota_bytes, policy=policy,
             disk_bytes=disk_bytes,
         )  # fmt: skip
-        store = cls(config, opening, chain, shared=shared, copies=copies)
+        store = cls(config, opening, chain, shared=shared, copies=copies, bytes_per_s=bytes_per_s)
         store._admit()
         for home in store._homes.values():
             store._ask(home, lambda _: None)
@@ -91,11 +71,6 @@ class KVStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        for home in self._homes.values():
-            home.close()
-        self._hands.close()
 
     # ---- verbs
 
@@ -180,6 +155,56 @@ class KVStore:
                 break
         return done
 
+    def get_parts(
+        self, keys: Sequence[bytes], sizes: Sequence[int],
+        room: Callable[[int], Sequence[Sequence[memoryview]]], arrived: Callable[[int, int], bool],
+    ) -> int:  # fmt: skip
+        """As `get_into`, part by part: the first `sizes[0]` bytes of each block of the longest
+        stored prefix, then the next `sizes[1]` of each, … so that what comes first can be used
+        while the rest is on its way. `room` is told how many blocks there are, and gives for each
+        part a buffer for each of as many of them as are wanted. `arrived(part, blocks)`: so many
+        blocks' part is there, which nobody has compared yet; False stops it, then nothing is right.
+        How many blocks were right, from the first on, is known at the end only."""
+        good: list[bool] = []
+
+        def read(held: Held) -> None:
+            call = self._call(PARTS_S)
+            reading = Reading(held, sizes, self._pace, self._hands, call)
+            rooms = room(reading.found)
+            try:
+                if reading.found and rooms and rooms[0]:
+                    good.extend(reading.run(rooms, arrived))
+            finally:
+                reading.close()
+
+        def hold(parts: list[Sequence[bytes]], held: Held) -> None:
+            """One lease within the other, until all parts are held that are there."""
+            first, has_read = sum(len(places.lengths) for _, places in held), False
+
+            def take(home: Home, places: pb.KvPlaces) -> list[int]:
+                nonlocal has_read
+                has_read = True
+                whole = len(places.lengths) == len(parts[0])
+                hold(parts[1:] if whole else [], [*held, (home, places)])
+                mine = good[first : first + len(places.lengths)]
+                return bad_of(mine)
+
+            if parts:
+                self._lease(keys, parts[0], take)
+            if not has_read:
+                read(held)
+
+        hold(list(parts_of(keys)), [])
+        return prefix_of(good)
+
+    def storing(self, keys: Sequence[bytes], count: int, size: int) -> Storing | None:
+        """Room for the last `count` blocks of this chain (at most `KV_KEYS_MAX`), of `size` bytes
+        each, to be written part by part and committed. None: nobody answers."""
+        home, first = self._home(keys), len(keys) - count
+        parent = keys[first - 1] if first else b""
+        started = self._started(home, keys[first:], parent, [size] * count)
+        return None if started is None else Storing(home, started, first, self._pace, self._call())
+
     def put(
         self, keys: Sequence[bytes], blocks: Sequence[Buffer], first: int = 0, *,
         durable: bool = False,
@@ -255,56 +280,6 @@ class KVStore:
 
     # ---- inside
 
-    def _admit(self) -> None:
-        token = clusterd.read_token(self._config.token_file)
-        first = clusterd.admit(self._config.cluster, token)
-        self._token = first.session_token
-        for node in first.map.nodes:
-            if node.role == cluster_pb2.ROLE_DATA and node.node_id not in self._homes:
-                addresses = tuple(node.addresses)
-                self._homes[node.node_id] = Home(
-                    addresses, self._opening, self._hands, shared=self._shared
-                )
-        if not self._homes:
-            raise FsError(Code.UNAVAILABLE, "there is no data daemon in the cluster map")
-
-    def _home(self, keys: Sequence[bytes]) -> Home:
-        return self._homes_of(keys)[0]
-
-    def _homes_of(self, keys: Sequence[bytes]) -> list[Home]:
-        """By rendezvous: a daemon that comes or goes moves only its own share."""
-        first = keys[0] if keys else b""
-        nodes = sorted(self._homes, key=lambda n: -xxh3_64_intdigest(first, seed=n))
-        return [self._homes[node] for node in nodes]
-
-    def _call(self, timeout_s: float = CALL_S) -> dict[str, Any]:
-        return {"timeout": timeout_s, "metadata": token_metadata(self._token)}
-
-    def _ask(self, home: Home, ask: Any) -> Any:  # noqa: ANN401
-        """Once more with a new token, or after the daemon has started again."""
-        for last in (False, True):
-            try:
-                home.connect(self._token)
-                return ask(home)
-            except grpc.RpcError as error:
-                found = from_rpc(error)
-                if last or found.code not in (Code.UNAUTHENTICATED, Code.UNAVAILABLE):
-                    raise found from None
-                home.close()
-                if found.code is Code.UNAUTHENTICATED:
-                    self._admit()
-        raise AssertionError
-
-    def _asked(self, home: Home, ask: Any) -> Any:  # noqa: ANN401
-        """None: nobody answers, or what was asked about is over."""
-        try:
-            return self._ask(home, ask)
-        except FsError as error:
-            if not error.retryable and error.code not in (Code.DEADLINE, Code.NOT_FOUND):
-                raise
-            log.info("the KVCache pool does not answer: %s", error)
-            return None
-
     def _count(self, keys: Sequence[bytes], verb: str, *, whole: bool = False, **more: int) -> int:
         """`whole`: all parts, else up to the first that is not there."""
         total = 0
@@ -361,19 +336,9 @@ class KVStore:
         self, home: Home, part: Sequence[bytes], parent: bytes, blocks: Sequence[Buffer]
     ) -> int:
         views = [memoryview(block).cast("B") for block in blocks]
-        started = self._asked(
-            home,
-            lambda h: h.stub.PutStart(
-                pb.KvPutStart(
-                    namespace=h.number, parent=parent, keys=b"".join(part),
-                    lengths=[len(view) for view in views],
-                ),
-                **self._call(),
-            ),
-        )  # fmt: skip
+        started = self._started(home, part, parent, [len(view) for view in views])
         if started is None:
             return 0
-        home.agree(started.slab_id)
         mine = [n for n, code in enumerate(started.codes) if code == Code.OK]
         numbers = [started.puts[n] for n in mine]
         try:
@@ -388,3 +353,20 @@ class KVStore:
         committed = {n for n, code in zip(mine, codes, strict=True) if code == Code.OK}
         good = [n in committed or code == Code.EXISTS for n, code in enumerate(started.codes)]
         return prefix_of(good)
+
+    def _started(
+        self, home: Home, part: Sequence[bytes], parent: bytes, lengths: Sequence[int]
+    ) -> pb.KvPlaces | None:
+        """None: it does not answer."""
+        started: pb.KvPlaces | None = self._asked(
+            home,
+            lambda h: h.stub.PutStart(
+                pb.KvPutStart(
+                    namespace=h.number, parent=parent, keys=b"".join(part), lengths=lengths
+                ),
+                **self._call(),
+            ),
+        )
+        if started is not None:
+            home.agree(started.slab_id)
+        return started

@@ -187,12 +187,14 @@ class KvStats(_message.Message):
     def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., pending: _Optional[int] = ..., leases: _Optional[int] = ..., pinned_bytes: _Optional[int] = ..., evicted: _Optional[int] = ..., asked_blocks: _Optional[int] = ..., found_blocks: _Optional[int] = ..., dropped: _Optional[int] = ..., damaged: _Optional[int] = ..., disk_capacity_bytes: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_blocks: _Optional[int] = ..., disk_evicted: _Optional[int] = ..., promoted: _Optional[int] = ..., unwritten: _Optional[int] = ..., waiting: _Optional[int] = ..., disk_damaged: _Optional[int] = ...) -> None: ...
 
 class KvRead(_message.Message):
-    __slots__ = ("lease", "ranges")
+    __slots__ = ("lease", "ranges", "across")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
+    ACROSS_FIELD_NUMBER: _ClassVar[int]
     lease: int
     ranges: _containers.RepeatedCompositeFieldContainer[KvRange]
-    def __init__(self, lease: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[KvRange, _Mapping]]] = ...) -> None: ...
+    across: bool
+    def __init__(self, lease: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[KvRange, _Mapping]]] = ..., across: _Optional[bool] = ...) -> None: ...
 
 class KvRange(_message.Message):
     __slots__ = ("offset", "length")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from superfs.data.kvcache.disk import Disk
     from superfs.data.kvcache.namespaces import Namespace
     from superfs.data.kvcache.places import Place
-    from superfs.data.kvcache.pool import Pool
+    from superfs.data.kvcache.pool import Lease, Pool
 
 T = TypeVar("T")
 TICK_S = 1.0
@@ -217,6 +217,10 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
         lease = pool.lease_of(session, request.lease)
         ranges = [(one.offset, one.length) for one in request.ranges]
         _few(len(ranges))
+        if request.across:
+            async for part in self._across(pool, lease, request.lease, ranges):
+                yield part
+            return
         for number, (key, _, place) in enumerate(lease.held):
             if pool.leases.get(request.lease) is not lease:
                 raise FsError(Code.NOT_FOUND, "the lease is over")
@@ -236,6 +240,24 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
                     self._threads, pool.slab.read, place.at, offset, size
                 )
                 yield pb.KvBytes(block=number, offset=offset, data=data)
+
+    async def _across(
+        self, pool: Pool, lease: Lease, number: int, ranges: list[tuple[int, int]]
+    ) -> AsyncIterator[pb.KvBytes]:
+        """Each of these of every block, up to the first block that is shorter."""
+        loop = asyncio.get_running_loop()
+        for at, length in ranges:
+            for block, (_, _, place) in enumerate(lease.held):
+                if at + length > place.length:
+                    return
+                for offset in range(at, at + length, MESSAGE_DATA_BYTES_MAX):
+                    if pool.leases.get(number) is not lease:
+                        raise FsError(Code.NOT_FOUND, "the lease is over")
+                    size = min(MESSAGE_DATA_BYTES_MAX, at + length - offset)
+                    data = await loop.run_in_executor(
+                        self._threads, pool.slab.read, place.at, offset, size
+                    )
+                    yield pb.KvBytes(block=block, offset=offset, data=data)
 
     async def Write(self, _requests: Any, context: Any) -> pb.KvCodes:  # noqa: ANN401
         pool, session = self._pool(context, change=True)

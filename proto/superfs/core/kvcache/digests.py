@@ -49,6 +49,10 @@ class DigestIndex:
         """Also of a row that was given back, until it is given again."""
         return bytes(self._keys[DIGEST_BYTES * row : DIGEST_BYTES * (row + 1)])
 
+    def keys(self, first: int, count: int) -> bytes:
+        """Of so many rows, one behind the other."""
+        return bytes(self._keys[DIGEST_BYTES * first : DIGEST_BYTES * (first + count)])
+
     def add(self, key: bytes) -> int:
         """A row for a key that has none. Columns may have to grow to `rows`."""
         assert len(key) == DIGEST_BYTES

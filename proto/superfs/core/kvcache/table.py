@@ -144,6 +144,13 @@ class BlockTable:
     def ends(self, keys: Sequence[bytes], count: int) -> bool:
         """Whether the first `count` of these are resident, each right behind the one before it."""
         row, key, parent = self.index.find(keys[count - 1]), self.index.key, self.parent
+        first = row - count + 1
+        if (
+            first >= 0
+            and self.index.keys(first, count) == b"".join(keys[:count])
+            and parent[first + 1 : row + 1] == array("i", range(first, row))
+        ):
+            return True  # stored in one go: as most are
         for n in range(count - 1, -1, -1):
             if row == NONE or key(row) != keys[n]:
                 return False

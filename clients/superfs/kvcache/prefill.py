@@ -1,0 +1,314 @@
+"""One prompt through a model, with a store in front of it (superfs.kvcache.hf says what for).
+
+What is stored of the prompt is loaded layer by layer, and each layer is used when it is there
+(turns.py); what a layer computes is stored while the next one is computed. One thread talks to the
+store, in order: so nothing is stored behind a prefix before all of that was compared.
+
+A pass that was made on a prefix of which a block turns out to be wrong, or not to come, is thrown
+away whole, and made again on what is right of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+
+from superfs.core.errors import FsError
+from superfs.core.limits import KV_KEYS_MAX
+from superfs.kvcache.turns import LostError, Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers.cache_utils import Cache
+
+    from superfs.kvcache.admission import Admission
+    from superfs.kvcache.byparts import Storing
+    from superfs.kvcache.store import KVStore
+
+log = logging.getLogger("superfs.kvcache")
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    cache: DynamicCache  # of the whole prompt
+    logits: torch.Tensor  # [vocabulary], of the last token
+    restored_tokens: int  # came from the store
+    computed_tokens: int  # went through the model
+    stored_tokens: int  # of the prompt, that are in the store now
+
+
+class Run:
+    def __init__(
+        self, model: Any, tokens: list[int], store: KVStore, cache: DynamicCache,  # noqa: ANN401
+        admission: Admission | None,
+    ) -> None:  # fmt: skip
+        """`cache`: an empty one of the model's."""
+        self.admission = admission
+        self.model = model
+        self.tokens = tokens
+        self.store = store
+        self.print = store.chain.model
+        self.block = self.print.block_tokens
+        self.chunk = int(str(self.print.extra.get("chunk_tokens", self.block)))
+        self.dtype = getattr(torch, self.print.dtype)
+        self.keys = store.chain.keys(tokens)
+        self.cache = cache
+        self.stored = 0  # blocks; of the thread that talks to the store
+        self._learned = 0
+
+    @property
+    def part(self) -> tuple[int, int, int, int]:
+        """Of a block, one layer."""
+        p = self.print
+        return (2, p.kv_heads, p.block_tokens, p.head_dim)
+
+    def run(self) -> Prefill:
+        with ThreadPoolExecutor(1, "kvcache") as worker:
+            found = self._go(Pass(self, worker, self._wanted(), None))
+        assert found is not None
+        restored, logits = found
+        return Prefill(
+            self.cache, logits, restored, len(self.tokens) - restored, self.stored * self.block
+        )
+
+    def _go(self, first: Pass) -> tuple[int, torch.Tensor]:
+        """Tokens that were restored, and the logits of the last one."""
+        current = first
+        while True:
+            try:
+                return current.restored, current.go()
+            except LostError:
+                log.info("what was loaded of a prompt is not all right: it is computed")
+            finally:
+                current.end()
+            self.cache = DynamicCache(config=self.model.config)
+            current = Pass(self, current.worker, current.right, current.room)
+
+    def _wanted(self) -> int:
+        """Blocks to be loaded, if they are stored. One token at least is left: somebody wants
+        logits."""
+        blocks = (len(self.tokens) - 1) // self.chunk * self.chunk // self.block
+        if self.admission is None or not blocks:
+            return blocks
+        if not self.admission.knows_computing:
+            self._learn()
+        size = self.block_bytes // self.block
+        return blocks if self.admission.step(blocks * self.block, self.chunk, size) else 0
+
+    def _learn(self) -> None:
+        """How long computing takes: of the first chunk, which is done for that only."""
+        cache = DynamicCache(config=self.model.config)
+        self.compute(0, min(self.chunk, len(self.tokens)), cache, measured=True)
+
+    @property
+    def block_bytes(self) -> int:
+        return self.print.layers * self.part_bytes
+
+    @property
+    def part_bytes(self) -> int:
+        return math.prod(self.part) * int(self.dtype.itemsize)
+
+    def compute(self, start: int, end: int, cache: Cache, *, measured: bool) -> torch.Tensor:
+        """Of a chunk: the logits of its last token. `measured`: it waits for nobody."""
+        admission = self.admission if measured else None
+        began = admission.clock() if admission is not None else 0.0
+        part = torch.tensor([self.tokens[start:end]], device=self.model.device)
+        out = self.model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits: torch.Tensor = out.logits[0, -1]
+        if admission is not None:
+            if logits.device.type != "cpu":
+                torch.accelerator.synchronize(logits.device)
+            admission.computed(end - start, admission.clock() - began)
+        return logits
+
+
+class Pass:
+    """One way through the model, behind so many blocks: of the store, or of `room`."""
+
+    def __init__(
+        self, run: Run, worker: ThreadPoolExecutor, blocks: int, room: torch.Tensor | None
+    ) -> None:
+        self.worker = worker
+        self.room = room  # [layers, blocks, 2, heads, tokens, dim]
+        self.right = 0  # blocks of it
+        self._run = run
+        self._lost = False
+        self._loading = None
+        self._found = threading.Event()
+        self._blocks = blocks
+        self._storings: dict[int, Storing | None] = {}
+        self._turns: Turns | None = None
+        if room is None and blocks:
+            self._blocks = 0
+            self._loading = worker.submit(self._load, run.keys[:blocks])
+            self._found.wait()
+        elif room is not None:
+            self.right = self._blocks = blocks * run.block // run.chunk * run.chunk // run.block
+            worker.submit(self._is_stored, self._blocks)
+        starts = list(range(self.restored, len(run.tokens), run.chunk))
+        self._starts = starts
+        self._turns = Turns(run.cache, starts, self._forward, self._prefix, self._seen)
+        if self._loading is None or not self._blocks:
+            self._turns.arrive(run.print.layers)
+        elif self._arrived or self._lost:
+            self._turns.arrive(self._arrived)
+            if self._lost:
+                self._turns.lose()
+
+    _arrived = 0
+
+    @property
+    def restored(self) -> int:
+        return self._blocks * self._run.block
+
+    def go(self) -> torch.Tensor:
+        """LostError: the pass is over."""
+        assert self._turns is not None
+        logits = None
+        for number in range(len(self._starts)):
+            logits = self._turns.run(number)
+            if self._loading is not None and number == 0:
+                self._loading.result()
+                if self._lost:
+                    raise LostError
+            self.worker.submit(self._commit, number)
+        assert logits is not None
+        return logits
+
+    def end(self) -> None:
+        """No thread of it is left, and nothing half stored."""
+        assert self._turns is not None
+        self._turns.end()
+        self.worker.submit(self._abort)
+
+    def _forward(self, number: int, cache: Cache) -> torch.Tensor:
+        start = self._starts[number]
+        end = min(start + self._run.chunk, len(self._run.tokens))
+        assert self._turns is not None
+        alone = self._turns.is_all_there
+        return self._run.compute(start, end, cache, measured=alone)
+
+    # ---- from the store, in its thread
+
+    def _load(self, keys: Sequence[bytes]) -> None:
+        run = self._run
+        admission = run.admission
+        started, total = 0.0, 0
+
+        def room(found: int) -> list[list[memoryview]]:
+            nonlocal started, total
+            started = admission.clock() if admission is not None else 0.0
+            blocks = min(found, len(keys)) * run.block // run.chunk * run.chunk // run.block
+            total = blocks * run.block_bytes
+            self.room = torch.empty((run.print.layers, blocks, *run.part), dtype=run.dtype)
+            self._blocks = blocks
+            self._found.set()
+            return [[bytes_of(one) for one in layer] for layer in self.room]
+
+        def arrived(layer: int, count: int) -> bool:
+            if count == self._blocks:
+                self._arrived = layer + 1
+                if self._turns is not None:
+                    self._turns.arrive(layer + 1)
+            if admission is None:
+                return True
+            done = (layer * self._blocks + count) * run.part_bytes
+            return admission.goes_on(
+                done, total, admission.clock() - started, self._blocks * run.block
+            )
+
+        try:
+            sizes = [run.part_bytes] * run.print.layers
+            self.right = run.store.get_parts(keys, sizes, room, arrived)
+            if admission is not None and self.right:
+                admission.loaded(total, admission.clock() - started)
+        except FsError as error:
+            log.warning("the KVCache pool was not read: %s", error)
+        finally:
+            run.stored = self.right
+            if self.right < self._blocks:
+                self._lose()
+            self._found.set()
+
+    def _lose(self) -> None:
+        self._lost = True
+        if self._turns is not None:
+            self._turns.lose()
+
+    def _is_stored(self, blocks: int) -> None:
+        self._run.stored = blocks
+
+    def _prefix(self, layer: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """[blocks, 2, heads, tokens, dim] -> of each side [1, heads, tokens, dim]"""
+        if self.room is None or not self._blocks:
+            return None
+        p, device = self._run.print, self._run.model.device
+        whole = self.room[layer, : self._blocks].permute(1, 2, 0, 3, 4)
+        keys, values = (whole[n].reshape(1, p.kv_heads, -1, p.head_dim) for n in (0, 1))
+        return keys.to(device), values.to(device)
+
+    # ---- to the store
+
+    def _seen(self, number: int, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        if keys.shape[2] == self._run.chunk:
+            self.worker.submit(self._store, number, layer, keys, values)
+
+    def _store(self, number: int, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """In the thread of the store."""
+        run = self._run
+        if self._lost:
+            return
+        count = run.chunk // run.block
+        try:
+            if layer == 0:
+                self._storings[number] = self._room_for(number, count)
+            storing = self._storings.get(number)
+            if storing is None:
+                return
+            part = torch.empty((count, *run.part), dtype=run.dtype)
+            for side, tensor in enumerate((keys, values)):
+                part[:, side] = tensor[0].unflatten(1, (count, run.block)).transpose(0, 1)
+            for n in range(count):
+                storing.write(n, bytes_of(part[n]))
+        except FsError as error:
+            log.warning("the KVCache pool was not written: %s", error)
+            self._storings[number] = None
+
+    def _room_for(self, number: int, count: int) -> Storing | None:
+        """None: what is before it is not stored, or on its way."""
+        run = self._run
+        first = self._starts[number] // run.block
+        before = self._storings.get(number - 1)
+        if count > KV_KEYS_MAX or (run.stored != first and before is None):
+            return None
+        return run.store.storing(run.keys[: first + count], count, run.block_bytes)
+
+    def _abort(self) -> None:
+        """What was begun and will not be committed."""
+        while self._storings:
+            _, storing = self._storings.popitem()
+            if storing is not None:
+                storing.abort()
+
+    def _commit(self, number: int) -> None:
+        storing = self._storings.pop(number, None)
+        if storing is None:
+            return
+        first = self._starts[number] // self._run.block
+        if self._lost or self._run.stored != first:
+            storing.abort()
+        else:
+            self._run.stored = storing.commit()
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the CPU itself."""
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
