@@ -37,17 +37,21 @@ def spark(arm: str, threads: str) -> tuple[Any, Any, dict[str, Any]]:
     return found, F, made
 
 
-def chukonu(_: str, threads: str) -> tuple[Any, Any, dict[str, Any]]:
+def chukonu(arm: str, threads: str) -> tuple[Any, Any, dict[str, Any]]:
     from superfs.chukonu import Session
     from superfs.chukonu import functions as F
 
-    session = Session.builder.config("chukonu.threads", threads).getOrCreate()
-    return session, F, programs.BUILT_IN
+    if arm == "on-spark":
+        builder = Session.builder.master(f"local[{threads}]")
+        builder = builder.config("spark.driver.memory", "4g")
+    else:
+        builder = Session.builder.config("chukonu.threads", threads)
+    return builder.getOrCreate(), F, programs.BUILT_IN
 
 
 def main() -> None:
     arm, threads = sys.argv[1:]
-    session, F, made = (chukonu if arm == "chukonu" else spark)(arm, threads)
+    session, F, made = (chukonu if arm in ("chukonu", "on-spark") else spark)(arm, threads)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)

@@ -78,6 +78,18 @@ def both(data: bytes) -> None:
     assert seen == slow.height
 
 
+@pytest.mark.parametrize("ending", ["json", "json.gz"])
+def test_a_line_without_end_is_an_error_with_its_place(
+    ending: str, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superfs.chukonu.sources.splits.LINE_BYTES_MAX", 2 << 20)
+    data = b'{"i": 1}\n' + b'{"i": ' + b" " * (5 << 20) + b'2}\n{"i": 3}\n'
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(gzip.compress(data, 1) if ending.endswith("gz") else data)
+    with pytest.raises(BadRecordException, match=r"LINE_TOO_LONG\] .*at byte 9: .*2,097,152"):
+        session.read.json(str(path), schema="i INT").collect()
+
+
 def test_fast_is_slow() -> None:
     rng = random.Random(6)
     taken = 0

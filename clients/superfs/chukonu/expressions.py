@@ -93,6 +93,33 @@ def new_ref(name: str, dtype: DataType) -> Ref:
 
 
 @dataclass(frozen=True)
+class Var(Expr):
+    """What the function of a higher-order function is given."""
+
+    number: int
+    dtype: DataType | None = None
+
+    @property
+    def key(self) -> str:
+        return f"v{self.number}"
+
+
+def new_var() -> Var:
+    return Var(next(_numbers))
+
+
+@dataclass(frozen=True)
+class Lambda(Expr):
+    """A higher-order function of an array: `body` for each element."""
+
+    function: str
+    child: Expr
+    variables: tuple[Var, ...]
+    body: Expr
+    dtype: DataType | None = None
+
+
+@dataclass(frozen=True)
 class Lit(Expr):
     value: Any
     dtype: DataType

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.chukonu import expressions as e
 from superfs.chukonu.column import Column, call, column, literal
 from superfs.chukonu.errors import UnsupportedError
+from superfs.chukonu.lambdas import LAMBDAS, exists, filter, forall, transform  # noqa: A004, F401
 from superfs.chukonu.udf import udf as udf_
 
 if TYPE_CHECKING:
@@ -371,7 +372,7 @@ def supported() -> list[str]:
         and not name.startswith("_")
         and name not in hidden
         and (
-            name in {*_COLUMNS, *_AGGREGATES, *_SAME, "udf"}
+            name in {*_COLUMNS, *_AGGREGATES, *_SAME, *LAMBDAS, "udf"}
             or getattr(value, "__module__", "") == __name__
         )
     )

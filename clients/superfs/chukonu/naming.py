@@ -18,6 +18,14 @@ def name_of(expr: e.Expr) -> str:
             return name
         case e.Name(text):
             return text.rpartition(".")[2]
+        case e.Var(number):
+            return f"x_{number}"
+        case e.Lambda(function, child, variables, body):
+            inner = ", ".join(["namedlambdavariable()"] * len(variables))
+            text = name_of(body)
+            for var in variables:
+                text = text.replace(f"x_{var.number}", "namedlambdavariable()")
+            return f"{function}({name_of(child)}, lambdafunction({text}, {inner}))"
         case e.Star():
             return "*"
         case e.Lit(value, kind):

@@ -15,6 +15,7 @@ from superfs.chukonu.catalog import FUNCTIONS
 from superfs.chukonu.catalog.casts import compile_cast
 from superfs.chukonu.catalog.conditions import IN_REVERSE, IN_TURN, LAZY
 from superfs.chukonu.catalog.dtypes import dtype
+from superfs.chukonu.embedded.lambdas import compile_lambda
 from superfs.chukonu.native import pl
 from superfs.chukonu.rows import plain, verify
 
@@ -31,6 +32,11 @@ def compile_expr(expr: e.Expr) -> Compiled:
     match expr:
         case e.Ref():
             return Compiled(pl.col(expr.key), None)
+        case e.Var():
+            return Compiled(pl.col(expr.key), None)
+        case e.Lambda():
+            value, fault = compile_lambda(expr, compile_expr)
+            return Compiled(value, _first(compile_expr(expr.child).fault, fault))
         case e.Lit(value, kind):
             return Compiled(pl.lit(value, dtype(kind)), None)
         case e.Alias(child):

@@ -6,6 +6,7 @@ The file is there as long as its `Pieces`, their folder as long as one of them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import itertools
 import os
@@ -20,13 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Frame = Any
+PREFIX, LOCK = "chukonu-spill-", "lock"
 
 
 class Folder:
+    """A lock in it says that its process lives. Folders of processes that were killed go when
+    another one makes its own beside them."""
+
     def __init__(self, parent: str | None) -> None:
-        self.path = tempfile.mkdtemp(prefix="chukonu-spill-", dir=parent)
+        self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         self._names = itertools.count()
-        weakref.finalize(self, shutil.rmtree, self.path, True)
+        lock = os.open(os.path.join(self.path, LOCK), os.O_WRONLY | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        weakref.finalize(self, _removed_all, lock, self.path)
+        _sweep(os.path.dirname(self.path))
 
     def new(self) -> str:
         return os.path.join(self.path, str(next(self._names)))
@@ -69,6 +77,29 @@ class Pieces:
     def whole(self) -> Frame:
         found = list(self.frames())
         return pl.concat(found) if found else self.empty
+
+
+def _removed_all(lock: int, path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(lock)
+
+
+def _sweep(parent: str) -> None:
+    for name in os.listdir(parent):
+        if not name.startswith(PREFIX):
+            continue
+        path = os.path.join(parent, name)
+        try:
+            lock = os.open(os.path.join(path, LOCK), os.O_WRONLY)
+        except OSError:
+            continue  # it is just being made or removed, or not ours
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its process lives
+        finally:
+            os.close(lock)
 
 
 def _removed(file: Any, path: str) -> None:  # noqa: ANN401

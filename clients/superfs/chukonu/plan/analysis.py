@@ -9,6 +9,7 @@ from superfs.chukonu import types as t
 from superfs.chukonu.catalog import AGGREGATES, FUNCTIONS
 from superfs.chukonu.catalog.base import cast_to
 from superfs.chukonu.errors import AnalysisException, UnsupportedError
+from superfs.chukonu.lambdas import refuse_in_body
 from superfs.chukonu.naming import name_of
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ def resolve(expr: e.Expr, fields: Sequence[e.Ref]) -> e.Expr:
                     "MISSING_ATTRIBUTES", f"{expr.name} is not a column of this DataFrame"
                 )
             return expr
-        case e.Lit():
+        case e.Lit() | e.Var():
             return expr
+        case e.Lambda():
+            return _lambda(expr, fields)
         case e.Case():
             return _case(expr, fields)
         case e.Over():
@@ -158,6 +161,36 @@ def _case(expr: e.Case, fields: Sequence[e.Ref]) -> e.Expr:
         )
     cast = tuple((cast_to(_bare(c), t.BOOLEAN), cast_to(_bare(v), kind)) for c, v in branches)
     return e.Case(cast, cast_to(_bare(otherwise), kind), kind)
+
+
+def _lambda(expr: e.Lambda, fields: Sequence[e.Ref]) -> e.Expr:
+    array = _bare(resolve(expr.child, fields))
+    kind = e.dtype_of(array)
+    if not isinstance(kind, t.ArrayType):
+        raise AnalysisException(
+            "DATATYPE_MISMATCH", f"{expr.function} of {kind.simpleString()}, not of an array"
+        )
+    kinds = (kind.elementType, t.INT)
+    typed = [e.Var(v.number, k) for v, k in zip(expr.variables, kinds, strict=False)]
+    known = {var.number: var for var in typed}
+
+    def bound(part: e.Expr) -> e.Expr:
+        if isinstance(part, e.Var):
+            return known.get(part.number, part)
+        return part.rebuild(bound)
+
+    body = _bare(resolve(bound(expr.body), fields))
+    refuse_in_body(body, expr.function)
+    result = e.dtype_of(body)
+    if expr.function == "transform":
+        return e.Lambda(expr.function, array, tuple(typed), body, t.ArrayType(result))
+    if result not in (t.BOOLEAN, t.NULL):
+        raise AnalysisException(
+            "DATATYPE_MISMATCH", f"the function of {expr.function} gives {result.simpleString()}"
+        )
+    body = cast_to(body, t.BOOLEAN)
+    whole = kind if expr.function == "filter" else t.BOOLEAN
+    return e.Lambda(expr.function, array, tuple(typed), body, whole)
 
 
 def _window_function(function: str, args: tuple[e.Expr, ...]) -> e.Expr:

@@ -39,6 +39,9 @@ def _feed(digest: Any, value: Any, numbers: dict[int, int]) -> None:  # noqa: AN
     match value:
         case e.Ref(number):
             text = f"ref {numbers.setdefault(number, len(numbers))} {value.dtype.simpleString()}"
+        case e.Var(number):
+            kind = "?" if value.dtype is None else value.dtype.simpleString()
+            text = f"var {numbers.setdefault(-number, len(numbers))} {kind}"
         case p.Scan(source, schema):
             text = f"scan {source.format} {schema.simpleString()} {source.policy.mode}"
             text += f" {source.split_bytes} {source.sample_bytes}"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.chukonu import functions
 from superfs.chukonu.column import Column
 from superfs.chukonu.errors import ChukonuError
+from superfs.chukonu.lambdas import LAMBDAS
 from superfs.chukonu.windows import Window, WindowSpec
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ _COMPARED: dict[type[ast.cmpop], Any] = {
 }
 _OF_COLUMNS = {name for name in vars(Column) if not name.startswith("_")} - {"expr"}
 _OF_WINDOWS = {"partitionBy", "orderBy", "rowsBetween", "rangeBetween"}
-_SUPPORTED = frozenset({*functions.supported(), "col", "lit", "when"} - {"udf", "broadcast"})
+_SUPPORTED = frozenset(
+    {*functions.supported(), "col", "lit", "when"} - {"udf", "broadcast", *LAMBDAS}
+)
 LENGTH_MAX, DEPTH_MAX = 100_000, 100
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from superfs.chukonu.errors import BadRecordException
 from superfs.chukonu.native import pa
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ SAMPLE_SPLIT_BYTES = 1 << 20
 """Of a sample, which is many small pieces."""
 BLOCK_BYTES = 1 << 20
 """As much as is parsed at once: what has one bad line is parsed anew, slowly."""
+LINE_BYTES_MAX = 128 << 20
+"""A longer line is no record: it would be in memory several times over."""
 PEEK_BYTES = 64 << 10
 _END = re.compile(rb"\r\n|\n|\r")
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
@@ -202,6 +205,7 @@ def _decompressed(file: FileInfo, raw: Iterator[bytes], kind: str, size: int) ->
         rest += more
         if len(rest) < size:
             continue
+        _check_length(file, place, rest)
         end = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, len(rest) - 1)) + 1
         if end:
             yield Block(file, place, rest[:end])
@@ -237,6 +241,7 @@ def _owned(store: Readable, span: Span, block_bytes: int) -> Iterator[Block]:
         if not more:
             break
         rest += more
+        _check_length(span.file, place, rest)
         cut_at = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, len(rest) - 1)) + 1
         if cut_at and place + len(rest) < span.end:
             yield Block(span.file, place, rest[:cut_at])
@@ -244,6 +249,15 @@ def _owned(store: Readable, span: Span, block_bytes: int) -> Iterator[Block]:
     if rest:
         rest = _finished(store, span, place, rest)
         yield Block(span.file, place, rest)
+
+
+def _check_length(file: FileInfo, place: int, data: bytes) -> None:
+    """`data` begins with a line, at `place`."""
+    if len(data) > LINE_BYTES_MAX and _line_end(data, 0) in (-1, len(data)):
+        raise BadRecordException(
+            "CHUKONU_LINE_TOO_LONG",
+            f"{file.path} at byte {place}: a line of more than {LINE_BYTES_MAX:,} bytes",
+        )
 
 
 def _first_line(store: Readable, span: Span) -> int:
@@ -275,6 +289,7 @@ def _finished(store: Readable, span: Span, place: int, data: bytes) -> bytes:
         match = _END.search(more)
         if match is None:
             data, end = data + more, end + len(more)
+            _check_length(span.file, place, data)
             continue
         data, end = data + more[: match.end()], end + match.end()
         if match.group() != b"\r" or match.end() < len(more):
