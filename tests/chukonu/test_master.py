@@ -103,6 +103,7 @@ def test_programs_on_spark(kind: str, tmp_path: Path) -> None:
     assert len(made["sorted"]) == ROWS
     assert made["sorted"] == sorted(made["sorted"], key=lambda row: (-int(row[0][5:]), row[1]))
     assert made["divided"].startswith("ArithmeticException [DIVIDE_BY_ZERO]")
+    assert "maxBadFraction on Spark" in made["divided"]
     assert found["ended"], "the JVM runs on"
 
 

@@ -96,6 +96,9 @@ class SparkExecutor:
         match node:
             case p.Scan():
                 source = node.source
+                if source.policy.fraction_max < 1:
+                    why = "would be of each split by itself"
+                    raise UnsupportedError("maxBadFraction on Spark", why)
                 splits = Splits(replace(source, files=[]), node.columns)
                 return located(self.spark, source), replace(plain, splits=splits)
             case p.Local(frame):
