@@ -118,3 +118,26 @@ def test_our_own_policy_on_a_trace_it_was_not_made_on(capacity: int, more: float
     trace = read_trace(Path(TRACES) / "synthetic_trace.jsonl")
     lru, ours = (simulate(trace, p, capacity).prefix_hit_rate for p in ("lru", "hazard"))
     assert ours >= lru + more
+
+
+def test_a_picture_and_the_papers_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "small.jsonl"
+    lines = [{"timestamp": n, "input_length": 1024, "hash_ids": [n % 3, 10 + n]} for n in range(9)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    args = ["kv", "replay", str(path), "--simulate", "--policy", "lru", "--policy", "hazard"]
+    args += ["--capacity", "4", "--capacity", "1000"]
+    pictures = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for picture in pictures:
+        with pytest.raises(SystemExit) as ended:
+            main([*args, "--plot", str(picture)])
+        assert not ended.value.code
+    out = capsys.readouterr().out
+    assert "Table 1" in out
+    assert out.count("0.30") == 2, "what the paper says of lru at 1,000, in each run"
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    drawn = pictures[0].read_text()
+    assert "<svg" in drawn
+    with pytest.raises(SystemExit):
+        main([*args, "--plot", str(tmp_path / "one.txt")])
+    assert ".svg, .png, .pdf" in capsys.readouterr().err

@@ -49,6 +49,10 @@ def replay(
         bool, typer.Option("--simulate", help="Without a pool: no cluster is needed.")
     ] = False,
     mode: ModeOption = "leaf-first",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="A picture, too: .svg, .png or .pdf."),
+    ] = None,
     as_json: JsonOption = False,
     directory: DirOption = None,
     cluster: ClusterOption = None,
@@ -64,6 +68,10 @@ def replay(
     checked: Mode = "reference" if mode == "reference" else "leaf-first"
     if not simulate and checked != "leaf-first":
         raise CliError(f"--mode {mode} needs --simulate", status=EXIT_USAGE)
+    if plot is not None:
+        from superfs.kvcache.plots import check_form
+
+        check_form(plot)
     requests = read_trace(trace)
     wanted = [(p, c) for c in capacities or [10_000] for p in _known(policies or ["lru"])]
     rows: list[dict[str, Any]] = []
@@ -78,6 +86,10 @@ def replay(
         config = ClientConfig(cluster=target.cluster, token_file=target.token_file)
         for policy, capacity in wanted:
             rows.append(replayed(config, requests, policy, capacity).as_dict())
+    if plot is not None:
+        from superfs.kvcache.plots import plot as plotted
+
+        plotted(rows, trace.stem, plot)
     _show(rows, as_json=as_json)
 
 
@@ -97,11 +109,14 @@ def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     from rich.table import Table
 
+    from superfs.kvcache.published import table_1
+
     table = Table("policy", "mode", box=None)
-    for name in ("blocks", "prefix hits", "block hits", "token hits"):
+    for name in ("blocks", "prefix hits", "block hits", "token hits", "Table 1"):
         table.add_column(name, justify="right")
     for row in rows:
         rates = [row[f"{kind}_hit_rate"] for kind in ("prefix", "block", "token")]
-        cells = [f"{rate:.4f}" for rate in rates]
+        paper = table_1(row["policy"], row["capacity_blocks"])
+        cells = [*(f"{rate:.4f}" for rate in rates), f"{paper:.2f}" if paper is not None else ""]
         table.add_row(row["policy"], row["mode"], f"{row['capacity_blocks']:,}", *cells)
     console().print(table)
