@@ -13,7 +13,7 @@ import pytest
 TOP = Path(__file__).parents[2]
 ROOTS, KV = ("proto", "daemons", "clients", "fuse"), "superfs.kvcache."
 FILE_LINES, FUNCTION_LINES, LINE_CHARS, TIDY_LINES = 400, 70, 100, 105
-OF_TRANSFORMERS = ("hf", "prefill", "turns", "fastdecode.engine")
+OF_TRANSFORMERS = ("hf", "prefill", "turns", "fastdecode.batch")
 NEEDS = {"vllm": "vllm", **dict.fromkeys(OF_TRANSFORMERS, "transformers")}
 MARKS = tuple("TO DO,FIX ME,XX X,NotImplemented Error".replace(" ", "").split(","))
 

@@ -1,4 +1,4 @@
-"""`superfs kv`: what a KVCache pool keeps of a trace of requests."""
+"""`superfs kv`: what a KVCache pool keeps of a trace of requests; and decoding (`kvdecode`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from superfs.cli import kvdecode
 from superfs.cli.options import (
     ClusterOption,
     DirOption,
@@ -19,7 +20,9 @@ from superfs.cli.output import EXIT_USAGE, CliError, console, print_json
 if TYPE_CHECKING:
     from superfs.kvcache.simulate import Mode
 
-app = typer.Typer(no_args_is_help=True, help="The KVCache pool of superfs.kvcache.")
+app = typer.Typer(no_args_is_help=True, help="The KVCache pool, and decoding near the cache.")
+app.command("plan")(kvdecode.plan)
+app.command("generate")(kvdecode.generate)
 
 Trace = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace of Mooncake's form.")]
 Policies = Annotated[

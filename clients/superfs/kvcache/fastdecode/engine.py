@@ -138,8 +138,9 @@ class Engine:
             while told < len(request.tokens):
                 told += 1
                 yield request.tokens[told - 1]
-            if request.finish or not self.advance():
+            if request.finish:
                 break
+            self.advance()
         if request.error is not None:
             raise request.error
 

@@ -91,8 +91,13 @@ INLINE vec load(enum type type, const char *at) {
     switch (type) {
     case F32: return *(const vec *)at;
     case BF16: {
+#if defined(__AVX512F__)
+        __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
+        return (vec)_mm512_slli_epi32(wide, 16);
+#else
         uvec wide = __builtin_convertvector(*(const halves *)at, uvec) << 16;
         return (vec)wide;
+#endif
     }
     case F16: {
 #if defined(__AVX512F__)
@@ -103,7 +108,12 @@ INLINE vec load(enum type type, const char *at) {
         return out;
 #endif
     }
-    default: return __builtin_convertvector(__builtin_convertvector(*(const bytes *)at, ivec), vec);
+    default:
+#if defined(__AVX512F__)
+        return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)at)));
+#else
+        return __builtin_convertvector(__builtin_convertvector(*(const bytes *)at, ivec), vec);
+#endif
     }
 }
 
@@ -124,19 +134,27 @@ INLINE void put(enum type type, char *to, int64_t at, float value) {
 }
 
 INLINE float sum_of(vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float t[LANES];
     memcpy(t, &v, sizeof t);
     for (int w = LANES / 2; w; w /= 2)
         for (int i = 0; i < w; i++) t[i] += t[i + w];
     return t[0];
+#endif
 }
 
 INLINE float max_of(vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
     float t[LANES];
     memcpy(t, &v, sizeof t);
     for (int w = LANES / 2; w; w /= 2)
         for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
     return t[0];
+#endif
 }
 
 INLINE vec choose(ivec which, vec a, vec b) {
