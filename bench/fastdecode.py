@@ -1,0 +1,219 @@
+"""FastDecode: tokens a second with and without the cache elsewhere, and what they are made of.
+
+    python bench/fastdecode.py [throughput] [kernel] [--rounds 3]
+
+throughput  Arms take turns: the engine in one process whose cache has room for 16 full sequences
+            (`capped`), the same with one R-worker that has room for 8 times that (`rworker`), and
+            one process with that much room (`uncapped`). The S-worker has one processor and the
+            R-worker the other; a single process has both, with a thread for each.
+kernel      Attention over a bfloat16 cache of 1 GiB against reading that much memory (numpy's sum
+            of it, as 64-bit words), one thread each, in turns.
+
+Random weights, random prompts, greedy; every request goes to its full length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import numpy as np
+import torch
+import transformers
+
+from superfs.kvcache.fastdecode.cache import Cache
+from superfs.kvcache.fastdecode.engine import Engine
+from superfs.kvcache.fastdecode.form import Form
+from superfs.kvcache.fastdecode.link import LocalLink, SharedLink
+from superfs.kvcache.fastdecode.placing import EngineConfig
+from superfs.kvcache.fastdecode.sampling import Sampling
+from superfs.kvcache.fastdecode.smodel import SModel
+
+GIB = 2**30
+WORKER = """
+import sys
+from pathlib import Path
+from superfs.kvcache.fastdecode.rworker import LocalServer
+from superfs.kvcache.fastdecode.session import Room
+path, memory, threads = Path(sys.argv[1]), *map(float, sys.argv[2:4])
+room = Room(int(memory), threads=int(threads), kernel_dir=None, lease_s=60, sessions_max=1)
+server = LocalServer(path, room, 60)
+print("ready", flush=True)
+server.serve()
+"""
+
+
+class Worker:
+    """An R-worker of its own process, on these processors."""
+
+    def __init__(self, room: Path, name: str, memory: int, cpus: set[int]) -> None:
+        self.path = room / name
+        command = [
+            sys.executable, "-c", WORKER, str(self.path), str(memory), "1",
+        ]  # fmt: skip
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def make_model(args: argparse.Namespace) -> SModel:
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        hidden_size=args.hidden, intermediate_size=3 * args.hidden, num_hidden_layers=args.layers,
+        num_attention_heads=args.hidden // 64, num_key_value_heads=args.kv_heads,
+        vocab_size=8192, max_position_embeddings=8192, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).to(getattr(torch, args.dtype)).eval()
+    return SModel(model)
+
+
+def use(cpus: set[int]) -> None:
+    os.sched_setaffinity(0, cpus)
+    torch.set_num_threads(len(cpus))
+
+
+def memory_of(form: Form, sequences: int, tokens: int) -> int:
+    """With a page more for each."""
+    return sequences * (-(-tokens // 32) + 1) * form.page_bytes_total
+
+
+def serve(
+    part: SModel, links: list[Any], args: argparse.Namespace, *, batch: int, minis: int, count: int
+) -> tuple[float, Engine]:
+    """Tokens a second, prompts included in the time."""
+    whole = args.prompt + args.new
+    config = EngineConfig(batch=batch, minis=minis, tokens_max=whole, chunk_tokens=512)
+    generator = torch.Generator().manual_seed(1)
+    prompts = torch.randint(8192, (count, args.prompt), generator=generator).tolist()
+    with Engine(part, links, config) as engine:
+        started = time.perf_counter()
+        asked = [
+            engine.submit(prompt, Sampling(max_tokens=args.new, ignore_eos=True))
+            for prompt in prompts
+        ]
+        engine.run()
+        took = time.perf_counter() - started
+        assert all(request.finish == "length" for request in asked)
+    return count * args.new / took, engine
+
+
+def throughput(args: argparse.Namespace) -> None:
+    part = make_model(args)
+    form, whole = part.form, args.prompt + args.new
+    small, large = memory_of(form, 16, whole), 8 * memory_of(form, 16, whole)
+    count = 128
+    sizes = {"slots": 128, "tokens_max": whole}
+    rates: dict[str, list[float]] = {"capped": [], "rworker": [], "uncapped": []}
+    for _ in range(args.rounds):
+        for arm in rates:
+            if arm == "rworker":
+                with tempfile.TemporaryDirectory() as room:
+                    worker = Worker(Path(room), "r", large, {1})
+                    use({0})
+                    links: list[Any] = [SharedLink(worker.path, form, rows=64, minis=2, **sizes)]
+                    rate, engine = serve(part, links, args, batch=128, minis=2, count=count)
+                    worker.close()
+                    wired = links[0].counters
+                    law = form.wire_bytes * form.head_dim * 2 * (form.heads + form.kv_heads)
+                    on_wire = (wired.step_bytes + wired.message_bytes) / (wired.rows * law)
+            else:
+                use({0, 1})
+                memory = small if arm == "capped" else large
+                links = [
+                    LocalLink(form, rows=128, minis=1, memory_bytes=memory, threads=2, **sizes)
+                ]
+                # Memory decides how many there are at a time.
+                rate, engine = serve(part, links, args, batch=128, minis=1, count=count)
+            rates[arm].append(rate)
+            print(f"  {arm}: {rate:.0f} tokens/s, {engine.figures}", file=sys.stderr)
+    print(f"\n{count} requests of {args.prompt} + {args.new} tokens; cache for 16 or 128 of them")
+    for arm, found in rates.items():
+        print(
+            f"{arm:10} {statistics.median(found):8.0f} tokens/s  "
+            f"({min(found):.0f} to {max(found):.0f})"
+        )
+    print(f"bytes on the wire, messages included: {on_wire:.3f} of layers * (2h + 2h*kv/q) * size")
+    for arm in ("capped", "uncapped"):
+        ratios = [a / b for a, b in zip(rates["rworker"], rates[arm], strict=True)]
+        print(
+            f"rworker against {arm}: {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def kernel(args: argparse.Namespace) -> None:
+    use({0})
+    rates: list[tuple[float, float]] = []
+    tokens, sequences = 1024, 64
+    kv_heads, dim = 8, 64
+    form = Form(1, args.group * kv_heads, kv_heads, dim, dim**-0.5, "bfloat16", "bfloat16")
+    per_token = 2 * kv_heads * dim * 2
+    sequences = GIB // (per_token * tokens)
+    cache = Cache(form, memory_of(form, sequences, tokens + 64), sequences, tokens + 64)
+    fill = np.zeros((tokens, kv_heads * dim * 2), np.uint8)
+    for slot in range(sequences):
+        cache.fill(slot, 0, 0, tokens, fill, fill)
+    q = torch.randn(sequences, form.heads * dim).to(torch.bfloat16).view(torch.uint8).numpy()
+    k = torch.randn(sequences, kv_heads * dim).to(torch.bfloat16).view(torch.uint8).numpy()
+    o = np.zeros_like(q)
+    plain = np.ones(GIB // 8, np.int64)
+    for _ in range(args.rounds + 1):
+        started = time.perf_counter()
+        plain.sum()
+        read = GIB / (time.perf_counter() - started)
+        rows, _ = cache.step(np.arange(sequences, dtype=np.int32))
+        held = int(rows.lengths.sum()) * per_token
+        started = time.perf_counter()
+        cache.attend(rows, 0, q, k, k, o)
+        rates.append((held / (time.perf_counter() - started), read))
+    rates = rates[1:]
+    ratios = [a / b for a, b in rates]
+    print(
+        f"\nkernel, {args.group} queries for each head of keys: "
+        f"{statistics.median(a for a, _ in rates) / 1e9:.1f} GB/s, memory is read at "
+        f"{statistics.median(b for _, b in rates) / 1e9:.1f} GB/s: {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+ARMS = {"throughput": throughput, "kernel": kernel}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("arms", nargs="*", choices=[*ARMS], default=[])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--kv-heads", type=int, default=4)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--prompt", type=int, default=32)
+    parser.add_argument("--new", type=int, default=96)
+    parser.add_argument("--group", type=int, default=4)
+    args = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {args}")
+    for arm in args.arms or ARMS:
+        ARMS[arm](args)
+
+
+if __name__ == "__main__":
+    main()
