@@ -78,6 +78,9 @@ class Session:
         count = self.options.get("chukonu.partitions")
         self.executor = SparkExecutor(spark, None if count is None else int(count))
         self.threads = self.executor.partitions
+        if ours and "spark.sql.shuffle.partitions" not in self.options:
+            # Spark's own 200 would be as many tiny tasks, for its sorts and cogroups.
+            spark.conf.set("spark.sql.shuffle.partitions", str(self.executor.partitions))
 
     def __enter__(self) -> Session:
         return self
