@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,9 @@ CLEAN = b"""\
 
 @functools.cache
 def folder() -> Path:
+    """Removed when the process ends."""
     top = Path(tempfile.mkdtemp(prefix="chukonu-files-"))
+    atexit.register(shutil.rmtree, top)
     for name, data in (("lines", LINES), ("clean", CLEAN), ("text", b"one\r\ntwo\rthree\n\nfive")):
         (top / name).mkdir()
         (top / name / "0.json").write_bytes(data)

@@ -47,30 +47,26 @@ class RwOpened(_message.Message):
     def __init__(self, capacity_tokens: _Optional[int] = ..., lease_s: _Optional[float] = ..., kernel: _Optional[str] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class RwFill(_message.Message):
-    __slots__ = ("slot", "layer", "first", "count", "data")
+    __slots__ = ("slot", "layer", "first", "count")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
     slot: int
     layer: int
     first: int
     count: int
-    data: bytes
-    def __init__(self, slot: _Optional[int] = ..., layer: _Optional[int] = ..., first: _Optional[int] = ..., count: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, slot: _Optional[int] = ..., layer: _Optional[int] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class RwStep(_message.Message):
-    __slots__ = ("mini", "layer", "slots", "data")
+    __slots__ = ("mini", "layer", "slots")
     MINI_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
     mini: int
     layer: int
     slots: bytes
-    data: bytes
-    def __init__(self, mini: _Optional[int] = ..., layer: _Optional[int] = ..., slots: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, mini: _Optional[int] = ..., layer: _Optional[int] = ..., slots: _Optional[bytes] = ...) -> None: ...
 
 class RwFree(_message.Message):
     __slots__ = ("slots",)
@@ -97,16 +93,14 @@ class RwRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[RwOpen, _Mapping]] = ..., fill: _Optional[_Union[RwFill, _Mapping]] = ..., step: _Optional[_Union[RwStep, _Mapping]] = ..., free: _Optional[_Union[RwFree, _Mapping]] = ..., ping: _Optional[_Union[RwPing, _Mapping]] = ...) -> None: ...
 
 class RwDone(_message.Message):
-    __slots__ = ("mini", "layer", "refused", "data")
+    __slots__ = ("mini", "layer", "refused")
     MINI_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
     mini: int
     layer: int
     refused: _containers.RepeatedScalarFieldContainer[int]
-    data: bytes
-    def __init__(self, mini: _Optional[int] = ..., layer: _Optional[int] = ..., refused: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, mini: _Optional[int] = ..., layer: _Optional[int] = ..., refused: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RwFilled(_message.Message):
     __slots__ = ("slot", "layer")

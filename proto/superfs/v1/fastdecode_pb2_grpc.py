@@ -3,7 +3,6 @@
 import grpc
 import warnings
 
-from superfs.v1 import fastdecode_pb2 as superfs_dot_v1_dot_fastdecode__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -23,75 +22,3 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
-
-
-class FastDecodeStub:
-    """Missing associated documentation comment in .proto file."""
-
-    def __init__(self, channel):
-        """Constructor.
-
-        Args:
-            channel: A grpc.Channel.
-        """
-        self.Attend = channel.stream_stream(
-                '/superfs.v1.FastDecode/Attend',
-                request_serializer=superfs_dot_v1_dot_fastdecode__pb2.RwRequest.SerializeToString,
-                response_deserializer=superfs_dot_v1_dot_fastdecode__pb2.RwReply.FromString,
-                _registered_method=True)
-
-
-class FastDecodeServicer:
-    """Missing associated documentation comment in .proto file."""
-
-    def Attend(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-
-def add_FastDecodeServicer_to_server(servicer, server):
-    rpc_method_handlers = {
-            'Attend': grpc.stream_stream_rpc_method_handler(
-                    servicer.Attend,
-                    request_deserializer=superfs_dot_v1_dot_fastdecode__pb2.RwRequest.FromString,
-                    response_serializer=superfs_dot_v1_dot_fastdecode__pb2.RwReply.SerializeToString,
-            ),
-    }
-    generic_handler = grpc.method_handlers_generic_handler(
-            'superfs.v1.FastDecode', rpc_method_handlers)
-    server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('superfs.v1.FastDecode', rpc_method_handlers)
-
-
- # This class is part of an EXPERIMENTAL API.
-class FastDecode:
-    """Missing associated documentation comment in .proto file."""
-
-    @staticmethod
-    def Attend(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/superfs.v1.FastDecode/Attend',
-            superfs_dot_v1_dot_fastdecode__pb2.RwRequest.SerializeToString,
-            superfs_dot_v1_dot_fastdecode__pb2.RwReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)

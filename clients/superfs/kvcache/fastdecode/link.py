@@ -150,7 +150,7 @@ class LocalLink:
         for at in range(0, len(k), step):
             self._areas.fill(k[at : at + step], v[at : at + step])
             request = pb.RwFill(slot=slot, layer=layer, first=first + at, count=len(k[at:][:step]))
-            reply = self._session.handle(pb.RwRequest(fill=request), carries=False)
+            reply = self._session.handle(pb.RwRequest(fill=request))
             assert reply is not None
             if reply.code:
                 raise FsError(known_code(reply.code), f"{self.name}: {reply.detail}")
@@ -166,12 +166,12 @@ class LocalLink:
     def take(self, mini: int) -> tuple[Any, list[int]]:
         posted = self._posted[mini]
         assert posted is not None
-        reply = self._session.handle(posted[0], carries=False)
+        reply = self._session.handle(posted[0])
         assert reply is not None
         return self._areas.minis[mini][3][: posted[1]], list(reply.done.refused)
 
     def free(self, slots: Sequence[int]) -> None:
-        self._session.handle(pb.RwRequest(free=pb.RwFree(slots=slots)), carries=False)
+        self._session.handle(pb.RwRequest(free=pb.RwFree(slots=slots)))
 
     def keep_alive(self) -> None:
         pass

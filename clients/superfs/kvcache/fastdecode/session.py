@@ -1,4 +1,4 @@
-"""What an R-worker keeps for one S-worker, and what it answers, whichever way the messages come.
+"""What an R-worker keeps for one S-worker, and what it answers.
 
 Everything that comes is looked at before it is used: a peer can lose what it has here, and nothing
 else.
@@ -59,21 +59,21 @@ class Session:
     def close(self) -> None:
         self.cache.close()
 
-    def handle(self, request: pb.RwRequest, *, carries: bool) -> pb.RwReply | None:
-        """`carries`: bytes are in the messages. FsError: the peer does not keep to the protocol;
-        what it can know too late (NO_SPACE) is in the reply."""
+    def handle(self, request: pb.RwRequest) -> pb.RwReply | None:
+        """FsError: the peer does not keep to the protocol; what it can know too late (NO_SPACE) is
+        in the reply."""
         kind = request.WhichOneof("kind")
         if kind == "step":
-            return self._step(request.step, carries=carries)
+            return self._step(request.step)
         if kind == "fill":
-            return self._fill(request.fill, carries=carries)
+            return self._fill(request.fill)
         if kind == "free":
             self.cache.free(list(request.free.slots))
         elif kind != "ping":
             raise FsError(Code.BAD_REQUEST, f"{kind or 'nothing'} cannot be asked here")
         return None
 
-    def _step(self, step: pb.RwStep, *, carries: bool) -> pb.RwReply:
+    def _step(self, step: pb.RwStep) -> pb.RwReply:
         if step.mini >= self.area.minis:
             raise FsError(Code.BAD_REQUEST, f"there is no mini-batch {step.mini}")
         refused: list[int] = []
@@ -87,23 +87,17 @@ class Session:
             raise FsError(Code.BAD_REQUEST, f"a layer of mini-batch {step.mini} before its first")
         count = len(rows.slots)
         q, k, v, o = self._views(step.mini, count)
-        if carries:
-            self._take(step.data, (q, k, v))
         self.cache.attend(rows, step.layer, q, k, v, o)
         done = pb.RwDone(mini=step.mini, layer=step.layer, refused=refused)
-        if carries:
-            done.data = o.tobytes()
         return pb.RwReply(done=done)
 
-    def _fill(self, fill: pb.RwFill, *, carries: bool) -> pb.RwReply:
+    def _fill(self, fill: pb.RwFill) -> pb.RwReply:
         form = self.area.form
         if not 1 <= fill.count <= self.area.fill_tokens:
             raise FsError(Code.BAD_REQUEST, f"{fill.count} tokens at a time")
         start, size = self.area.fill_offset, fill.count * form.key_bytes
         k = self._memory[start : start + size].reshape(fill.count, -1)
         v = self._memory[start + size : start + 2 * size].reshape(fill.count, -1)
-        if carries:
-            self._take(fill.data, (k, v))
         try:
             self.cache.fill(fill.slot, fill.layer, fill.first, fill.count, k, v)
         except FsError as error:
@@ -119,15 +113,6 @@ class Session:
             self._memory[at : at + count * width].reshape(count, width)
             for at, width in zip(self.area.offsets(mini), widths, strict=True)
         ]
-
-    @staticmethod
-    def _take(data: bytes, into: tuple[Memory, ...]) -> None:
-        if len(data) != sum(view.size for view in into):
-            raise FsError(Code.BAD_REQUEST, f"{len(data)} bytes of rows")
-        at = 0
-        for view in into:
-            view[...] = np.frombuffer(data, np.uint8, view.size, at).reshape(view.shape)
-            at += view.size
 
 
 class Room:
