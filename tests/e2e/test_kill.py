@@ -95,6 +95,12 @@ def busy_mount() -> Iterator[Mount]:
         cluster.trouble([".*"])
 
 
+@pytest.fixture
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what a writer on `busy_mount` knows: it is there until the last of these tests."""
+    return tmp_path_factory.mktemp("writer")
+
+
 def verify_twice(mount: Mount, writer: Writer) -> None:
     """Once as it stands, and once with every cache gone."""
     writer.verify()
@@ -128,8 +134,8 @@ def rounds(mount: Mount, writer: Writer, victims: list[str], count: int) -> None
     [["metad-1"], ["datad-2"], ["clusterd"], ["datad-2", "metad-1"]],
     ids=lambda v: "+".join(v),
 )
-def test_kill_daemons(busy_mount: Mount, tmp_path: Path, victims: list[str]) -> None:
-    writer = Writer(busy_mount.point / "+".join(victims), tmp_path, 1)
+def test_kill_daemons(busy_mount: Mount, outside: Path, victims: list[str]) -> None:
+    writer = Writer(busy_mount.point / "+".join(victims), outside, 1)
     rounds(busy_mount, writer, victims, 5)
     fsck(busy_mount.cluster)
 
@@ -144,12 +150,12 @@ def test_kill_daemons_a_hundred_times(mount: Mount, tmp_path: Path, victim: str)
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
-def test_kill_at_every_failpoint(busy_mount: Mount, tmp_path: Path, point: str) -> None:
+def test_kill_at_every_failpoint(busy_mount: Mount, outside: Path, point: str) -> None:
     """The daemon dies at exactly this point, the second time it comes there."""
     cluster = busy_mount.cluster
     daemon = cluster.metad if point.startswith("metad") else cluster.datad
     cluster.start()
-    writer = Writer(busy_mount.point / point, tmp_path, 3)
+    writer = Writer(busy_mount.point / point, outside, 3)
     try:
         writer.progress(3)
         daemon.stop()
