@@ -65,3 +65,31 @@ def test_one_of_many_small_files_is_damaged(own_cluster: Cluster) -> None:
         own_cluster.datad.wait_for_log("damaged data")
         own_cluster.datad.forget_log()
         fs.unlink("/3")
+
+
+def test_what_a_walk_gave_is_not_asked_for_again(cluster: Cluster) -> None:
+    """Read by the attributes of a listing: as it was then, or, where that is gone, as it is."""
+    rng = random.Random(6)
+    sizes = {f"/known/{n}": rng.choice([0, 100, 9_000, 70_000]) for n in range(60)}
+    model = {name: rng.randbytes(size) for name, size in sizes.items()}
+    model["/known/long"] = rng.randbytes(3 << 20)
+    with connect(cluster) as fs, connect(cluster) as other:
+        fs.mkdir("/known")
+        fs.put_many(model)
+        fs.symlink("long", "/known/link")
+        warm(fs, "/known/long")
+        entries = [entry for _, _, files in fs.walk("/known") for entry in files]
+        names, attrs = [e.path for e in entries], [e.attr for e in entries]
+        model["/known/link"] = model["/known/long"]
+        assert fs.get_many(names, attrs) == [model[name] for name in names]
+        for name in ("/known/1", "/known/2", "/known/3"):
+            model[name] = rng.randbytes(20_000)
+            other.put_many({name: model[name]})
+        other.unlink("/known/4")
+        model.pop("/known/4")
+        found = dict(zip(names, fs.get_many(names, attrs), strict=True))
+        gone = found.pop("/known/4")
+        stays = sizes["/known/4"] and not isinstance(gone, OSError)
+        assert stays or isinstance(gone, FileNotFoundError)
+        assert found == model
+        fs.remove_tree("/known")

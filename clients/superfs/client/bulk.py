@@ -209,14 +209,23 @@ async def stat_many(
     return found
 
 
-async def get_many(paths: Paths, wanted: Sequence[AnyPath]) -> list[bytes | FsError]:
+async def get_many(
+    paths: Paths, wanted: Sequence[AnyPath], known: Sequence[Attr | None] = ()
+) -> list[bytes | FsError]:
+    """`known`: attributes that a listing gave, which are not asked for again."""
     found: list[bytes | FsError] = [_UNASKED] * len(wanted)
     others: list[tuple[int, Attr]] = []
+    asked: Sequence[int] = range(len(wanted))
+    if known:
+        listed = list(zip(asked, known, strict=True))
+        others = [(place, attr) for place, attr in listed if attr and not attr.is_inline]
+        asked = [place for place, attr in listed if attr is None or attr.is_inline]
 
     def take(places: list[int], listing: meta_pb2.Listing) -> None:
         is_open = paths.files.is_open
         rows = columns.contents_in(listing, len(places))
-        for index, (place, (error, seen, data)) in enumerate(zip(places, rows, strict=True)):
+        for index, (at, (error, seen, data)) in enumerate(zip(places, rows, strict=True)):
+            place = asked[at]
             ino, generation, mode, size = seen
             if error is not None:
                 found[place] = error
@@ -225,8 +234,9 @@ async def get_many(paths: Paths, wanted: Sequence[AnyPath]) -> list[bytes | FsEr
             else:
                 others.append((place, columns.packed_attr(listing, index)))
 
-    for place, error in (await _look(paths, wanted, INLINE_BYTES_MAX, take)).items():
-        found[place] = error
+    named = [wanted[place] for place in asked]
+    for at, error in (await _look(paths, named, INLINE_BYTES_MAX, take)).items():
+        found[asked[at]] = error
     small: list[tuple[int, Attr]] = []
     alone: list[int] = []
     for place, attr in others:

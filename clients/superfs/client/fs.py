@@ -29,7 +29,7 @@ from superfs.core.errors import FsError
 from superfs.rpc.pending import run_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from superfs.client.bulk import Files, Location
@@ -246,10 +246,14 @@ class FileSystem:
         is made. Another error leaves some made and some not. `mode` is subject to the umask."""
         self._run(bulk.put_many(self.paths, files, mode))
 
-    def get_many(self, paths: Iterable[AnyPath]) -> list[bytes | OSError]:
-        """Whole contents, in order; an error in place of what could not be read."""
+    def get_many(
+        self, paths: Iterable[AnyPath], known: Sequence[Attr | None] = ()
+    ) -> list[bytes | OSError]:
+        """Whole contents, in order; an error in place of what could not be read. `known`: of each
+        path what a DirEntry of `walk` or `scandir` had (`attr`); the metadata daemon is then not
+        asked again, and a file that has grown since is read as far as it went then."""
         wanted = list(paths)
-        found = self._run(bulk.get_many(self.paths, wanted))
+        found = self._run(bulk.get_many(self.paths, wanted, known))
         return [
             os_error(f, p) if isinstance(f, FsError) else f
             for p, f in zip(wanted, found, strict=True)

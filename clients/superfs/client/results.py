@@ -83,17 +83,20 @@ class DirEntry(Generic[Name]):
     """As os.DirEntry: attributes came with the listing, nothing asks again, except following a
     symlink."""
 
-    __slots__ = ("_attr", "_device", "_follow", "name", "path")
+    __slots__ = ("_follow", "attr", "device", "name", "path")
 
     name: Name
     path: Name
+    attr: Attr
+    """Not of os.DirEntry, as `device` (st_dev): what came with the listing."""
+    device: int
 
     def __init__(self, name: Name, path: Name, attr: Attr, follow: Follow, device: int) -> None:
         self.name = name
         self.path = path
-        self._attr = attr
+        self.attr = attr
         self._follow = follow
-        self._device = device
+        self.device = device
 
     def __repr__(self) -> str:
         return f"<DirEntry {self.name!r}>"
@@ -102,10 +105,10 @@ class DirEntry(Generic[Name]):
         return self.path
 
     def inode(self) -> int:
-        return self._attr.ino
+        return self.attr.ino
 
     def is_symlink(self) -> bool:
-        return self._attr.is_symlink
+        return self.attr.is_symlink
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         return stat.S_ISDIR(self._mode(follow_symlinks))
@@ -114,13 +117,13 @@ class DirEntry(Generic[Name]):
         return stat.S_ISREG(self._mode(follow_symlinks))
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        if follow_symlinks and self._attr.is_symlink:
+        if follow_symlinks and self.attr.is_symlink:
             return self._follow(self.path)
-        return stat_result(self._attr, self._device)
+        return stat_result(self.attr, self.device)
 
     def _mode(self, follow: bool) -> int:
-        if not (follow and self._attr.is_symlink):
-            return self._attr.mode
+        if not (follow and self.attr.is_symlink):
+            return self.attr.mode
         try:
             return self._follow(self.path).st_mode
         except FileNotFoundError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -38,15 +39,20 @@ if TYPE_CHECKING:
     from superfs.client.data import Where
     from superfs.client.datastream import DataStream
     from superfs.client.local import LocalLink
+    from superfs.client.wire import Reply
     from superfs.core.extents import Extent
     from superfs.rpc.pending import Budget
 
 PLACED_BYTES_MAX = 4 * MIB
 """Of one question for places."""
+ASKED_AHEAD = 1
+"""Questions for places that are on their way while files are read by the answer before."""
 TASK_BYTES = MIB
 """What one reader thread reads at a time."""
 SPAN_BYTES_MAX = 2 * TASK_BYTES
 """Files farther apart than that are not announced to the kernel."""
+SPARSE_MAX = 2
+"""Files among which lies less than as much again are read at once, with what lies there."""
 
 Results = list[bytes | FsError | None]
 
@@ -95,8 +101,8 @@ class SmallReads:
         for (stream, capability), group in groups.items():
             link = None if capability else _link_of(stream)
             if link is not None:
-                for batch in _batches(group, LOCATE_FILES_MAX, PLACED_BYTES_MAX):
-                    await self._by_place(stream, link, batch, results)
+                batches = _batches(group, LOCATE_FILES_MAX, PLACED_BYTES_MAX)
+                await self._by_places(stream, link, batches, results)
                 group = [wanted for wanted in group if results[wanted.at] is None]
             for batch in _batches(group, MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX):
                 await self._by_message(stream, capability, batch, results)
@@ -125,11 +131,24 @@ class SmallReads:
 
     # ---- on one host
 
-    async def _by_place(
-        self, stream: DataStream, link: LocalLink, batch: list[Wanted], results: Results
+    async def _by_places(
+        self, stream: DataStream, link: LocalLink, batches: list[list[Wanted]], results: Results
     ) -> None:
-        """What is not had that way stays None."""
-        places = await self._locate(stream, [where for _, where, _ in batch])
+        """What is not had that way stays None. The daemon looks for the next ones meanwhile."""
+        asked: deque[DataItem] = deque()
+        for at, batch in enumerate(batches):
+            for coming in batches[at + len(asked) : at + 1 + ASKED_AHEAD]:
+                asked.append(_asked([where for _, where, _ in coming]))
+                stream.submit((asked[-1],))
+            await self._by_place(link, batch, _located(await asked.popleft().pending), results)
+
+    async def _by_place(
+        self,
+        link: LocalLink,
+        batch: list[Wanted],
+        places: Sequence[tuple[Extent, ...]],
+        results: Results,
+    ) -> None:
         found = [(wanted, place) for wanted, place in zip(batch, places, strict=False) if place]
         missing = {e.segment for _, place in found for e in place if link.held(e.segment) is None}
         if missing:
@@ -149,23 +168,25 @@ class SmallReads:
         link.note_read(had)
         self._bypass.count_read(had, by_descriptor=True)
 
-    async def _locate(self, stream: DataStream, files: list[Where]) -> Sequence[tuple[Extent, ...]]:
-        """Of each; empty where it is not known."""
-        body = data_pb2.LocateMany(
-            inos=struct.pack(f"<{len(files)}Q", *[where.ino for where in files]),
-            generations=struct.pack(f"<{len(files)}I", *[where.data_generation for where in files]),
-        )
-        item = DataItem.of(data_pb2.DataRequest(locate_many=body))
-        stream.submit((item,))
-        reply = await item.pending
-        located = reply.located_many
-        if reply.code != Code.OK or located is None:
-            return ()
-        try:
-            counts = memoryview(located.counts).cast("I")
-            return extents.parse_many(counts, located.extents, located.crcs)
-        except (FsError, TypeError):
-            return ()
+
+def _asked(files: list[Where]) -> DataItem:
+    body = data_pb2.LocateMany(
+        inos=struct.pack(f"<{len(files)}Q", *[where.ino for where in files]),
+        generations=struct.pack(f"<{len(files)}I", *[where.data_generation for where in files]),
+    )
+    return DataItem.of(data_pb2.DataRequest(locate_many=body))
+
+
+def _located(reply: Reply) -> Sequence[tuple[Extent, ...]]:
+    """Of each; empty where it is not known."""
+    located = reply.located_many
+    if reply.code != Code.OK or located is None:
+        return ()
+    try:
+        counts = memoryview(located.counts).cast("I")
+        return extents.parse_many(counts, located.extents, located.crcs)
+    except (FsError, TypeError):
+        return ()
 
 
 def _link_of(stream: DataStream) -> LocalLink | None:
@@ -198,11 +219,44 @@ def _tasks(found: list[tuple[Wanted, tuple[Extent, ...]]]) -> list[Task]:
 def _read(link: LocalLink, task: Task, results: Results) -> None:
     """In a reader's thread."""
     try:
-        _announce(link, task)
-        for (index, _, length), place in task.files:
-            results[index] = _whole(link, place, length)
+        if not _at_once(link, task, results):
+            _announce(link, task)
+            for (index, _, length), place in task.files:
+                results[index] = _whole(link, place, length)
     finally:
         task.done.complete(None)
+
+
+def _at_once(link: LocalLink, task: Task, results: Results) -> bool:
+    """Files that were written together lie together: one read brings all of them. A call for each
+    has the interpreter's lock to win back every time."""
+    places = [place[0] for _, place in task.files]
+    segment, low = places[0].segment, min(extent.place for extent in places)
+    high = max(extent.place + extent.blocks_bytes for extent in places)
+    descriptor = link.held(segment)
+    dense = high - low <= task.bytes_ * SPARSE_MAX
+    together = all(extent.segment == segment for extent in places)
+    if descriptor is None or not (dense and together):
+        return False
+    try:
+        data = memoryview(os.pread(descriptor.fd, high - low, low))
+    except OSError:
+        return False
+    for (index, _, length), place in task.files:
+        extent = place[0]
+        if not _plain(place, length):
+            results[index] = _whole(link, place, length)
+            continue
+        found = bytes(data[extent.place - low : extent.place - low + extent.blocks_bytes])
+        known = len(found) == length and matches(found, extent.crcs)
+        results[index] = found if known else None
+    return True
+
+
+def _plain(place: tuple[Extent, ...], length: int) -> bool:
+    """Written at once, as most are."""
+    extent = place[0]
+    return len(place) == 1 and not (extent.offset or extent.skip) and extent.length == length
 
 
 def _announce(link: LocalLink, task: Task) -> None:
@@ -222,10 +276,10 @@ def _announce(link: LocalLink, task: Task) -> None:
 
 def _whole(link: LocalLink, place: tuple[Extent, ...], length: int) -> bytes | None:
     extent = place[0]
-    if len(place) > 1 or extent.offset or extent.skip or extent.length != length:
+    if not _plain(place, length):
         starts = tuple(extent.offset for extent in place)
         return read_extents(link, place, starts, 0, length, wait=True)
-    descriptor = link.held(extent.segment)  # written at once, as most are
+    descriptor = link.held(extent.segment)
     if descriptor is None:
         return None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import types as t
@@ -59,7 +60,7 @@ class Source:
         parts = (self.format, self.store, self.files, self.schema, self.policy)
         return Source, (*parts, self.split_bytes, self.sample_bytes)
 
-    @property
+    @cached_property
     def splits(self) -> list[Split]:
         whole = self.format in ("parquet", "binaryFile")
         found = cut(self.files, self.split_bytes, whole=whole)
@@ -155,14 +156,14 @@ def _text(
 def _binary(
     _source: Source, store: Fetching, split: Split, columns: Sequence[Ref], _: list[BadRecord]
 ) -> Iterator[tuple[Frame, int]]:
-    paths = [span.file.path for span in split.spans]
+    files = [span.file for span in split.spans]
     frame: dict[str, Any] = {
-        "path": paths,
-        "length": pl.Series([span.file.size for span in split.spans], dtype=pl.Int64),
+        "path": [file.path for file in files],
+        "length": pl.Series([file.size for file in files], dtype=pl.Int64),
     }
     if any(c.name == "content" for c in columns):
-        frame["content"] = pl.Series(store.read_many(paths), dtype=pl.Binary)
-    yield pl.DataFrame(frame), len(paths)
+        frame["content"] = pl.Series(store.read_many(files), dtype=pl.Binary)
+    yield pl.DataFrame(frame), len(files)
 
 
 def _parquet(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from superfs.chukonu.errors import BadRecordException
 from superfs.chukonu.native import pa
+from superfs.chukonu.sources.collector import collector_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,6 +73,11 @@ def cut(
     files: Sequence[FileInfo], split_bytes: int = SPLIT_BYTES, *, whole: bool = False
 ) -> list[Split]:
     """In the order of files and of bytes in them. `whole`: no file is cut."""
+    with collector_off():
+        return _cut(files, split_bytes, whole=whole)
+
+
+def _cut(files: Sequence[FileInfo], split_bytes: int, *, whole: bool) -> list[Split]:
     splits: list[Split] = []
     waiting: list[Span] = []
     amount = 0
@@ -116,11 +122,8 @@ class Block:
 def blocks(store: Readable, split: Split, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     """Small files are fetched together."""
     small = [s for s in split.spans if s.end - s.start == s.file.size <= block_bytes]
-    fetched = dict(
-        zip(
-            (s.file.path for s in small), store.read_many([s.file.path for s in small]), strict=True
-        )
-    )
+    contents = store.read_many([s.file for s in small])
+    fetched = dict(zip((s.file.path for s in small), contents, strict=True))
     for span in split.spans:
         kind = compression(span.file.path)
         data = fetched.pop(span.file.path, None)

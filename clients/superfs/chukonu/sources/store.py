@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.chukonu.errors import AnalysisException
+from superfs.chukonu.sources.collector import collector_off
 from superfs.rpc.host import host_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from superfs.client import FileSystem
+    from superfs.client.results import DirEntry
 
 SCHEME = "superfs://"
 PAST_THE_MOUNT = "superfs"
@@ -35,6 +37,12 @@ class FileInfo:
     path: str
     size: int
     version: str
+    attr: Any = field(default=None, compare=False, repr=False)
+    """What the store knows of it besides, for itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes ask for themselves."""
+        return FileInfo, (self.path, self.size, self.version)
 
 
 class Readable(Protocol):
@@ -43,7 +51,7 @@ class Readable(Protocol):
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Fewer bytes only at the end of the file."""
 
-    def read_many(self, paths: Sequence[str]) -> list[bytes]:
+    def read_many(self, files: Sequence[FileInfo]) -> list[bytes]:
         """Whole files, together where that is cheaper."""
 
 
@@ -129,10 +137,10 @@ class LocalStore:
                 offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def read_many(self, paths: Sequence[str]) -> list[bytes]:
+    def read_many(self, files: Sequence[FileInfo]) -> list[bytes]:
         found = []
-        for path in paths:
-            with open(path, "rb") as file:
+        for info in files:
+            with open(info.path, "rb") as file:
                 found.append(file.read())
         return found
 
@@ -166,6 +174,10 @@ class SuperStore:
         return "/" + path.removeprefix(SCHEME).strip("/")
 
     def files(self, path: str) -> list[FileInfo]:
+        with collector_off():
+            return self._files(path)
+
+    def _files(self, path: str) -> list[FileInfo]:
         bare = self._bare(path)
         found = self.fs.stat(bare)
         if found.st_mode & 0o170000 != 0o040000:
@@ -175,8 +187,7 @@ class SuperStore:
             folders[:] = [entry for entry in folders if not hidden(entry.name)]
             for entry in others:
                 if not hidden(entry.name):
-                    seen = entry.stat()
-                    files.append(FileInfo(SCHEME + entry.path, seen.st_size, _version(seen)))
+                    files.append(_listed(entry))
         return sorted(files)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
@@ -188,8 +199,10 @@ class SuperStore:
                 length -= len(part)
         return b"".join(parts)
 
-    def read_many(self, paths: Sequence[str]) -> list[bytes]:
-        found = self.fs.get_many([self._bare(path) for path in paths])
+    def read_many(self, files: Sequence[FileInfo]) -> list[bytes]:
+        paths = [self._bare(file.path) for file in files]
+        with collector_off():
+            found = self.fs.get_many(paths, [file.attr for file in files])
         for one in found:
             if isinstance(one, OSError):
                 raise one
@@ -215,6 +228,15 @@ class SuperStore:
         return sorted(bytes_of, key=lambda host: -bytes_of[host])[:HOSTS_MAX]
 
 
+def _listed(entry: DirEntry[str]) -> FileInfo:
+    attr = entry.attr
+    if attr.is_symlink:
+        seen = entry.stat()
+        return FileInfo(SCHEME + entry.path, seen.st_size, _version(seen))
+    version = f"{entry.device}-{attr.ino}-{attr.size}-{attr.mtime_ns}"
+    return FileInfo(SCHEME + entry.path, attr.size, version, attr)
+
+
 class Fetching:
     """The same store for one task, whose bytes are counted."""
 
@@ -227,8 +249,8 @@ class Fetching:
         self.fetched_bytes += len(data)
         return data
 
-    def read_many(self, paths: Sequence[str]) -> list[bytes]:
-        found = self._store.read_many(paths)
+    def read_many(self, files: Sequence[FileInfo]) -> list[bytes]:
+        found = self._store.read_many(files)
         self.fetched_bytes += sum(map(len, found))
         return found
 
