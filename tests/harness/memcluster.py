@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from superfs.client.columns import SmallFiles
@@ -21,7 +20,6 @@ from superfs.meta.memstore import MemStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
 
     from superfs.client.data import Where
     from superfs.client.sought import Sought
@@ -60,14 +58,10 @@ class MemMeta:
         """Whether everything is told under its lease."""
 
     is_synced = True
-    is_here_only = False
-    delegates = False
+    here = None
 
     async def sync(self) -> None:
         """Everything is done at once."""
-
-    def here_only(self) -> AbstractContextManager[bool]:
-        return nullcontext(False)
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         if verb not in VERBS:
@@ -251,6 +245,14 @@ class MemContents:
     async def abandon(self, still: Callable[[], bool]) -> None:
         assert still()
         self.is_dirty = False
+
+    def flush_here(self) -> bool:
+        return False
+
+    def setattr_here(
+        self, mask: int, *, caller: Caller | None = None, **values: int
+    ) -> Attr | None:
+        return None
 
     async def flush(self) -> None:
         if not self.is_dirty:

@@ -4,7 +4,6 @@ ours may be older than what was answered, or the next log is refused and what it
 from __future__ import annotations
 
 import stat
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -192,18 +191,6 @@ def test_a_mode_that_the_daemon_has_set_is_known_where_the_name_is(foreign: Fore
     run_sync(foreign.meta.setattr(below, int(Set.MODE), mode=0o700), timeout_s=5)
     entry = foreign.state.overlay.groups[foreign.dir.ino].entries[b"d"]
     assert stat.S_IMODE(entry.mode) == 0o700
-
-
-def test_only_the_thread_that_cannot_wait_is_told_so(scene: Scene) -> None:
-    scene.create(b"a")
-    seen: list[bool] = []
-    with scene.meta.here_only() as maybe:
-        assert maybe
-        assert scene.meta.is_here_only
-        other = threading.Thread(target=lambda: seen.append(scene.meta.is_here_only))
-        other.start()
-        other.join()
-    assert seen == [False]
 
 
 @pytest.mark.allow_log("lost: ")

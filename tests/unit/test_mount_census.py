@@ -9,12 +9,12 @@ import pytest
 
 from harness.memdir import directory
 from harness.memmount import TOP, ctx
-from superfs.mount import names, options
+from superfs.mount import lookups, options
 
 
 @pytest.mark.parametrize("changing", [False, True])
 async def test_page_by_page(monkeypatch: pytest.MonkeyPatch, changing: bool) -> None:
-    monkeypatch.setattr(names, "PAGE_ENTRIES", 150)
+    monkeypatch.setattr(lookups, "PAGE_ENTRIES", 150)
     async with directory(400, listed=False) as d:
         mounted = d.w.services.mounted
         for name in random.Random(5).sample(d.names, len(d.names)):
@@ -34,7 +34,7 @@ async def test_page_by_page(monkeypatch: pytest.MonkeyPatch, changing: bool) -> 
 async def test_what_is_too_big_to_be_kept_whole_is_learned_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(names, "PAGE_ENTRIES", 150)
+    monkeypatch.setattr(lookups, "PAGE_ENTRIES", 150)
     async with directory(400, listed=False, listing_entries_max=200) as d:
         mounted = d.w.services.mounted
         await d.w.ops.getattr(TOP, ctx())

@@ -18,7 +18,7 @@ from superfs.core.errors import Code, FsError
 from superfs.core.ids import ROOT
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.core.namespace.verbs import VERBS
-from superfs.mount import names
+from superfs.mount import lookups
 from superfs.mount.contents import ENTRY_BYTES
 from superfs.rpc.pending import Pending
 from superfs.v1 import meta_pb2
@@ -72,7 +72,7 @@ async def test_nobody_needs_to_list_the_directory(
     monkeypatch: pytest.MonkeyPatch, shuffled: bool
 ) -> None:
     """Names become known by look-ups, some at a time."""
-    monkeypatch.setattr(names, "PAGE_ENTRIES", 100)
+    monkeypatch.setattr(lookups, "PAGE_ENTRIES", 100)
     async with directory(1000, listed=False) as d:
         order = d.names[:]
         if shuffled:

@@ -11,7 +11,7 @@ import pytest
 from harness.memmount import TOP, World, ctx, errno_of
 from superfs.core.ids import ROOT, ROOT_GENERATION, directory_id
 from superfs.core.namespace.txn import Caller, Ref
-from superfs.mount import names
+from superfs.mount import lookups
 
 
 async def test_a_removed_directory_number_is_skipped_while_known() -> None:
@@ -133,7 +133,7 @@ async def test_a_second_reader_is_served_from_memory() -> None:
 async def test_who_looks_up_name_after_name_is_answered_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(names, "MISSES_MAX", 1 << 30)  # as if it were too big to be learned whole
+    monkeypatch.setattr(lookups, "MISSES_MAX", 1 << 30)  # as if it were too big to be learned whole
     w = World()
     for i in range(300):
         await w.write(b"f%03d" % i, b"")

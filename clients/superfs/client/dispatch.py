@@ -8,7 +8,6 @@ answered and did nothing. Lost connections are the stream's business (rpc/stream
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from superfs.client.codec import decode_result
@@ -19,11 +18,11 @@ from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
+    from superfs.client.delegation.meta import DelegatedMeta
     from superfs.client.ops import Call
     from superfs.client.session import MetaStream, Session
-    from superfs.core.namespace.txn import Caller, Ref
+    from superfs.core.namespace.txn import Caller
 
 T = TypeVar("T")
 
@@ -76,29 +75,13 @@ class Dispatch:
         """Nothing would be waited for."""
         return True
 
-    delegates: ClassVar[bool] = False
-    """Whether anything is ever done here."""
-
-    def is_born_here(self, inode: Ref) -> bool:
-        """Whether only this client has ever heard of the file, and may still say what it is."""
-        return False
-
-    def kept(self, ino: int, size: int) -> None:
-        """So many bytes of such a file have to be at data daemons before anybody hears of it."""
-        raise AssertionError("no file is only here")
+    @property
+    def here(self) -> DelegatedMeta | None:
+        """What this client may do by itself; None: it never does anything."""
+        return None
 
     async def room(self) -> None:
         """There is room for what this client does by itself."""
-
-    @property
-    def is_here_only(self) -> bool:
-        """Inside `here_only`: nothing may be waited for."""
-        return False
-
-    def here_only(self) -> AbstractContextManager[bool]:
-        """Inside, a verb that is not done at once, without asking anybody, raises `Away` and has
-        done nothing. False: it would in any case."""
-        return nullcontext(False)
 
     # ---- sending
 

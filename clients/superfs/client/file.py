@@ -66,22 +66,6 @@ class OpenInode(Sending):
 
     # ---- attributes
 
-    @property
-    def size(self) -> int:
-        with self._state:
-            return self._size()
-
-    @property
-    def attr(self) -> Attr:
-        """As this client sees it: the server's, with what was written here on top. A copy."""
-        with self._state:
-            attr = self._attr.copy()
-            attr.size = self._size()
-            if self._mtime_ns:
-                attr.mtime_ns = self._mtime_ns
-                attr.ctime_ns = max(attr.ctime_ns, self._mtime_ns)
-            return attr
-
     def observe(self, attr: Attr) -> None:
         """Attributes from any answer about this inode; older ones are ignored."""
         with self._state:
@@ -137,13 +121,7 @@ class OpenInode(Sending):
             except BaseException:
                 take_back()  # it was not truncated: what was written before is still to come
                 raise
-            assert outcome.attr is not None
-            with self._state:
-                if mask & SET_SIZE:
-                    self._inline = b"" if size == 0 else None
-                    self._inline_change = outcome.attr.change
-                    self._readahead.drop()
-                self._observe(outcome.attr, own=True)
+            self._attributes_set(outcome, mask, size)
             return self.attr
 
     async def truncate(self, size: int, *, caller: Caller | None = None) -> None:

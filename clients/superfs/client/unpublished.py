@@ -74,6 +74,22 @@ class Unpublished(ABC):
         a = self._attr
         return Ref(a.ino, a.generation, a.place)
 
+    @property
+    def size(self) -> int:
+        with self._state:
+            return self._size()
+
+    @property
+    def attr(self) -> Attr:
+        """As this client sees it: the server's, with what was written here on top. A copy."""
+        with self._state:
+            attr = self._attr.copy()
+            attr.size = self._size()
+            if self._mtime_ns:
+                attr.mtime_ns = self._mtime_ns
+                attr.ctime_ns = max(attr.ctime_ns, self._mtime_ns)
+            return attr
+
     @abstractmethod
     async def flush_aged(self) -> None:
         """What is old by now is published."""

@@ -5,27 +5,29 @@ Everything here that awaits is called with `_turn` held.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from superfs.client.data import Where
-from superfs.client.delegation.overlay import Away
 from superfs.client.dirty import LARGE_BYTES, merge
 from superfs.client.retry import LOST_RACE, TRY_LATER
 from superfs.client.started import check
 from superfs.client.unpublished import Unpublished
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import INLINE_BYTES_MAX
-from superfs.rpc.pending import at_once
+from superfs.core.namespace.bits import SET_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from superfs.client.delegation.meta import DelegatedMeta
     from superfs.client.dirty import Extent
     from superfs.client.wire import Reply
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
+    from superfs.core.namespace.txn import Caller
     from superfs.rpc.pending import Pending
 
 log = logging.getLogger("superfs.client")
@@ -134,12 +136,11 @@ class Writing(Unpublished):
             await self._publish_inline()
             return
         if inline:
-            if self._meta.delegates:
-                await self._meta.room()
-                if self._keep():
+            here = self._meta.here
+            if here is not None:
+                await here.room()
+                if self._keep(here):
                     return
-                if self._meta.is_here_only:
-                    raise Away
             await self._spill()
             return
         await self._start_writes()
@@ -160,46 +161,107 @@ class Writing(Unpublished):
             session=self._tenure.session,
         )
         with self._state:
-            merged = None
-            if self._inline is not None and outcome.number == self._inline_change:
-                merged = merge(self._inline, writes)
-            self._published(outcome)
-            self._inline, self._inline_change = merged, self._attr.change
+            self._published_inline(outcome, writes)
 
-    def _keep(self) -> bool:
+    def _published_inline(self, outcome: Outcome, writes: list[tuple[int, bytes]]) -> None:
+        """With `_state` held."""
+        merged = None
+        if self._inline is not None and outcome.number == self._inline_change:
+            merged = merge(self._inline, writes)
+        self._published(outcome)
+        self._inline, self._inline_change = merged, self._attr.change
+
+    # ---- at once, where this client tells of it later
+
+    def flush_here(self) -> bool:
+        """As `flush`, of contents that no data daemon gets now. False: it has to be waited for."""
+        here = self._meta.here
+        if here is None or self._failure is not None or not self._turn.acquire_nowait():
+            return False
+        try:
+            return self._publish_here(here)
+        finally:
+            self._turn.release()
+
+    def setattr_here(
+        self, mask: int, *, size: int = 0, caller: Caller | None = None, **values: int
+    ) -> Attr | None:
+        """As `setattr`. None: it has to be waited for."""
+        here = self._meta.here
+        if here is None or (mask & SET_SIZE and self.is_dirty) or not self._turn.acquire_nowait():
+            return None
+        try:
+            if not self._publish_here(here):
+                return None
+            outcome = here.setattr_here(self.ref, mask, caller=caller, size=size, **values)
+            if outcome is not None:
+                self._attributes_set(outcome, mask, size)
+        finally:
+            self._turn.release()
+        return None if outcome is None else self.attr
+
+    def _publish_here(self, here: DelegatedMeta) -> bool:
+        """With `_turn` held. What the rules refuse is refused to whoever waits for it."""
+        if not self.is_dirty:
+            return True
+        if not self._attr.is_inline or self._tenure.is_over:
+            return False
+        if self._dirty.end > INLINE_BYTES_MAX:
+            return self._keep(here)
+        with self._state:
+            writes = [(offset, bytes(data)) for offset, data in self._dirty.take()]
+            self._flying = [*writes]
+            mtime_ns, kill_priv = self._mtime_ns, self._kill_priv
+        outcome = None
+        try:
+            with contextlib.suppress(FsError):
+                outcome = here.publish_here(
+                    self.ref, 0, writes=writes, mtime_ns=mtime_ns, kill_priv=kill_priv,
+                    caller=self._caller, session=self._tenure.session,
+                )  # fmt: skip
+        finally:
+            with self._state:
+                if outcome is None:
+                    self._write_again()
+                else:
+                    self._published_inline(outcome, writes)
+        return outcome is not None
+
+    def _keep(self, here: DelegatedMeta) -> bool:
         """Contents of a file that only this client knows go to the data daemons with those of
         others, and ahead of its name. False: they have to go now."""
-        meta, data = self._meta, self._data
-        if self._tenure.is_over or not data.may_keep(
+        if self._tenure.is_over or not self._data.may_keep(
             self._dirty.bytes + len(self._inline or b""), self._dirty.end
         ):
             return False
-        with meta.here_only() as maybe:
-            if not maybe or not meta.is_born_here(self.ref):
+        with here.lock:
+            if not here.is_born_here(self.ref):
                 return False
             with self._state:
                 self._flying = extents = self._dirty.take()
+            kept = False
             try:
-                at_once(self._publish_kept(extents))
-            except BaseException as error:
-                data.drop(self._attr.ino)
-                with self._state:
-                    self._write_again()
-                if isinstance(error, Away):
-                    return False
-                raise
-        return True
+                with contextlib.suppress(FsError):
+                    kept = self._publish_kept(here, extents)
+            finally:
+                if not kept:
+                    self._data.drop(self._attr.ino)
+                    with self._state:
+                        self._write_again()
+        return kept
 
-    async def _publish_kept(self, extents: list[Extent]) -> None:
-        prepared = await self._meta.new_data(self.ref, caller=self._caller)
+    def _publish_kept(self, here: DelegatedMeta, extents: list[Extent]) -> bool:
+        prepared = here.new_data_here(self.ref)
+        if prepared is None:
+            return False
         assert prepared.attr is not None
         right = self._capability or self._tenure.capability
         where = Where(self._attr.ino, prepared.number, prepared.attr.chains, right)
         contents = [(0, prepared.data), *extents] if prepared.data else extents
         if not self._data.keep(where, contents):
-            raise Away
+            return False
         last_offset, last = extents[-1]
-        outcome = await self._meta.publish(
+        outcome = here.publish_here(
             self.ref,
             prepared.number,
             size=last_offset + len(last),
@@ -210,11 +272,16 @@ class Writing(Unpublished):
             caller=self._caller,
             session=self._tenure.session,
         )
-        self._meta.kept(self._attr.ino, sum(len(data) for _, data in contents))
+        if outcome is None:
+            return False
+        here.kept(self._attr.ino, sum(len(data) for _, data in contents))
         with self._state:
             self._inline = None
             self._readahead.drop()
             self._published(outcome)
+        return True
+
+    # ---- to data daemons
 
     async def _spill(self) -> None:
         """Moves the contents to data daemons, together with what is dirty."""
@@ -296,6 +363,15 @@ class Writing(Unpublished):
         )
         with self._state:
             self._published(outcome)
+
+    def _attributes_set(self, outcome: Outcome, mask: int, size: int) -> None:
+        assert outcome.attr is not None
+        with self._state:
+            if mask & SET_SIZE:
+                self._inline = b"" if size == 0 else None
+                self._inline_change = outcome.attr.change
+                self._readahead.drop()
+            self._observe(outcome.attr, own=True)
 
     def _published(self, outcome: Outcome) -> None:
         assert outcome.attr is not None

@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from superfs.client.delegation.overlay import Away
-from superfs.client.gathering import FILE_BYTES_MAX
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import INLINE_BYTES_MAX
 from superfs.core.namespace.bits import SET_KILL_PRIV, SET_SIZE
 from superfs.mount.handles import FileHandle
 from superfs.mount.inodes import has_privileges
@@ -54,12 +51,6 @@ class OpenFile:
         attr = self.node.attr if self.contents is None else self.contents.attr
         assert attr is not None, "opened without attributes"
         return attr
-
-
-def may_stay_here(contents: Contents) -> bool:
-    """Whether what was written may be kept by this mount for the moment, if it is a new file's."""
-    attr = contents.attr
-    return attr.size <= (FILE_BYTES_MAX if attr.is_inline else INLINE_BYTES_MAX)
 
 
 class Files:
@@ -286,29 +277,15 @@ class Files:
         contents = handle.file.contents
         return contents is None or (contents.is_settled and contents.losses == handle.losses)
 
-    def flush_now(self, handle: FileHandle) -> bool:
+    def flush_here(self, handle: FileHandle) -> bool:
         """As `flush`, of contents that no data daemon gets now, where this mount tells of them
         later. False: it has to be waited for."""
         contents = handle.file.contents
         assert contents is not None
-        if not self._m.meta.delegates or contents.losses != handle.losses:
+        if contents.losses != handle.losses or not contents.flush_here():
             return False
-        if not may_stay_here(contents):
-            return False
-        flushing = contents.flush()
-        try:
-            with self._m.meta.here_only() as maybe:
-                if not maybe:
-                    return False
-                flushing.send(None)
-        except StopIteration:
-            self._published(handle)
-            return True
-        except Away:
-            pass
-        finally:
-            flushing.close()
-        return False
+        self._published(handle)
+        return True
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""

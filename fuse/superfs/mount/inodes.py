@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from superfs.core.namespace.bits import HAS_CAPABILITY, SET_ATIME, SET_KILL_PRIV, SET_SIZE
@@ -89,6 +90,28 @@ class Inodes:
         node.packed = None
         if m.cache.fresh(node, m.now()) is None:
             await m.fetch(node)
+
+    def setattr_here(self, node: Node, mask: int, caller: Caller, **values: int) -> bool:
+        """Where this mount may do it by itself. False: it cannot be done here."""
+        m, here = self._m, self._m.meta.here
+        if here is None or not mask:
+            return False
+        contents = None if node.file is None else node.file.contents
+        if contents is not None:
+            attr = contents.setattr_here(mask, caller=caller, **values)
+            if attr is None:
+                return False
+            m.cache.store(node, attr, node.lease)
+        else:
+            with m.contents.changing(node) if mask & SET_SIZE else nullcontext():
+                outcome = here.setattr_here(node.ref, mask, caller=caller, **values)
+            if outcome is None:
+                return False
+            m.done_here(outcome)
+        if mask & SET_ATIME:
+            self._atimes.overruled(node)
+        node.packed = None
+        return True
 
     def known_target(self, node: Node) -> bytes | None:
         return self._targets.get((node.ino, node.generation))

@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import trio
 
-from superfs.client.delegation.overlay import Away
 from superfs.client.leases import lease_clock
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
@@ -92,7 +91,12 @@ class Contents(Protocol):
     async def read(self, offset: int, length: int) -> bytes: ...
     async def write(self, offset: int, data: bytes | memoryview) -> int: ...
     async def append_at(self, data: bytes | memoryview) -> int: ...
-    def flush(self) -> Coroutine[Any, Any, None]: ...
+    async def flush(self) -> None: ...
+
+    def flush_here(self) -> bool:
+        """As `flush`, where this client tells of it later and no data daemon gets anything now;
+        False: it has to be waited for."""
+
     async def fsync(self) -> None: ...
     async def abandon(self, still: Callable[[], bool]) -> None: ...
 
@@ -109,6 +113,11 @@ class Contents(Protocol):
         caller: Caller | None = None,
     ) -> Attr:
         """In order with the writes."""
+
+    def setattr_here(
+        self, mask: int, *, caller: Caller | None = None, **values: int
+    ) -> Attr | None:
+        """As `setattr`, where this client tells of it later; None: it has to be waited for."""
 
 
 class Asked(NamedTuple):
@@ -245,15 +254,7 @@ class Mounted:
                 self.cache.changed(parent, name)
 
     async def call(self, coro: Coroutine[Any, Any, T]) -> T:
-        if not self.meta.is_here_only:
-            return await drive(coro)
-        try:
-            coro.send(None)
-        except StopIteration as stop:
-            return cast("T", stop.value)
-        finally:
-            coro.close()
-        raise Away  # it waits for something: nothing was done
+        return await drive(coro)
 
     async def ask(self, coro: Coroutine[Any, Any, Outcome]) -> Outcome:
         """One operation of the server; its attributes are cached from now on."""
@@ -273,6 +274,13 @@ class Mounted:
         finally:
             for node in held:
                 node.busy -= 1
+        return outcome, self._take_in(outcome, asked)
+
+    def done_here(self, outcome: Outcome) -> Grant:
+        """As `consult`, of what this mount has done by itself, at once."""
+        return self._take_in(outcome, self.asking())
+
+    def _take_in(self, outcome: Outcome, asked: Asked) -> Grant:
         grant = self.grant(asked, outcome.leases)
         for attr in outcome.dirs:
             self._absorb(attr, grant)
@@ -283,7 +291,7 @@ class Mounted:
             self._absorb(outcome.attr, grant)
         if outcome.other is not None:
             self._absorb(outcome.other, grant)
-        return outcome, grant
+        return grant
 
     def asking(self) -> Asked:
         return Asked(self.now(), self.leases.clock)

@@ -123,6 +123,18 @@ class Services:
             raise FsError(Code.STALE, "another client was faster: look again")
         return node, await self.files.open(node, flags, caller)
 
+    def create_open_here(
+        self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Node, FileHandle] | None:
+        """As `create_open`, of a new file that this mount may make by itself; None: it cannot be
+        done here."""
+        mode, exclusive = stat.S_IFREG | stat.S_IMODE(mode), bool(flags & os.O_EXCL)
+        node = self.names.create_here(parent, name, mode, caller, exclusive=exclusive)
+        if node is None:
+            return None
+        assert node.attr is not None
+        return node, self.files.attach(node, node.attr, flags, caller)
+
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
         """The kernel counts so many look-ups less of each inode."""
         for node in self.mounted.nodes.forget(forgotten):

@@ -7,7 +7,6 @@ shipped so far. While a directory that is held is asked about nothing is done in
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from superfs.client.delegation import concerns, journal
@@ -39,31 +38,7 @@ _NOBODYS = _ALONE | _UNORDERED | {"log"}
 """Changes that make no copy of ours old."""
 
 
-class HereOnly:
-    """What this thread does inside is done here, or not at all; entering says whether it may be."""
-
-    __slots__ = ("_before", "_state")
-
-    def __init__(self, state: Delegations) -> None:
-        self._state = state
-
-    def __enter__(self) -> bool:
-        state = self._state
-        state.lock.acquire()
-        self._before = state.here_only
-        if not (state.is_good and state.overlay.groups):
-            return False
-        state.here_only = threading.get_ident()
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        self._state.here_only = self._before
-        self._state.lock.release()
-
-
 class Asking(MetaClient):
-    delegates = True
-
     def __init__(self, router: Router, state: Delegations) -> None:
         super().__init__(router)
         self._state = state
@@ -92,13 +67,6 @@ class Asking(MetaClient):
     def is_synced(self) -> bool:
         return self._state.is_synced and self._state.losses.are_told
 
-    @property
-    def is_here_only(self) -> bool:
-        return self._state.here_only == threading.get_ident()
-
-    def here_only(self) -> HereOnly:
-        return HereOnly(self._state)
-
     # ---- asking the daemon
 
     async def ask(
@@ -110,8 +78,6 @@ class Asking(MetaClient):
         ask_again: frozenset[Code] = ASK_AGAIN,
         session: Session | None = None,
     ) -> T:
-        if self.is_here_only:
-            raise Away
         asking = super().ask(call, decode, caller, ask_again=ask_again, session=session)
         if call.verb in _ALONE:
             return await asking
@@ -229,17 +195,15 @@ class Asking(MetaClient):
 
     async def room(self) -> None:
         if self._state.is_full:
-            if self.is_here_only:
-                raise Away
             assert self.shipping is not None
             await self.shipping.room()
 
     def _here(self, do: Callable[[], Outcome], *directories: int) -> Outcome | None:
-        """The outcome of what is done here; None: it cannot be. Whatever the rule refuses is
-        refused."""
+        """The outcome of what is done here; None: it cannot be, and nothing was done. Whatever the
+        rule refuses is refused."""
         state = self._state
         with state.lock:
-            if not state.is_good or not state.is_open(*directories):
+            if not state.is_good or not state.is_open(*directories) or state.is_full:
                 return None
             try:
                 outcome = do()

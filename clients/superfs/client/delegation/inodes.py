@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superfs.client import ops
 from superfs.client.codec import encode_ref
@@ -18,7 +18,7 @@ from superfs.core.namespace.setattr import setattr as setattr_
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from superfs.client.session import Session
     from superfs.core.namespace.txn import Caller, Ref
@@ -29,6 +29,12 @@ class Inodes(Learning):
         self, inode: Ref, mask: int, *, caller: Caller | None = None, **values: int
     ) -> Outcome:
         await self.room()
+        outcome = self.setattr_here(inode, mask, caller=caller, **values)
+        return outcome or await super().setattr(inode, mask, caller=caller, **values)
+
+    def setattr_here(
+        self, inode: Ref, mask: int, *, caller: Caller | None = None, **values: int
+    ) -> Outcome | None:
         place = inode.place or inode.ino
 
         def do() -> Outcome:
@@ -44,8 +50,7 @@ class Inodes(Learning):
                 self._step(caller, (), [inode.ino], places, meta_pb2.LogEntry(setattr=body))
             return outcome
 
-        outcome = self._here(do, place)
-        return outcome or await super().setattr(inode, mask, caller=caller, **values)
+        return self._here(do, place)
 
     def _parent_of(self, ino: int) -> int:
         """Access metadata of a directory lie with its name, too."""
@@ -59,55 +64,50 @@ class Inodes(Learning):
         inode: Ref,
         data_generation: int,
         *,
-        size: int = 0,
-        mtime_ns: int = 0,
-        writes: Sequence[tuple[int, bytes]] = (),
-        kill_priv: bool = False,
-        spill: bool = False,
-        inline_change: int = 0,
-        atime_ns: int = 0,
         caller: Caller | None = None,
         session: Session | None = None,
+        **values: Any,  # noqa: ANN401  # as MetaClient.publish has them
     ) -> Outcome:
         await self.room()
-        values = {
-            "size": size, "mtime_ns": mtime_ns, "writes": writes, "kill_priv": kill_priv,
-            "spill": spill, "inline_change": inline_change, "atime_ns": atime_ns,
-        }  # fmt: skip
+        outcome = self.publish_here(
+            inode, data_generation, caller=caller, session=session, **values
+        )
+        return outcome or await super().publish(
+            inode, data_generation, caller=caller, session=session, **values
+        )
 
+    def publish_here(
+        self,
+        inode: Ref,
+        data_generation: int,
+        *,
+        spill: bool = False,
+        caller: Caller | None = None,
+        session: Session | None = None,
+        **values: Any,  # noqa: ANN401
+    ) -> Outcome | None:
         def do() -> Outcome:
             overlay, part = self._overlay, self._state.part
             absorbed = part.is_ours(inode.ino)
             if (spill and not absorbed) or session not in (None, self._router.session):
                 raise Away
             outcome = overlay.run(
-                publish,
-                self._caller(caller),
-                inode,
-                data_generation,
-                **values,  # type: ignore[arg-type]
+                publish, self._caller(caller), inode, data_generation, spill=spill, **values
             )
-            assert outcome.attr is not None
             if absorbed:
                 part.grew(len(overlay.inline.get(inode.ino, b"")))
             else:
-                body = ops.publish(inode, data_generation, **values).body  # type: ignore[arg-type]
+                body = ops.publish(inode, data_generation, spill=spill, **values).body
                 entry = meta_pb2.LogEntry(publish=body)
                 self._step(caller, (), [inode.ino], [inode.place], entry)
             return outcome
 
-        outcome = self._here(do, inode.place) if inode.place else None
-        if outcome is not None:
-            return outcome
-        return await super().publish(
-            inode,
-            data_generation,
-            caller=caller,
-            session=session,
-            **values,  # type: ignore[arg-type]
-        )
+        return self._here(do, inode.place) if inode.place else None
 
     async def new_data(self, inode: Ref, *, caller: Caller | None = None) -> Outcome:
+        return self.new_data_here(inode) or await super().new_data(inode, caller=caller)
+
+    def new_data_here(self, inode: Ref) -> Outcome | None:
         def do() -> Outcome:
             overlay = self._overlay
             attr = overlay.get_inode(inode.place, inode.ino)
@@ -123,12 +123,17 @@ class Inodes(Learning):
             overlay.put_inode(attr)
             return Outcome(attr, number=FIRST_DATA_GENERATION, data=data)
 
-        outcome = self._here(do, inode.place) if inode.place else None
-        return outcome or await super().new_data(inode, caller=caller)
+        return self._here(do, inode.place) if inode.place else None
 
     # ---- contents that go with the log
 
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Whoever has it loses nothing that is held meanwhile."""
+        return self._state.lock
+
     def is_born_here(self, inode: Ref) -> bool:
+        """Whether only this client has ever heard of the file, and may still say what it is."""
         state = self._state
         with state.lock:
             place = inode.place
@@ -140,6 +145,7 @@ class Inodes(Learning):
             )
 
     def kept(self, ino: int, size: int) -> None:
+        """So many bytes of such a file have to be at data daemons before anybody hears of it."""
         self._state.part.keeps(ino, size)
 
     # ---- what is known here

@@ -82,8 +82,6 @@ class Delegations:
         self.sealed: deque[Sealed] = deque()
         self.shipped = 0
         """The last part that is done, or lost."""
-        self.here_only = 0
-        """The thread where what cannot be done at once is not done at all."""
         self.suspended = True
         """No connection, or what was done before it broke is not shipped yet."""
         self._now = now

@@ -7,9 +7,8 @@ the request goes its ordinary way.
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from superfs.client.delegation.overlay import Away
 from superfs.core.namespace.bits import (
     SET_ATIME,
     SET_ATIME_NOW,
@@ -32,12 +31,9 @@ from superfs.mount.desk.protocol import (
     SetAttr,
 )
 from superfs.mount.encode import may_be_taken_in_late, packed
-from superfs.mount.files import may_stay_here
 from superfs.mount.inodes import is_setgid_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from superfs.mount.nodes import Node
     from superfs.mount.services import Services
 
@@ -73,22 +69,6 @@ class Changes:
             caller = self._callers[uid, gid, umask] = Caller(uid, gid, umask=umask)
         return caller
 
-    def _here(self, coro: Coroutine[Any, Any, T]) -> tuple[T] | None:
-        """What comes of it, at once; None: it cannot be done here, and nothing was."""
-        try:
-            with self._m.meta.here_only() as maybe:
-                if maybe:
-                    try:
-                        coro.send(None)
-                    except StopIteration as stop:
-                        return (stop.value,)
-                    raise AssertionError("it waits for something")
-        except Away:
-            pass
-        finally:
-            coro.close()
-        return None
-
     def _made(self, node: Node, parent: Node) -> tuple[int, int, float, float, bytes]:
         """The answer's entry. The kernel takes it in whatever it has been told meanwhile."""
         m = self._m
@@ -111,10 +91,10 @@ class Changes:
         flags, mode, umask, _ = CREATE_IN.unpack_from(body)
         name = bytes(body[CREATE_IN.size : -1])
         caller = self._caller(uid, gid, umask)
-        found = self._here(self._s.create_open(parent, name, mode, flags, caller))
+        found = self._s.create_open_here(parent, name, mode, flags, caller)
         if found is None:
             return None
-        node, handle = found[0]
+        node, handle = found
         options = FOPEN_KEEP_CACHE if self._s.files.may_keep_pages(node) else 0
         fh = self._s.handles.add(handle)
         return protocol.created(unique, *self._made(node, parent), fh, options)
@@ -125,9 +105,8 @@ class Changes:
             return None
         mode, umask = MKDIR_IN.unpack_from(body)
         name = bytes(body[MKDIR_IN.size : -1])
-        caller = self._caller(uid, gid, umask)
-        found = self._here(self._s.names.mkdir(parent, name, mode, caller))
-        return None if found is None else protocol.entry(unique, *self._made(found[0], parent))
+        node = self._s.names.mkdir_here(parent, name, mode, self._caller(uid, gid, umask))
+        return None if node is None else protocol.entry(unique, *self._made(node, parent))
 
     def symlink(
         self, unique: int, number: int, body: memoryview, uid: int, gid: int
@@ -137,8 +116,8 @@ class Changes:
             return None
         name, target = bytes(body[:-1]).split(b"\0")
         mode, caller = stat.S_IFLNK | 0o777, self._caller(uid, gid)
-        found = self._here(self._s.names.create(parent, name, mode, caller, target=target))
-        return None if found is None else protocol.entry(unique, *self._made(found[0][0], parent))
+        node = self._s.names.create_here(parent, name, mode, caller, target=target)
+        return None if node is None else protocol.entry(unique, *self._made(node, parent))
 
     # ---- moving and removing
 
@@ -148,19 +127,16 @@ class Changes:
         parent, name = self._table.get(number), bytes(body[:-1])
         if parent is None:
             return None
-        target = self._m.cache.last_known(parent, name)
-        if target is None or target.file is not None or self._m.opens.holds(target):
-            return None
-        found = self._here(self._s.names.unlink(parent, name, self._caller(uid, gid)))
-        return None if found is None else protocol.done(unique)
+        done = self._s.names.unlink_here(parent, name, self._caller(uid, gid))
+        return protocol.done(unique) if done else None
 
     def rmdir(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes | None:
         parent = self._table.get(number)
         if parent is None:
             return None
         name = bytes(body[:-1])
-        found = self._here(self._s.names.rmdir(parent, name, self._caller(uid, gid)))
-        return None if found is None else protocol.done(unique)
+        done = self._s.names.rmdir_here(parent, name, self._caller(uid, gid))
+        return protocol.done(unique) if done else None
 
     def rename(
         self, unique: int, number: int, body: memoryview, uid: int, gid: int
@@ -188,9 +164,8 @@ class Changes:
         if parent is None or into != number:
             return None
         old, new = bytes(names[:-1]).split(b"\0")
-        caller = self._caller(uid, gid)
-        found = self._here(self._s.names.rename(parent, old, parent, new, flags, caller))
-        return None if found is None else protocol.done(unique)
+        done = self._s.names.rename_here(parent, old, new, flags, self._caller(uid, gid))
+        return protocol.done(unique) if done else None
 
     # ---- attributes
 
@@ -198,7 +173,7 @@ class Changes:
         self, unique: int, number: int, body: memoryview, uid: int, gid: int
     ) -> bytes | None:
         node = self._table.get(number)
-        if node is None or node.doubts or self._has_much_to_write(node):
+        if node is None or node.doubts:
             return None
         (
             valid, _, size, atime, mtime, _, atime_ns, mtime_ns, _, mode, owner, group,
@@ -211,19 +186,11 @@ class Changes:
                 mask |= meaning
         if uid and node.attr is not None and is_setgid_alone(node.attr):
             return None
-        found = self._here(
-            self._s.inodes.setattr(
-                node, mask, self._caller(uid, gid), mode=mode, uid=owner, gid=group, size=size,
-                atime_ns=atime * 10**9 + atime_ns, mtime_ns=mtime * 10**9 + mtime_ns,
-            )
+        done = self._s.inodes.setattr_here(
+            node, mask, self._caller(uid, gid), mode=stat.S_IMODE(mode), uid=owner, gid=group,
+            size=size, atime_ns=atime * 10**9 + atime_ns, mtime_ns=mtime * 10**9 + mtime_ns,
         )  # fmt: skip
-        if found is None:
+        if not done:
             return None
         # The kernel would keep what it is told here, whatever it has been told meanwhile.
         return protocol.attributes(unique, 0, packed(node))
-
-    @staticmethod
-    def _has_much_to_write(node: Node) -> bool:
-        """It has to go to a data daemon first."""
-        contents = None if node.file is None else node.file.contents
-        return contents is not None and contents.is_dirty and not may_stay_here(contents)

@@ -111,7 +111,7 @@ class Desk:
             Op.FSYNC: transfers.fsync,
             Op.RELEASE: transfers.release,
         }
-        if services.mounted.meta.delegates:
+        if services.mounted.meta.here is not None:
             handlers |= {
                 Op.CREATE: changes.create,
                 Op.MKDIR: changes.mkdir,

@@ -180,7 +180,7 @@ class Transfers:
 
     def flush(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         handle = self._handles.get(HANDLE_IN.unpack_from(body)[0])
-        if self._files.has_nothing_to_flush(handle) or self._files.flush_now(handle):
+        if self._files.has_nothing_to_flush(handle) or self._files.flush_here(handle):
             return protocol.done(unique)
         self._later(unique, self._flush(unique, handle))
         return NO_ANSWER
