@@ -24,6 +24,7 @@ from superfs.kvcache.replay import replay
 from superfs.kvcache.simulate import simulate
 from superfs.kvcache.store import KVStore
 from superfs.kvcache.trace import Request
+from superfs.rpc import window
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
 from superfs.v1 import kvcache_pb2 as pb
@@ -199,6 +200,7 @@ def test_a_slab_that_was_cut_short(pooled: Cluster, store: Callable[..., KVStore
     os.truncate(path, 10)
     assert one.get(keys) == []
     assert two.get(keys) == []
+    assert one.put(chain(1, start=77), blocks_of(chain(1, start=77))) == 0, "no room, no SIGBUS"
     os.truncate(path, 64 * MIB + 8)
     pooled.restart("datad-2")
     fresh = store()
@@ -207,6 +209,16 @@ def test_a_slab_that_was_cut_short(pooled: Cluster, store: Callable[..., KVStore
     assert fresh.get(keys) == blocks_of(keys)
     assert two.get(keys) == blocks_of(keys)
     fresh.remove(keys[:1])
+
+
+def test_where_the_slab_cannot_be_mapped(
+    store: Callable[..., KVStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "_copy", None)
+    one, keys = store(), chain(5, start=700)
+    assert one.put(keys, blocks_of(keys)) == 5
+    assert one.get(keys) == blocks_of(keys)
+    one.remove(keys[:1])
 
 
 def test_a_buffer_of_another_length_is_a_miss(store: Callable[..., KVStore]) -> None:

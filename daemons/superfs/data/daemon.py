@@ -12,6 +12,7 @@ from superfs.data import recovery
 from superfs.data.check import Checker
 from superfs.data.compaction import Compactor
 from superfs.data.kvcache.disk import Disk, open_tier
+from superfs.data.kvcache.gathering import gather
 from superfs.data.kvcache.metrics import PoolMetrics
 from superfs.data.kvcache.pool import Pool
 from superfs.data.kvcache.service import KvCacheService
@@ -68,6 +69,8 @@ class DataDaemon:
         await self._open_pool()
         group.create_task(self.syncer.run(), name="sync")
         self._start(group, self.kvcache.expire(), "kvcache")
+        if self._pool is not None:
+            self._start(group, self._gather(self._pool), "kvcache-pages")
         if self._disk is not None:
             self._writing = group.create_task(self._disk.behind.run(), name="kvcache-disk")
         self._start(group, self._finish_cuts(), "cuts")
@@ -151,6 +154,10 @@ class DataDaemon:
         if self._pool is not None:
             self._pool.slab.close()
         self.store.close()
+
+    async def _gather(self, pool: Pool) -> None:
+        size = await gather(pool.slab, self._threads)
+        self.world.log.info("large pages of the KVCache pool", bytes=size)
 
     async def _finish_cuts(self) -> None:
         """Goes on with cuts until nothing is left of them; forgets old tombstones."""

@@ -28,6 +28,7 @@ from xxhash import xxh3_64_intdigest
 
 from superfs.core.errors import Code, FsError
 from superfs.data.kvcache.runs import Runs
+from superfs.rpc.window import Window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,6 +177,10 @@ class Slab:
         return found
 
     # ---- bytes
+
+    def window(self) -> Window:
+        """Onto its granules; whoever asks closes it. OSError where that cannot be."""
+        return Window(self._fd, self._bytes)
 
     def sync(self) -> None:
         """What was written before; records are written only when it returns."""
