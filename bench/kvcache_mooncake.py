@@ -1,7 +1,7 @@
 """The KVCache pool beside Mooncake Store on one host: blocks stored, read and removed, in turn.
 
     make mooncake
-    python bench/kvcache_mooncake.py [--mib 64] [--block-kib 1024] [--rounds 9]
+    python bench/kvcache_mooncake.py [--mib 250] [--block-kib 1024] [--rounds 7]
 
 Mooncake's segment and its client are two processes, with TCP between them, and its calls of many
 blocks from and into registered memory (`batch_put_from`, `batch_get_into`). Ours is a data daemon
@@ -61,43 +61,49 @@ class Peer:
         return float(self.answer())
 
 
-def free_port() -> int:
+def free_port(host: str) -> int:
     with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
+        one.bind((host, 0))
         return int(one.getsockname()[1])
 
 
 @contextlib.contextmanager
-def mooncake(python: Path, blocks: int, size: int) -> Iterator[Peer]:
-    rpc, meta, metrics = free_port(), free_port(), free_port()
-    master: list[str | Path] = [
-        python.parent / "mooncake_master", f"-rpc_port={rpc}", f"-metrics_port={metrics}",
+def mooncake(
+    python: Path, blocks: int, size: int, *, here: str = "127.0.0.1", there: str = "127.0.0.1",
+    wrap: Callable[[list[str]], list[str]] = list,
+) -> Iterator[Peer]:  # fmt: skip
+    """`here`: the address of the segment and of its master; `there`: of the client, which is run by
+    the command that `wrap` makes of its own."""
+    rpc, meta, metrics = free_port(here), free_port(here), free_port(here)
+    master = [
+        str(python.parent / "mooncake_master"), f"-rpc_port={rpc}", f"-metrics_port={metrics}",
         "-enable_http_metadata_server=true", f"-http_metadata_server_port={meta}",
-        "-http_metadata_server_host=127.0.0.1",
+        f"-http_metadata_server_host={here}",
     ]  # fmt: skip
-    where = [f"http://127.0.0.1:{meta}/metadata", f"127.0.0.1:{rpc}"]
+    where = [f"http://{here}:{meta}/metadata", f"{here}:{rpc}"]
+    arm = [str(python), str(ARM)]
     with contextlib.ExitStack() as running:
 
-        def start(command: list[str | Path]) -> subprocess.Popen[str]:
+        def start(command: list[str], host: str) -> subprocess.Popen[str]:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                text=True,
+                text=True, env={**os.environ, "MC_TCP_BIND_ADDRESS": host},
             )  # fmt: skip
             running.callback(process.wait)
             running.callback(process.terminate)
             return process
 
-        start(master)
+        start(master, here)
         for port in (rpc, meta):
-            listening(port)
-        Peer(start([python, ARM, "segment", *where, str(4 * blocks * size)]))
-        yield Peer(start([python, ARM, "client", *where, str(blocks), str(size)]))
+            listening(here, port)
+        Peer(start([*arm, "segment", here, *where, str(4 * blocks * size)], here))
+        yield Peer(start(wrap([*arm, "client", there, *where, str(blocks), str(size)]), there))
 
 
-def listening(port: int) -> None:
+def listening(host: str, port: int) -> None:
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
             return
         time.sleep(0.1)
     raise SystemExit(f"nobody listens on port {port}")
@@ -139,9 +145,9 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mib", type=int, default=64)
+    parser.add_argument("--mib", type=int, default=250)
     parser.add_argument("--block-kib", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--python", type=Path, default=TOP / ".venv-mooncake" / "bin" / "python")
     args = parser.parse_args()
     size = args.block_kib * 1024
@@ -164,13 +170,20 @@ def main() -> None:
             "streams": Ours(streams, blocks, size).do,
         }
         seconds = measure(arms, args.rounds)
+    report(seconds, list(arms), blocks, size, args.rounds)
+
+
+def report(
+    seconds: dict[tuple[str, str], list[float]], arms: list[str], blocks: int, size: int,
+    rounds: int,
+) -> None:  # fmt: skip
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; ", end="")
-    print(f"{blocks} blocks of {args.block_kib} KiB, {args.rounds} rounds")
+    print(f"{blocks} blocks of {size // 1024} KiB, {rounds} rounds")
     for verb in ("put", "get"):
         base = statistics.median(seconds["Mooncake, TCP", verb])
         for name in arms:
             times = seconds[name, verb]
-            rates = sorted(args.mib * MIB / 1e6 / one for one in times)
+            rates = sorted(blocks * size / 1e6 / one for one in times)
             print(
                 f"{verb} {name:15} {statistics.median(rates):7.0f} MB/s "
                 f"({rates[0]:.0f} to {rates[-1]:.0f})  {base / statistics.median(times):5.2f}"

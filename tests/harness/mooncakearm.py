@@ -1,8 +1,8 @@
 """Mooncake Store in its own Python, as a peer of the KVCache pool's bench: a line on standard input
 is a thing to do, a line on standard output how many seconds it took.
 
-    mooncakearm.py segment META MASTER BYTES             has memory, until its input ends
-    mooncakearm.py client  META MASTER BLOCKS BYTES      put, get, remove: all blocks, TCP
+    mooncakearm.py segment HOST META MASTER BYTES             has memory, until its input ends
+    mooncakearm.py client  HOST META MASTER BLOCKS BYTES      put, get, remove: all blocks, TCP
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import time
 from mooncake.store import MooncakeDistributedStore
 
 
-def store(meta: str, master: str, segment: int, buffer: int) -> MooncakeDistributedStore:
+def store(host: str, meta: str, master: str, segment: int, buffer: int) -> MooncakeDistributedStore:
     made = MooncakeDistributedStore()
-    code = made.setup("127.0.0.1", meta, segment, buffer, "tcp", "", master)
+    code = made.setup(host, meta, segment, buffer, "tcp", "", master)
     if code:
         raise SystemExit(f"setup: {code}")
     return made
 
 
-def client(meta: str, master: str, blocks: int, size: int) -> None:
-    one = store(meta, master, 0, 64 << 20)
+def client(host: str, meta: str, master: str, blocks: int, size: int) -> None:
+    one = store(host, meta, master, 0, 64 << 20)
     room = bytearray(2 * blocks * size)
     start = ctypes.addressof((ctypes.c_char * len(room)).from_buffer(room))
     for at in range(0, blocks * size, size):
@@ -55,11 +55,11 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    kind, meta, master, *rest = sys.argv[1:]
+    kind, host, meta, master, *rest = sys.argv[1:]
     if kind == "client":
-        client(meta, master, int(rest[0]), int(rest[1]))
+        client(host, meta, master, int(rest[0]), int(rest[1]))
         return
-    kept = store(meta, master, int(rest[0]), 64 << 20)
+    kept = store(host, meta, master, int(rest[0]), 64 << 20)
     say("ready")
     sys.stdin.read()
     kept.close()

@@ -16,8 +16,7 @@ import grpc
 from xxhash import xxh3_64
 
 from superfs.core.errors import Code
-from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
-from superfs.kvcache.parts import prefix_of
+from superfs.kvcache.parts import pieces, prefix_of
 from superfs.v1 import kvcache_pb2 as pb
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from superfs.kvcache.hands import Hands
     from superfs.kvcache.home import Home
     from superfs.kvcache.pace import Pace
+    from superfs.rpc.kvbytes import Piece
 
 log = logging.getLogger("superfs.kvcache")
 Held = list[tuple["Home", pb.KvPlaces]]
@@ -46,7 +46,7 @@ class Reading:
         whole = sum(sizes)
         fits = [places.lengths[n] == whole for _, places, n in self._blocks]
         self.found = prefix_of(fits)
-        self._streams: dict[int, Iterator[pb.KvBytes]] = {}
+        self._streams: dict[int, Iterator[Piece]] = {}
 
     def run(
         self,
@@ -152,18 +152,13 @@ class Storing:
             if self._home.slab is not None:
                 self._home.slab.write(data, self._started.offsets[number] + at)
             else:
-                self._home.stub.Write(self._cut(number, at, data), **self._call)
+                put = self._started.puts[number]
+                self._home.stub.Write(pieces(put, at, data), **self._call)
         except (grpc.RpcError, OSError) as error:
             log.info("blocks could not be stored: %s", error)
             self._broken = True
         self._sums[number].update(data)
         self._written[number] = at + len(data)
-
-    def _cut(self, number: int, at: int, data: memoryview) -> Iterator[pb.KvBytes]:
-        put = self._started.puts[number]
-        for start in range(0, len(data), MESSAGE_DATA_BYTES_MAX):
-            piece = bytes(data[start : start + MESSAGE_DATA_BYTES_MAX])
-            yield pb.KvBytes(put=put, offset=at + start, data=piece)
 
     def commit(self) -> int:
         """How many blocks of the whole chain are stored then. Those that were not written in full

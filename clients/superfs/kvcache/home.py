@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from superfs.kvcache.parts import cut
 from superfs.kvcache.slabfile import SlabFile
+from superfs.rpc import kvbytes
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
 from superfs.v1 import kvcache_pb2 as pb
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from superfs.kvcache.hands import Hands
     from superfs.kvcache.pace import Pace
+    from superfs.rpc.kvbytes import Piece
 
 log = logging.getLogger("superfs.kvcache")
 
@@ -52,7 +54,7 @@ class Home:
     def connect(self, token: bytes) -> None:
         if self._channel is None:
             self._channel = open_channel(self._addresses)
-            self.stub = kvcache_pb2_grpc.KVCacheStub(self._channel)
+            self.stub = _stub(self._channel)
         if not self.number:
             opened: pb.KvOpened = self.stub.Open(
                 self._opening, timeout=CALL_S, metadata=token_metadata(token)
@@ -104,7 +106,7 @@ class Home:
 
         return self._hands.each(len(mine), sum(len(views[n]) for n in mine), store)
 
-    def _paced(self, parts: Iterator[pb.KvBytes]) -> Iterator[pb.KvBytes]:
+    def _paced(self, parts: Iterator[Piece]) -> Iterator[Piece]:
         for part in parts:
             self._pace.spend(len(part.data))
             yield part
@@ -140,7 +142,7 @@ class Home:
             done += length
         return xxh3_64_intdigest(block) == places.checksums[number]
 
-    def _stream(self, request: pb.KvRead, count: int, call: dict[str, Any]) -> Iterator[pb.KvBytes]:
+    def _stream(self, request: pb.KvRead, count: int, call: dict[str, Any]) -> Iterator[Piece]:
         """Of so many blocks; where it breaks off, what is missing does not match."""
         try:
             for part in self.stub.Read(request, **call):
@@ -160,7 +162,19 @@ class Home:
         self.number = 0
 
 
-def _place(buffer: memoryview, part: pb.KvBytes) -> int:
+def _stub(channel: grpc.Channel) -> Any:  # noqa: ANN401
+    """With streams of `Piece`s."""
+    stub: Any = kvcache_pb2_grpc.KVCacheStub(channel)
+    stub.Read = channel.unary_stream(
+        "/superfs.v1.KVCache/Read", pb.KvRead.SerializeToString, kvbytes.decode
+    )
+    stub.Write = channel.stream_unary(
+        "/superfs.v1.KVCache/Write", kvbytes.encode, pb.KvCodes.FromString
+    )
+    return stub
+
+
+def _place(buffer: memoryview, part: Piece) -> int:
     """How many bytes of it are in the buffer then: nothing that does not fit."""
     room = buffer[part.offset : part.offset + len(part.data)]
     if len(room) != len(part.data):

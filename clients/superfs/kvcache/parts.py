@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from superfs.core.limits import KV_KEYS_MAX, MESSAGE_DATA_BYTES_MAX
-from superfs.v1 import kvcache_pb2 as pb
+from superfs.rpc.kvbytes import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from superfs.v1 import kvcache_pb2 as pb
 
-def cut(started: pb.KvPlaces, mine: list[int], views: list[memoryview]) -> Iterator[pb.KvBytes]:
+
+def cut(started: pb.KvPlaces, mine: list[int], views: list[memoryview]) -> Iterator[Piece]:
     for n in mine:
-        for at in range(0, len(views[n]), MESSAGE_DATA_BYTES_MAX):
-            data = bytes(views[n][at : at + MESSAGE_DATA_BYTES_MAX])
-            yield pb.KvBytes(put=started.puts[n], offset=at, data=data)
+        yield from pieces(started.puts[n], 0, views[n])
+
+
+def pieces(put: int, offset: int, data: memoryview) -> Iterator[Piece]:
+    for at in range(0, len(data), MESSAGE_DATA_BYTES_MAX):
+        yield Piece(put, 0, offset + at, data[at : at + MESSAGE_DATA_BYTES_MAX])
 
 
 def parts_of(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

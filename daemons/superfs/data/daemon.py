@@ -13,6 +13,7 @@ from superfs.data.check import Checker
 from superfs.data.compaction import Compactor
 from superfs.data.kvcache.disk import Disk, open_tier
 from superfs.data.kvcache.gathering import gather
+from superfs.data.kvcache.handlers import register
 from superfs.data.kvcache.metrics import PoolMetrics
 from superfs.data.kvcache.pool import Pool
 from superfs.data.kvcache.service import KvCacheService
@@ -23,7 +24,7 @@ from superfs.data.requests import READ_THREADS, Requests
 from superfs.data.scrub import Scrubber
 from superfs.data.service import DataService
 from superfs.data.syncer import Syncer
-from superfs.v1 import data_pb2_grpc, kvcache_pb2_grpc
+from superfs.v1 import data_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -132,7 +133,7 @@ class DataDaemon:
 
     def register(self, server: GrpcServer) -> None:
         data_pb2_grpc.add_DataServicer_to_server(self.service, server.grpc)
-        kvcache_pb2_grpc.add_KVCacheServicer_to_server(self.kvcache, server.grpc)
+        register(self.kvcache, server.grpc)
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
         self._background.append(group.create_task(work, name=name))

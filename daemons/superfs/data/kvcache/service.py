@@ -14,12 +14,13 @@ from superfs.core.limits import KV_KEYS_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.data.kvcache import browse
 from superfs.data.kvcache.figures import stats
 from superfs.data.kvcache.ranges import ranges_of
+from superfs.rpc.kvbytes import Piece
 from superfs.rpc.server import grant_of
 from superfs.v1 import kvcache_pb2 as pb
 from superfs.v1 import kvcache_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from concurrent.futures import Executor
 
     from superfs.data.kvcache.disk import Disk
@@ -217,47 +218,48 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
         lease = pool.lease_of(session, request.lease)
         ranges = [(one.offset, one.length) for one in request.ranges]
         _few(len(ranges))
-        if request.across:
-            async for part in self._across(pool, lease, request.lease, ranges):
-                yield part
+        if request.across or not ranges:
+            wanted = _across(lease, ranges) if request.across else _whole(lease)
+            async for piece in self._pieces(pool, lease, request.lease, wanted):
+                yield piece
             return
         for number, (key, _, place) in enumerate(lease.held):
             if pool.leases.get(request.lease) is not lease:
                 raise FsError(Code.NOT_FOUND, "the lease is over")
-            if ranges:
-                parts = await loop.run_in_executor(self._threads, ranges_of, place, ranges)
-                if parts is None:
-                    pool.check(lease.space, key, place)
-                    return
-                for offset, data, checksum in parts:
-                    yield pb.KvBytes(block=number, offset=offset, data=data, checksum=checksum)
-                continue
-            for offset in range(0, place.length, MESSAGE_DATA_BYTES_MAX):
-                if pool.leases.get(request.lease) is not lease:
-                    raise FsError(Code.NOT_FOUND, "the lease is over")
-                size = min(MESSAGE_DATA_BYTES_MAX, place.length - offset)
-                data = await loop.run_in_executor(
-                    self._threads, pool.slab.read, place.at, offset, size
-                )
-                yield pb.KvBytes(block=number, offset=offset, data=data)
+            parts = await loop.run_in_executor(self._threads, ranges_of, place, ranges)
+            if parts is None:
+                pool.check(lease.space, key, place)
+                return
+            for offset, data, checksum in parts:
+                yield Piece(block=number, offset=offset, data=data, checksum=checksum)
 
-    async def _across(
-        self, pool: Pool, lease: Lease, number: int, ranges: list[tuple[int, int]]
-    ) -> AsyncIterator[pb.KvBytes]:
-        """Each of these of every block, up to the first block that is shorter."""
+    async def _pieces(
+        self, pool: Pool, lease: Lease, number: int, wanted: Iterator[tuple[int, int, int]]
+    ) -> AsyncIterator[Piece]:
+        """Each of these, the next one being read while one is sent."""
         loop = asyncio.get_running_loop()
-        for at, length in ranges:
-            for block, (_, _, place) in enumerate(lease.held):
-                if at + length > place.length:
-                    return
-                for offset in range(at, at + length, MESSAGE_DATA_BYTES_MAX):
-                    if pool.leases.get(number) is not lease:
-                        raise FsError(Code.NOT_FOUND, "the lease is over")
-                    size = min(MESSAGE_DATA_BYTES_MAX, at + length - offset)
-                    data = await loop.run_in_executor(
-                        self._threads, pool.slab.read, place.at, offset, size
-                    )
-                    yield pb.KvBytes(block=block, offset=offset, data=data)
+
+        def read(block: int, offset: int, size: int) -> bytes:
+            return pool.slab.read(lease.held[block][2].at, offset, size)
+
+        def begin() -> tuple[int, int, asyncio.Future[bytes]] | None:
+            for block, offset, size in wanted:
+                return block, offset, loop.run_in_executor(self._threads, read, block, offset, size)
+            return None
+
+        following = begin()
+        try:
+            while following is not None:
+                block, offset, reading = following
+                data = await asyncio.shield(reading)
+                if pool.leases.get(number) is not lease:
+                    raise FsError(Code.NOT_FOUND, "the lease is over")
+                following = begin()
+                yield Piece(block=block, offset=offset, data=data)
+        finally:
+            if following is not None:  # nobody waits for it any more
+                await asyncio.wait([following[2]])
+                following[2].exception()
 
     async def Write(self, _requests: Any, context: Any) -> pb.KvCodes:  # noqa: ANN401
         pool, session = self._pool(context, change=True)
@@ -277,6 +279,26 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
             finally:
                 put.place.let_go()
         return pb.KvCodes()
+
+
+def _whole(lease: Lease) -> Iterator[tuple[int, int, int]]:
+    """(block, offset, bytes) of messages: every block of it, one behind the other."""
+    for block, (_, _, place) in enumerate(lease.held):
+        yield from _cut(block, 0, place.length)
+
+
+def _across(lease: Lease, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Each of these ranges of every block, up to the first block that is shorter."""
+    for at, length in ranges:
+        for block, (_, _, place) in enumerate(lease.held):
+            if at + length > place.length:
+                return
+            yield from _cut(block, at, at + length)
+
+
+def _cut(block: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    for offset in range(start, end, MESSAGE_DATA_BYTES_MAX):
+        yield block, offset, min(MESSAGE_DATA_BYTES_MAX, end - offset)
 
 
 def _keys(raw: bytes) -> list[bytes]:

@@ -195,7 +195,7 @@ class Slab:
             raise FsError(Code.IO, f"{self.path} was cut short")
         return data
 
-    def write(self, at: int, offset: int, data: bytes) -> None:
+    def write(self, at: int, offset: int, data: bytes | memoryview) -> None:
         try:
             written = os.pwrite(self._fd, data, at * self.granule + offset)
         except OSError as error:
