@@ -1,11 +1,13 @@
 """Time to first token of a model of transformers, with and without its prefix in the pool.
 
-    python bench/kvcache_hf.py [--tokens 4096] [--cached 3840] [--block 64] [--rounds 7]
+    python bench/kvcache_hf.py [--tokens 4096] [--cached 3840] [--block 64] [--rounds 4]
 
 Arms take turns within each round: everything computed (`all`), the prefix restored from the pool's
-memory (`memory`), from its disk (`disk`: the daemon's memory is dropped before), and the rest
-computed behind a prefix that is in the process already (`rest`: nothing can be faster). In chunks
-of one block. The bound is what the floating point operations of the rest are of those of all.
+memory (`memory`), the same by the first request after the daemon was killed and has started again
+(`restarted`: connecting is part of it), from its disk (`disk`: the daemon's memory is dropped
+before), and the rest computed behind a prefix that is in the process already (`rest`: nothing can
+be faster). In chunks of one block. The bound is what the floating point operations of the rest are
+of those of all. A line for each round; the first one is not counted.
 """
 
 from __future__ import annotations
@@ -90,9 +92,15 @@ def measure(args: argparse.Namespace, cluster: Cluster, slab: Path) -> dict[str,
             assert out is not None
             return time.perf_counter() - started, out.logits[0, -1]
 
+        def again(logits: torch.Tensor) -> float:
+            took, filled = timed(lambda: hf.prefill_with_store(model, ids, store))
+            assert filled.restored_tokens == args.cached
+            assert torch.equal(logits, filled.logits)
+            store.remove(chain.keys(ids)[len(keys) :][:1])
+            return took
+
         for number in range(args.rounds + 1):
             # What is behind the cached part is removed each time: it is to be computed.
-            tail = chain.keys(ids)[len(keys) :]
             empty = KeyChain(chain.model, salt=str(number).encode())
             with KVStore.open(config, "bench", empty) as other:
                 seconds["all"].append(
@@ -101,17 +109,17 @@ def measure(args: argparse.Namespace, cluster: Cluster, slab: Path) -> dict[str,
                 other.remove(empty.keys(ids)[:1])
             took, filled = timed(lambda: hf.prefill_with_store(model, ids, store))
             seconds["memory"].append(took)
-            store.remove(tail[:1])
+            store.remove(chain.keys(ids)[len(keys) :][:1])
             took, logits = rest()
             seconds["rest"].append(took)
             assert torch.equal(logits, filled.logits)
+            cluster.restart("datad-2", kill=True)
+            seconds["restarted"].append(again(logits))
             drop_memory(cluster, slab)
             store.match(keys)  # connected again
-            took, filled = timed(lambda: hf.prefill_with_store(model, ids, store))
-            seconds["disk"].append(took)
-            assert filled.restored_tokens == args.cached
-            assert torch.equal(logits, filled.logits)
-            store.remove(tail[:1])
+            seconds["disk"].append(again(logits))
+            arms = ", ".join(f"{arm} {times[-1] * 1e3:.0f}" for arm, times in seconds.items())
+            print(f"round {number}: {arms} ms", flush=True)
     bound = operations(model, 0, args.tokens) / operations(model, args.cached, args.tokens)
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{size:.0f} M parameters, float32; by operations the bound is {bound:.1f}")
@@ -122,7 +130,7 @@ def measure(args: argparse.Namespace, cluster: Cluster, slab: Path) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (
-        ("tokens", 4096), ("cached", 3840), ("block", 64), ("rounds", 7), ("hidden", 512),
+        ("tokens", 4096), ("cached", 3840), ("block", 64), ("rounds", 4), ("hidden", 512),
         ("layers", 8),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)

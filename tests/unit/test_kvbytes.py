@@ -40,10 +40,7 @@ def test_as_the_class_has_it(piece: Piece) -> None:
 @given(piece=pieces, others=st.permutations(["put", "block", "offset", "data", "checksum"]))
 def test_fields_in_any_order_and_twice(piece: Piece, others: list[str]) -> None:
     whole = message(piece)
-    parts = [
-        pb.KvBytes(**{name: getattr(whole, name)}).SerializeToString()  # type: ignore[arg-type]
-        for name in others
-    ]
+    parts = [pb.KvBytes(**{name: getattr(whole, name)}).SerializeToString() for name in others]
     assert message(decode(b"".join(parts))) == whole
     again = b"".join(parts) + pb.KvBytes(data=b"x" * 9, block=3).SerializeToString()
     assert message(decode(again)) == pb.KvBytes.FromString(again)
