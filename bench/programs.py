@@ -80,7 +80,7 @@ def main() -> int:
         if args.reading:
             todo = [program for program in todo if program.name not in WRITING]
         if args.only:
-            todo = [program for program in todo if args.only in program.name]
+            todo = [program for program in todo if any(word in program.name for word in args.only)]
         measure(systems, todo, args.rounds)
     return 0
 
@@ -92,7 +92,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--systems", type=words, default=USUAL, metavar="NAME,...")
     parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds; 0: leave it out")
     parser.add_argument("--reading", action="store_true", help="leave out what writes")
-    parser.add_argument("--only", metavar="WORD", help="programs with it in their names")
+    parser.add_argument(
+        "--only", type=words, metavar="WORD,...", help="programs with one of them in their names"
+    )
     parser.add_argument("--dir", default="/var/tmp", help="on the disk that is meant")
     args = parser.parse_args()
     if caches.why_not():

@@ -54,7 +54,8 @@ class Writing(Unpublished):
 
     async def _flush(self) -> None:
         """Until nothing is dirty or unpublished. Lost races start again with fresh attributes."""
-        if not self.is_dirty:
+        here = self._meta.here
+        if not self.is_dirty or (here is not None and self._publish_here(here)):
             return
         delays = self._connection.delays()
         deadline = time.monotonic() + self._connection.retry_timeout_s

@@ -282,33 +282,20 @@ class Files:
         later. False: it has to be waited for."""
         contents = handle.file.contents
         assert contents is not None
-        if contents.losses != handle.losses or not contents.flush_here():
-            return False
-        self._published(handle)
-        return True
+        return contents.losses == handle.losses and contents.flush_here()
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""
         contents = handle.file.contents
         if contents is not None:
-            dirty = contents.is_dirty
             with contents.telling(handle):
                 await drive(contents.flush())
-            if dirty:
-                self._published(handle)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Of what others wrote here before as well."""
         contents = await self._contents(handle)
-        dirty = contents.is_dirty
         with self._m.lost.telling(handle.node), contents.telling(handle):
             await drive(contents.fsync())
-        if dirty:
-            self._published(handle)
-
-    def _published(self, handle: FileHandle) -> None:
-        """Its times are the server's now; the kernel may have been told ours before."""
-        self._m.notify.drop_attr(handle.node.number)
 
     async def flush_everything(self) -> int:
         """Before the mount ends, or when somebody asks. How many files could not be written."""

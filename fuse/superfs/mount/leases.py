@@ -160,8 +160,8 @@ class Grant:
         leases: Leases,
         given: frozenset[int],
         asked: int,
-        attr_until: float,
-        entry_until: float,
+        attr_until: float = 0.0,
+        entry_until: float = 0.0,
     ) -> None:
         self._leases = leases
         self._given = given

@@ -274,14 +274,17 @@ class Mounted:
         finally:
             for node in held:
                 node.busy -= 1
-        return outcome, self._take_in(outcome, asked)
+        grant = self.grant(asked, outcome.leases)
+        self._take_in(outcome, grant)
+        return outcome, grant
 
     def done_here(self, outcome: Outcome) -> Grant:
         """As `consult`, of what this mount has done by itself, at once."""
-        return self._take_in(outcome, self.asking())
+        grant = Grant(self.leases, outcome.leases, self.leases.clock)
+        self._take_in(outcome, grant)
+        return grant
 
-    def _take_in(self, outcome: Outcome, asked: Asked) -> Grant:
-        grant = self.grant(asked, outcome.leases)
+    def _take_in(self, outcome: Outcome, grant: Grant) -> None:
         for attr in outcome.dirs:
             self._absorb(attr, grant)
             number = self.nodes.number_of(attr.ino)
@@ -291,7 +294,6 @@ class Mounted:
             self._absorb(outcome.attr, grant)
         if outcome.other is not None:
             self._absorb(outcome.other, grant)
-        return grant
 
     def asking(self) -> Asked:
         return Asked(self.now(), self.leases.clock)

@@ -9,7 +9,7 @@ Pure but for the clock that it is given. Not for several threads at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from superfs.core.ids import (
@@ -93,7 +93,7 @@ class Overlay:
         their own number."""
         self._counter = 0
         self._now_ns = 0
-        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
+        self._undo: list[tuple[dict[Any, Any] | Group, Any, Any]] = []
         self._making_directory = False
         self._reaps = False
 
@@ -142,7 +142,9 @@ class Overlay:
 
     def _take_back(self) -> None:
         for table, key, value in reversed(self._undo):
-            if value is None:
+            if isinstance(table, Group):
+                table.directory = value
+            elif value is None:
                 table.pop(key, None)
             else:
                 table[key] = value
@@ -272,9 +274,8 @@ class Overlay:
                 raise Away
             self._set(self.groups, ino, Group(directory.copy(), born=True))
         else:
-            # Not in place: what was there may have to come back.
-            fresh = replace(group, directory=directory.copy())
-            self._set(self.groups, ino, fresh)
+            self._undo.append((group, ino, group.directory))
+            group.directory = directory.copy()
         self.touched.add((ino, ino))
 
     def delete_directory(self, ino: int) -> None:

@@ -282,9 +282,9 @@ class Delegations:
 
     @property
     def is_full(self) -> bool:
-        return not self.is_synced and (
-            self.age_s > LOG_AGE_S or self.entries >= LOG_ENTRIES or self.bytes >= LOG_BYTES
-        )
+        if not (self.sealed or self.part.entries):
+            return False
+        return self.age_s > LOG_AGE_S or self.entries >= LOG_ENTRIES or self.bytes >= LOG_BYTES
 
     def now(self) -> float:
         return self._now()

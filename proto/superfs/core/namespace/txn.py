@@ -22,7 +22,7 @@ that this store does not own raises FsError(WRONG_OWNER), a damaged record FsErr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -88,8 +88,7 @@ class Caller:
         return gid == self.gid or gid in self.groups
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """(number, generation) and a hint where it is filed; generation 0: whatever is there."""
 
     ino: int
