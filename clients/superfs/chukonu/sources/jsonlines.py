@@ -53,12 +53,13 @@ def _json_type(kind: t.DataType) -> Any:  # noqa: ANN401
     return pa.string() if kind == t.STRING else arrow_type(kind)
 
 
-def _fast_frame(data: bytes, schema: t.StructType) -> Any | None:  # noqa: ANN401
-    """None: look closer."""
-    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
-        return None
-    if b"\\" in data and (b"\\ud" in data or b"\\uD" in data):
-        return None
+def _objects(data: bytes) -> int | None:
+    """How many lines there are that are not blank, each in braces; None: look closer."""
+    count = data.count(b"\n") + (not data.endswith(b"\n"))
+    openers = data.count(b"{") + data.count(b"[") - count + 1
+    alike = data.startswith(b"{") and data.endswith((b"}\n", b"}"))
+    if alike and openers <= DEPTH_MAX and data.count(b"}\n{") == count - 1:
+        return count  # most blocks: no line is looked at
     lines = [line for line in data.split(b"\n") if line.strip(_SPACE)]
     for line in lines:
         if not (line.startswith(b"{") and line.endswith(_ENDS)):
@@ -68,6 +69,18 @@ def _fast_frame(data: bytes, schema: t.StructType) -> Any | None:  # noqa: ANN40
     if openers > DEPTH_MAX and any(
         line.count(b"{") + line.count(b"[") > DEPTH_MAX for line in lines
     ):
+        return None
+    return len(lines)
+
+
+def _fast_frame(data: bytes, schema: t.StructType) -> Any | None:  # noqa: ANN401
+    """None: look closer."""
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+        return None
+    if b"\\" in data and (b"\\ud" in data or b"\\uD" in data):
+        return None
+    count = _objects(data)
+    if count is None:
         return None
     names = schema.names
     if len(set(names)) < len(names):
@@ -84,7 +97,7 @@ def _fast_frame(data: bytes, schema: t.StructType) -> Any | None:  # noqa: ANN40
         )
     except pa.ArrowException:
         return None
-    if table.num_rows != len(lines):
+    if table.num_rows != count:
         return None
     return pl.from_arrow(table.select(names).combine_chunks())
 
