@@ -25,6 +25,8 @@ THERE = any(TOP.glob(".venv-spark/lib/*/site-packages/polars"))
 PATH = os.pathsep.join(str(TOP / name) for name in ("proto", "clients", "tests"))
 PROGRAMS = ["group", "sum_overflow", "group_of_nothing", "aggregate_of_nothing", "drop_duplicates"]
 PROGRAMS += ["join_outer", "cross_join", "window_rank", "ordered_limit", "unions", "divide_by_zero"]
+PROGRAMS += ["moments_as_they_are", "moments_grouped", "decimals_grouped", "moments_joined"]
+PROGRAMS += ["maps_exploded", "maps_in_parquet", "csv_permissive", "csv_inferred"]
 ROWS = 3000
 
 
@@ -82,6 +84,12 @@ def answers(master: str, folder: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def by_operator(statistics: dict[str, Any]) -> list[dict[str, Any]]:
+    """In the order in which rows meet them; projections are left out."""
+    found: list[dict[str, Any]] = statistics["operators"]
+    return [o for o in found if not o["operator"].startswith("Project")]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not THERE, reason="make spark installs it")
 @pytest.mark.parametrize("kind", ["local[2]", "spark://"])
@@ -99,6 +107,18 @@ def test_programs_on_spark(kind: str, tmp_path: Path) -> None:
     assert made["first"] == [0, 3, 6, 9, 12, 15, 18]  # of equal rows, by path and offset
     assert made["rows"] == 7
     assert made["bad"] == 3
+    assert made["functions"] == [[2 * i, f"text {i}!", i] for i in range(3)]
+    scan, filtered, *_, group = by_operator(made["counted"])
+    assert scan["rows_out"] == ROWS == filtered["rows_in"]
+    assert sum(scan["dropped"].values()) == 3
+    assert sum(filtered["dropped"].values()) == 10
+    assert group["rows_in"] == filtered["rows_out"] == ROWS - 10
+    assert group["rows_out"] == made["groups"] == 7
+    assert made["counted"]["bytes_by_way"]["directory"] > 0
+    assert made["counted"]["cpu_seconds"] > 0
+    scan, distinct = by_operator(made["written"])[:2]
+    assert (distinct["rows_in"], distinct["rows_out"]) == (ROWS, 7)
+    assert distinct["dropped"] == {"duplicate": ROWS - 7}
     assert made["left"] == []
     assert len(made["sorted"]) == ROWS
     assert made["sorted"] == sorted(made["sorted"], key=lambda row: (-int(row[0][5:]), row[1]))

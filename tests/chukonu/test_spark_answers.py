@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import chukonucases, chukonufiles, chukonuprograms, chukonuspark
+from harness import (
+    chukonucases,
+    chukonuchains,
+    chukonucsv,
+    chukonufiles,
+    chukonuprograms,
+    chukonuspark,
+)
 from harness.chukonuagree import GOLDEN, REFUSALS, agree
 from superfs.chukonu import Session, Window
 from superfs.chukonu import functions as F
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 STRICTER = ("json_permissive", "json_drop_malformed")
 """Spark takes an object with something behind it; a strict parser does not (docs/chukonu.md)."""
 REFUSED_MAX = 65
+CHAINS_REFUSED_MAX, CHAINS_MORE_MAX = 16, 3
 """Cases of which Chukonu says that it does not support them; Spark has an answer to some."""
 
 
@@ -60,6 +68,32 @@ def test_program(name: str, session: Session) -> None:
     agree(spark, ours)
 
 
+@pytest.mark.parametrize("place", range(len(chukonuchains.CHAINS)))
+def test_random_program(place: int, session: Session) -> None:
+    """The rows of Spark, or an error; and the same rows however they are divided."""
+    text = list(chukonuchains.CHAINS)[place]
+    make, spark = chukonuchains.CHAINS[text], GOLDEN["chains"][text]
+    ours = chukonuspark.attempt(lambda: make(session, F, Window))
+    if "error" in ours and ours["error"] not in REFUSALS:
+        assert "error" in spark, (text, ours)
+        return
+    if "error" not in spark:
+        agree(spark, ours)
+    divided = chukonuspark.attempt(lambda: make(session, F, Window, parts=7))
+    agree(ours, divided)
+
+
+def test_few_random_programs_are_refused(session: Session) -> None:
+    """And few that give rows where Spark has an error, which a column that nobody needs has."""
+    more = refused = 0
+    for text, make in chukonuchains.CHAINS.items():
+        ours = chukonuspark.attempt(lambda m=make: m(session, F, Window))
+        more += "error" in GOLDEN["chains"][text] and "error" not in ours
+        refused += ours.get("error") in REFUSALS
+    assert refused <= CHAINS_REFUSED_MAX
+    assert more <= CHAINS_MORE_MAX
+
+
 def test_few_cases_are_refused(frames: list[Any]) -> None:
     made = chukonucases.EXPRESSIONS.values()
     answers = [chukonuspark.attempt(lambda m=m: frames[0].select(m(F).alias("x"))) for m in made]
@@ -69,8 +103,9 @@ def test_few_cases_are_refused(frames: list[Any]) -> None:
 def test_every_function_of_the_table_is_asked(session: Session) -> None:
     """A function without a case is not published."""
     asked = " ".join(chukonucases.EXPRESSIONS) + inspect.getsource(chukonuprograms)
+    asked += inspect.getsource(chukonucsv)
     missing = {name for name in F.supported() if f"F.{name}(" not in asked}
-    others = {"first", "last", "udf", "sumDistinct"}  # by order; tried elsewhere
+    others = {"first", "last", "udf", "arrow_udf", "sumDistinct"}  # by order; tried elsewhere
     assert not missing - F._SAME.keys() - others
 
 

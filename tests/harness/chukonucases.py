@@ -148,7 +148,7 @@ ROWS: list[tuple[Any, ...]] = [
 ]
 
 
-def compiled(text: str) -> Callable[[Any], Any]:
+def compiled(text: str, **names: Any) -> Callable[[Any], Any]:  # noqa: ANN401
     """F is the functions module; c makes a column of a name, C of a name or a column."""
     code = compile(text, text, "eval")
 
@@ -156,12 +156,13 @@ def compiled(text: str) -> Callable[[Any], Any]:
         return F.col(value) if isinstance(value, str) else value
 
     return lambda F: eval(
-        code, {"F": F, "c": F.col, "lit": F.lit, "C": lambda value: column(value, F)}
+        code, {"F": F, "c": F.col, "lit": F.lit, "C": lambda value: column(value, F), **names}
     )
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-TEXTS = [GOLDEN / "chukonu_expressions.txt", GOLDEN / "chukonu_random.txt"]
+NAMES = ("expressions", "moments", "decimals", "random")
+TEXTS = [GOLDEN / f"chukonu_{name}.txt" for name in NAMES]
 EXPRESSIONS: dict[str, Callable[[Any], Any]] = {
     text: compiled(text) for path in TEXTS for text in path.read_text().splitlines()
 }

@@ -12,11 +12,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import harness.chukonufiles  # noqa: F401 - enters programs that read files
+import harness.chukonucsv  # noqa: F401 - enters programs that read files
 from harness.chukonuprograms import PROGRAMS
 from harness.chukonuspark import attempt
 
 ROWS, PARTS = 3000, 3
+
+
+class Doubled:
+    def __call__(self, values: Any) -> Any:  # noqa: ANN401
+        import pyarrow.compute
+
+        return pyarrow.compute.multiply(values, 2)
+
+
+class Marked:
+    def __init__(self) -> None:
+        self.mark = "!"
+
+    def __call__(self, value: str) -> str:
+        return value + self.mark
 
 
 def outputs(session: Any, F: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401
@@ -33,6 +48,11 @@ def outputs(session: Any, F: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN4
     ordered = docs.orderBy(F.desc("s"), "i").write.mode("overwrite")
     ordered.parquet(str(folder / "sorted"))
     back = session.read.parquet(str(folder / "sorted"))
+    counted = docs.filter(F.col("i") >= 10).groupBy("s").count()
+    groups = len(counted.collect())
+    statistics = session.executor.last_run.statistics()
+    doubled, marked = F.arrow_udf(Doubled, "int"), F.udf(Marked, "string")
+    functions = docs.select(doubled("i").alias("d"), marked("s").alias("m"), "i")
     divided = ""
     try:
         docs.select(1 / F.col("i")).collect()
@@ -45,6 +65,10 @@ def outputs(session: Any, F: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN4
     return {
         "first": sorted(row["i"] for row in session.read.parquet(str(folder / "out")).collect()),
         "rows": manifest["rows"],
+        "written": manifest["statistics"],
+        "counted": statistics,
+        "groups": groups,
+        "functions": [list(row) for row in functions.orderBy("i").limit(3).collect()],
         "left": [path.name for path in folder.glob(".*")],
         "sorted": [(row["s"], row["i"]) for row in back.collect()],
         "bad": sum(len(p.read_text().splitlines()) for p in (folder / "bad").iterdir()),

@@ -6,15 +6,17 @@ PYTHONPATH=tests python tests/harness/chukonuspark.py
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
 import logging
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from harness import chukonucases, chukonufiles, chukonuprograms
+from harness import chukonucases, chukonuchains, chukonufiles, chukonuprograms
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chukonu_spark.json"
 
@@ -25,6 +27,13 @@ def plain(value: Any) -> Any:  # noqa: ANN401
         return {"f": repr(value)}
     if isinstance(value, (bytes, bytearray)):
         return {"b": bytes(value).hex()}
+    if isinstance(value, datetime.datetime):
+        return {"t": value.isoformat()}
+    if isinstance(value, decimal.Decimal):
+        return {"m": f"{value:f}"}
+    if isinstance(value, dict):
+        pairs = [[plain(k), plain(v)] for k, v in value.items()]
+        return {"k": sorted(pairs, key=json.dumps)}
     if isinstance(value, datetime.date):
         return {"d": value.isoformat()}
     if hasattr(value, "asDict"):
@@ -75,7 +84,7 @@ class LocalRows:
         from pyspark.sql.pandas.types import to_arrow_schema
         from pyspark.sql.types import _parse_datatype_string
 
-        if not isinstance(schema, str) or "STRUCT" in schema:
+        if not isinstance(schema, str) or "STRUCT" in schema or "MAP" in schema:
             return self.session.createDataFrame(rows, schema)
         fields = to_arrow_schema(_parse_datatype_string(schema))
         columns = zip(*rows, strict=True)
@@ -92,9 +101,14 @@ def main() -> None:
     from pyspark.sql import SparkSession, Window
     from pyspark.sql import functions as F
 
+    import harness.chukonucsv  # noqa: F401 - enters its programs
+
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["TZ"] = "UTC"  # rows of Python have moments in the zone of the process
+    time.tzset()
     builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.ui.showConsoleProgress", "false")
+    builder = builder.config("spark.sql.session.timeZone", "UTC")
     spark = builder.config("spark.sql.shuffle.partitions", "2").getOrCreate()
     spark.sparkContext.setLogLevel("OFF")
     logging.disable()  # every expected error comes with its trace
@@ -110,6 +124,10 @@ def main() -> None:
         "programs": {
             name: attempt(lambda make=make: make(s, F, Window))
             for name, make in chukonuprograms.PROGRAMS.items()
+        },
+        "chains": {
+            text: attempt(lambda make=make: make(s, F, Window))
+            for text, make in chukonuchains.CHAINS.items()
         },
     }
     spark.stop()

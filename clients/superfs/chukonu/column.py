@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import expressions as e
@@ -223,7 +224,16 @@ def literal(value: Any) -> e.Expr:  # noqa: ANN401
         return value.expr
     if isinstance(value, (list, tuple)):
         return e.Call("array", tuple(literal(v) for v in value))
+    if isinstance(value, datetime.datetime):
+        return e.Lit(in_utc(value), t.TIMESTAMP)
     return e.Lit(value, type_of_value(value))
+
+
+def in_utc(value: datetime.datetime) -> datetime.datetime:
+    """Without a zone, as moments are here; one that has none is in UTC already."""
+    if value.tzinfo is None:
+        return value
+    return value.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
 def type_of_value(value: Any) -> t.DataType:  # noqa: ANN401
@@ -236,8 +246,15 @@ def type_of_value(value: Any) -> t.DataType:  # noqa: ANN401
             if kind.smallest <= value <= kind.largest:
                 return kind
         raise UnsupportedError("an integer literal beyond bigint")
-    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        return t.DATE
+    if isinstance(value, datetime.date):
+        return t.TIMESTAMP if isinstance(value, datetime.datetime) else t.DATE
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        _, digits, exponent = value.as_tuple()
+        assert isinstance(exponent, int)
+        scale = max(0, -exponent)
+        precision = max(len(digits) + max(0, exponent), scale)
+        if precision <= t.DIGITS_MAX:
+            return t.DecimalType(precision, scale)
     plain: dict[type, t.DataType] = {float: t.DOUBLE, str: t.STRING, bytes: t.BINARY}
     for python, found in plain.items():
         if isinstance(value, python):

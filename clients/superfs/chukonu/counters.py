@@ -49,6 +49,9 @@ class Tally:
     def of(self, node: object) -> Counts:
         return self.operators.setdefault(self.numbers.get(id(node), -1), Counts())
 
+    def numbered(self, number: int) -> Counts:
+        return self.operators.setdefault(number, Counts())
+
     def read(self, owned: int, fetched: int, way: str) -> None:
         """`owned`: of what there is to read; `fetched`: how many bytes that took."""
         self._owned += owned

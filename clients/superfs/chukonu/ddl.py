@@ -13,6 +13,8 @@ _WORDS: dict[str, t.DataType] = {
     "string": t.STRING,
     "binary": t.BINARY,
     "date": t.DATE,
+    "timestamp": t.TIMESTAMP,
+    "timestamp_ltz": t.TIMESTAMP,
     "byte": t.BYTE,
     "tinyint": t.BYTE,
     "short": t.SHORT,
@@ -25,7 +27,7 @@ _WORDS: dict[str, t.DataType] = {
     "real": t.FLOAT,
     "double": t.DOUBLE,
 }
-_REFUSED = {"decimal", "dec", "numeric", "timestamp", "timestamp_ntz", "timestamp_ltz", "map"} | {
+_REFUSED = {"timestamp_ntz"} | {
     "varchar",
     "char",
     "interval",
@@ -66,6 +68,15 @@ class _Reader:
             inner = self.type()
             self.take(">")
             return t.ArrayType(inner)
+        if word in ("decimal", "dec", "numeric"):
+            return self.decimal()
+        if word == "map":
+            self.take("<")
+            key = self.type()
+            self.take(",")
+            value = self.type()
+            self.take(">")
+            return t.MapType(key, value)
         if word == "struct":
             self.take("<")
             fields = [] if self.peek() == ">" else self.fields()
@@ -76,6 +87,23 @@ class _Reader:
         if word not in _WORDS:
             raise ParseException("UNSUPPORTED_DATATYPE", f"{word!r} in {self.text!r}")
         return _WORDS[word]
+
+    def decimal(self) -> t.DecimalType:
+        """`decimal`, `decimal(p)` or `decimal(p, s)`."""
+        digits = []
+        if self.peek() == "(":
+            self.take("(")
+            digits.append(self.take())
+            if self.peek() == ",":
+                self.take(",")
+                digits.append(self.take())
+            self.take(")")
+        if not all(text.isdigit() for text in digits):
+            raise ParseException("PARSE_SYNTAX_ERROR", f"decimal({', '.join(digits)})")
+        found = t.DecimalType(*map(int, digits))
+        if not 1 <= found.precision <= t.DIGITS_MAX or found.scale > found.precision:
+            raise ParseException("DECIMAL_PRECISION_EXCEEDS_MAX_PRECISION", found.simpleString())
+        return found
 
     def fields(self) -> list[t.StructField]:
         found = [self.field()]

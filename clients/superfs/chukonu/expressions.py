@@ -120,6 +120,19 @@ class Lambda(Expr):
 
 
 @dataclass(frozen=True)
+class Fold(Expr):
+    """`aggregate`: the elements of an array taken in, one after the other."""
+
+    child: Expr
+    initial: Expr
+    merge_vars: tuple[Var, ...]
+    merge: Expr
+    finish_vars: tuple[Var, ...]
+    finish: Expr
+    dtype: DataType | None = None
+
+
+@dataclass(frozen=True)
 class Lit(Expr):
     value: Any
     dtype: DataType
@@ -207,12 +220,13 @@ class Over(Expr):
 
 @dataclass(frozen=True)
 class PythonUDF(Expr):
-    """`function` is called with the values of one row."""
+    """`function` is called with the values of one row; `batch`: with Arrow arrays of many."""
 
     name: str
     function: Any
     args: tuple[Expr, ...]
     dtype: DataType
+    batch: bool = False
 
 
 def dtype_of(expr: Expr) -> DataType:

@@ -9,9 +9,12 @@ import builtins
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import expressions as e
+from superfs.chukonu import lambdas, moments
 from superfs.chukonu.column import Column, call, column, literal
 from superfs.chukonu.errors import UnsupportedError
-from superfs.chukonu.lambdas import LAMBDAS, exists, filter, forall, transform  # noqa: A004, F401
+from superfs.chukonu.lambdas import LAMBDAS
+from superfs.chukonu.moments import MOMENTS
+from superfs.chukonu.udf import arrow_udf as arrow_udf_
 from superfs.chukonu.udf import udf as udf_
 
 if TYPE_CHECKING:
@@ -188,12 +191,6 @@ def next_day(date: C, dayOfWeek: str) -> Column:
     return call("next_day", Column(column(date)), dayOfWeek)
 
 
-def to_date(text: C, format: str | None = None) -> Column:  # noqa: A002
-    if format is not None:
-        raise UnsupportedError("to_date with a format")
-    return Column(column(text)).cast("date")
-
-
 def array_contains(array: C, value: Any) -> Column:  # noqa: ANN401
     return call("array_contains", Column(column(array)), value)
 
@@ -209,6 +206,16 @@ def array_join(array: C, delimiter: str, null_replacement: str | None = None) ->
 
 def sort_array(array: C, asc: bool = True) -> Column:
     return call("sort_array", Column(column(array)), asc)
+
+
+def create_map(*columns: Any) -> Column:  # noqa: ANN401
+    if builtins.len(columns) == 1 and isinstance(columns[0], (list, tuple)):
+        columns = tuple(columns[0])
+    return _columns("create_map", *columns)
+
+
+def map_contains_key(map: C, value: Any) -> Column:  # noqa: A002, ANN401
+    return call("map_contains_key", Column(column(map)), value)
 
 
 def element_at(array: C, extraction: Any) -> Column:  # noqa: ANN401
@@ -240,7 +247,7 @@ def raise_error(message: Any) -> Column:  # noqa: ANN401
     return call("raise_error", _column_or(message) if isinstance(message, Column) else message)
 
 
-udf = udf_
+udf, arrow_udf = udf_, arrow_udf_
 
 
 # ---- rows from arrays
@@ -308,8 +315,11 @@ contains startswith endswith like ilike rlike regexp_count concat replace initca
 base64 hex unhex abs ceil floor negative sqrt cbrt exp sin cos tan asin acos atan sinh cosh tanh
 degrees radians signum ln log10 log2 log1p hypot bitwise_not bit_count isnull isnotnull isnan
 nanvl coalesce nullif greatest least year quarter month dayofmonth dayofyear weekofyear
-dayofweek weekday datediff last_day make_date size array_distinct array_sort array_max array_min
-flatten array_compact arrays_overlap array_except array_intersect array_union reverse
+dayofweek weekday datediff last_day make_date hour minute second unix_date unix_seconds
+unix_millis unix_micros timestamp_seconds timestamp_millis timestamp_micros date_from_unix_date
+dayname monthname size array_distinct array_sort array_max array_min flatten array_compact
+map_from_arrays map_from_entries map_keys map_values map_entries map_concat arrays_overlap
+array_except array_intersect array_union reverse
 """
 _COLUMNS = _COLUMNS_TEXT.split()
 _AGGREGATES_TEXT = """
@@ -357,6 +367,9 @@ def _maker(name: str) -> Callable[..., Column]:
     return found
 
 
+_ELSEWHERE = {**dict.fromkeys(LAMBDAS, lambdas), **dict.fromkeys(MOMENTS, moments)}
+for _name, _module in _ELSEWHERE.items():
+    globals()[_name] = getattr(_module, _name)
 for _name in (*_COLUMNS, *_AGGREGATES, *_SAME):
     globals()[_name] = _maker(_name)
 
@@ -372,7 +385,7 @@ def supported() -> list[str]:
         and not name.startswith("_")
         and name not in hidden
         and (
-            name in {*_COLUMNS, *_AGGREGATES, *_SAME, *LAMBDAS, "udf"}
+            name in {*_COLUMNS, *_AGGREGATES, *_SAME, *_ELSEWHERE, "udf", "arrow_udf"}
             or getattr(value, "__module__", "") == __name__
         )
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from superfs.chukonu import expressions as e
 from superfs.chukonu import types as t
 
@@ -21,11 +23,14 @@ def name_of(expr: e.Expr) -> str:
         case e.Var(number):
             return f"x_{number}"
         case e.Lambda(function, child, variables, body):
-            inner = ", ".join(["namedlambdavariable()"] * len(variables))
-            text = name_of(body)
-            for var in variables:
-                text = text.replace(f"x_{var.number}", "namedlambdavariable()")
-            return f"{function}({name_of(child)}, lambdafunction({text}, {inner}))"
+            pairs = isinstance(child, e.Call) and child.function == "zip_pairs"
+            arrays_of = child.children if pairs else (child,)
+            arrays = ", ".join(map(name_of, arrays_of))
+            return f"{function}({arrays}, {_lambda_name(body, variables)})"
+        case e.Fold(child, initial, given, merge, last, finish):
+            first = _lambda_name(merge, given)
+            begin = f"{name_of(child)}, {name_of(initial)}"
+            return f"aggregate({begin}, {first}, {_lambda_name(finish, last)})"
         case e.Star():
             return "*"
         case e.Lit(value, kind):
@@ -53,6 +58,13 @@ def name_of(expr: e.Expr) -> str:
     return str(expr)
 
 
+def _lambda_name(body: e.Expr, variables: tuple[e.Var, ...]) -> str:
+    text = name_of(body)
+    for var in variables:
+        text = text.replace(f"x_{var.number}", "namedlambdavariable()")
+    return f"lambdafunction({text}, {', '.join(['namedlambdavariable()'] * len(variables))})"
+
+
 def _call(function: str, args: list[str]) -> str:
     if function in _INFIX and len(args) == 2:
         symbol = function.upper() if function.isalpha() else function
@@ -65,6 +77,8 @@ def _call(function: str, args: list[str]) -> str:
         return f"({args[0]} IN ({', '.join(args[1:])}))"
     if function in ("getitem", "getarray", "getfield"):
         return f"{args[0]}.{args[1]}" if function == "getfield" else f"{args[0]}[{args[1]}]"
+    if function.startswith("decimal") and len(function) == 8:
+        return f"({args[0]} {function[7]} {args[1]})"
     return f"{_CALLED.get(function, function)}({', '.join(args)})"
 
 
@@ -75,4 +89,8 @@ def _literal(value: object, kind: t.DataType) -> str:
         return str(value).lower()
     if kind == t.DATE:
         return f"DATE '{value}'"
+    if isinstance(value, datetime.datetime):
+        from superfs.chukonu.catalog.moments import written
+
+        return f"TIMESTAMP '{written(value)}'"
     return str(value)

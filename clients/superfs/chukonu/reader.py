@@ -10,11 +10,12 @@ from superfs.chukonu.ddl import parse_schema
 from superfs.chukonu.errors import AnalysisException, UnsupportedError
 from superfs.chukonu.frame import DataFrame
 from superfs.chukonu.plan import logical as p
+from superfs.chukonu.sources.csvdialect import NAMES, dialect_of
 
 if TYPE_CHECKING:
     from superfs.chukonu.session import Session
 
-FORMATS = ("json", "text", "parquet", "binaryFile")
+FORMATS = ("json", "csv", "text", "parquet", "binaryFile")
 OPTIONS = {
     "mode": "PERMISSIVE, DROPMALFORMED or FAILFAST",
     "badrecordspath": "a directory for bad records",
@@ -50,7 +51,9 @@ class DataFrameReader:
         return self
 
     def option(self, key: str, value: Any) -> DataFrameReader:  # noqa: ANN401
-        if key.lower() not in OPTIONS:
+        if key.lower() == "encoding" and str(value).upper() in ("UTF-8", "UTF8"):
+            return self
+        if key.lower() not in OPTIONS and key.lower() not in NAMES:
             raise UnsupportedError(f"read option {key!r}")
         self._options[key.lower()] = value
         return self
@@ -83,8 +86,16 @@ class DataFrameReader:
         """As format("binaryFile").load, without modificationTime."""
         return self._load("binaryFile", path)
 
-    def csv(self, *_: Any, **__: Any) -> DataFrame:  # noqa: ANN401
-        raise UnsupportedError("read.csv")
+    def csv(
+        self,
+        path: str | list[str],
+        schema: t.StructType | str | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> DataFrame:
+        """Options: sep, quote, escape, header, inferSchema, multiLine, nullValue, nanValue,
+        positiveInf, negativeInf, dateFormat, timestampFormat, ignoreLeadingWhiteSpace,
+        ignoreTrailingWhiteSpace, and those of every format."""
+        return self._given(schema, options)._load("csv", path)
 
     def _given(self, schema: t.StructType | str | None, options: dict[str, Any]) -> DataFrameReader:
         self.options(**{key: value for key, value in options.items() if value is not None})
@@ -92,7 +103,9 @@ class DataFrameReader:
 
     def _load(self, kind: str, paths: str | list[str]) -> DataFrame:
         from superfs.chukonu.sources.bad import Policy
+        from superfs.chukonu.sources.csvlines import check
         from superfs.chukonu.sources.files import FIXED, Source, infer
+        from superfs.chukonu.sources.jsonslow import refuse_types
         from superfs.chukonu.sources.splits import SAMPLE_SPLIT_BYTES, SPLIT_BYTES
         from superfs.chukonu.sources.store import store_for
 
@@ -119,7 +132,16 @@ class DataFrameReader:
             keeps=sample is None,
         )
         schema = self._schema if kind not in FIXED else None
-        schema = infer(kind, store, files, policy, sample) if schema is None else schema
+        foreign = [key for key in self._options if key in NAMES and kind != "csv"]
+        if foreign:
+            raise UnsupportedError(f"read option {foreign[0]!r} of {kind}")
+        dialect = dialect_of(self._options) if kind == "csv" else None
+        if schema is None:
+            schema = infer(kind, store, files, policy, sample, dialect)
+        if dialect is not None:
+            check(schema)
+        if kind == "json":
+            refuse_types(schema)
         if not len(schema):
             raise AnalysisException("EMPTY_SCHEMA_NOT_SUPPORTED", f"{names[0]} has no columns")
         low = [name.lower() for name in schema.names]
@@ -128,6 +150,6 @@ class DataFrameReader:
             raise AnalysisException("COLUMN_ALREADY_EXISTS", f"{twice!r} is twice in the schema")
         usual = SPLIT_BYTES if sample is None else SAMPLE_SPLIT_BYTES
         split_bytes = int(self._options.get("splitbytes", usual))
-        source = Source(kind, store, files, schema, policy, split_bytes, sample)
+        source = Source(kind, store, files, schema, policy, split_bytes, sample, dialect)
         columns = tuple(e.new_ref(f.name, f.dataType) for f in schema)
         return DataFrame(self._session, p.Scan(source, schema, columns))

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import types as t
-from superfs.chukonu.catalog.dtypes import arrow_type, dtype
+from superfs.chukonu.catalog.dtypes import (
+    arrow_type,
+    dtype,
+    has_map,
+    plain_arrow_type,
+    with_maps,
+)
+from superfs.chukonu.catalog.exact import rounded
 from superfs.chukonu.errors import AnalysisException, UnsupportedError
 from superfs.chukonu.native import pa, pl
 
@@ -56,7 +64,7 @@ class Row(tuple[Any, ...]):
 
 def rows_of(frame: Any, output: Sequence[Ref]) -> Iterator[Row]:  # noqa: ANN401
     names = tuple(ref.name for ref in output)
-    nested = [i for i, ref in enumerate(output) if _has_struct(ref.dtype)]
+    nested = [i for i, ref in enumerate(output) if not _same_in_python(ref.dtype)]
     for values in frame.select([ref.key for ref in output]).iter_rows():
         if nested:
             values = list(values)
@@ -65,9 +73,11 @@ def rows_of(frame: Any, output: Sequence[Ref]) -> Iterator[Row]:  # noqa: ANN401
         yield Row.of(names, values)
 
 
-def _has_struct(kind: t.DataType) -> bool:
-    inner = kind.elementType if isinstance(kind, t.ArrayType) else None
-    return isinstance(kind, t.StructType) or (inner is not None and _has_struct(inner))
+def _same_in_python(kind: t.DataType) -> bool:
+    """Frames give and take the values that programs see."""
+    if isinstance(kind, t.ArrayType):
+        return _same_in_python(kind.elementType)
+    return not isinstance(kind, (t.StructType, t.MapType))
 
 
 def _as_row(value: Any, kind: t.DataType) -> Any:  # noqa: ANN401
@@ -75,6 +85,9 @@ def _as_row(value: Any, kind: t.DataType) -> Any:  # noqa: ANN401
         return None
     if isinstance(kind, t.ArrayType):
         return [_as_row(v, kind.elementType) for v in value]
+    if isinstance(kind, t.MapType):
+        pairs = ((entry["key"], entry["value"]) for entry in value)
+        return {_as_row(k, kind.keyType): _as_row(v, kind.valueType) for k, v in pairs}
     if isinstance(kind, t.StructType):
         return Row.of(tuple(kind.names), (_as_row(value[f.name], f.dataType) for f in kind))
     return value
@@ -86,8 +99,7 @@ def frame_of_rows(rows: Sequence[Sequence[Any]], output: Sequence[Ref]) -> Any: 
         values = [row[place] for row in rows]
         for value in values:
             verify(value, ref.dtype, ref.name)
-        if _has_struct(ref.dtype):
-            values = [plain(v, ref.dtype) for v in values]
+        values = [plain(v, ref.dtype) for v in values]
         columns[ref.key] = pl.Series(ref.key, values, dtype=dtype(ref.dtype), strict=True)
     return pl.DataFrame(columns)
 
@@ -97,6 +109,15 @@ def plain(value: Any, kind: t.DataType) -> Any:  # noqa: ANN401
         return None
     if isinstance(kind, t.ArrayType):
         return [plain(v, kind.elementType) for v in value]
+    if isinstance(kind, t.DecimalType):
+        return rounded(value, kind)
+    if isinstance(kind, t.MapType):
+        pairs = ((plain(k, kind.keyType), plain(v, kind.valueType)) for k, v in value.items())
+        return [{"key": k, "value": v} for k, v in pairs]
+    if kind == t.TIMESTAMP:
+        from superfs.chukonu.column import in_utc
+
+        return in_utc(value)
     if isinstance(kind, t.StructType):
         given = value if isinstance(value, dict) else dict(zip(kind.names, value, strict=True))
         return {f.name: plain(given.get(f.name), f.dataType) for f in kind}
@@ -108,6 +129,7 @@ _PYTHON: dict[t.DataType, type] = {
     t.STRING: str,
     t.BINARY: (bytes, bytearray),  # type: ignore[dict-item]
     t.DATE: datetime.date,
+    t.TIMESTAMP: datetime.datetime,
     t.FLOAT: float,
     t.DOUBLE: float,
 }
@@ -123,6 +145,13 @@ def verify(value: Any, kind: t.DataType, name: str) -> None:  # noqa: ANN401
         fits = isinstance(value, (list, tuple))
         for inner in value if fits else ():
             verify(inner, kind.elementType, name)
+    elif isinstance(kind, t.DecimalType):
+        fits = isinstance(value, decimal.Decimal) and rounded(value, kind) is not None
+    elif isinstance(kind, t.MapType):
+        fits = isinstance(value, dict) and None not in value
+        for key, inner in value.items() if fits else ():
+            verify(key, kind.keyType, name)
+            verify(inner, kind.valueType, name)
     elif isinstance(kind, t.StructType):
         fits = isinstance(value, (dict, tuple, list))
     else:
@@ -154,6 +183,10 @@ def _kind(value: Any) -> t.DataType:  # noqa: ANN401
         return t.LONG
     if isinstance(value, (list, tuple)) and not isinstance(value, Row):
         return t.ArrayType(inferred(value))
+    if isinstance(value, decimal.Decimal):
+        return t.DecimalType(t.DIGITS_MAX, 18)
+    if isinstance(value, dict):
+        return t.MapType(inferred(value), inferred(value.values()))
     if isinstance(value, Row):
         pairs = zip(value.__fields__, value, strict=True)
         return t.StructType([t.StructField(n, _kind(v)) for n, v in pairs])
@@ -166,7 +199,13 @@ def arrow_table(frame: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401
     """Under the columns' names."""
     table = frame.select([ref.key for ref in output]).to_arrow(compat_level=pl.CompatLevel.oldest())
     schema = pa.schema([pa.field(ref.name, arrow_type(ref.dtype)) for ref in output])
-    return table.rename_columns([ref.name for ref in output]).cast(schema)
+    if not any(has_map(ref.dtype) for ref in output):
+        return table.rename_columns([ref.name for ref in output]).cast(schema)
+    plain_types = pa.schema([pa.field(ref.key, plain_arrow_type(ref.dtype)) for ref in output])
+    columns = table.cast(plain_types).combine_chunks().columns
+    whole = [c.combine_chunks() if c.num_chunks != 1 else c.chunk(0) for c in columns]
+    arrays = [with_maps(c, ref.dtype) for c, ref in zip(whole, output, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def frame_of_arrow(table: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401
@@ -177,7 +216,7 @@ def frame_of_arrow(table: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401
     if missing:
         raise UnsupportedError(f"a batch without the column {missing[0]}")
     chosen = table.select([ref.name for ref in output])
-    schema = pa.schema([pa.field(ref.name, arrow_type(ref.dtype)) for ref in output])
+    schema = pa.schema([pa.field(ref.name, plain_arrow_type(ref.dtype)) for ref in output])
     frame = pl.from_arrow(chosen.cast(schema).rename_columns([ref.key for ref in output]))
     return frame.cast({ref.key: dtype(ref.dtype) for ref in output})
 

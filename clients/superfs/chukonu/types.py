@@ -48,6 +48,12 @@ class DateType(DataType):
     name = "date"
 
 
+class TimestampType(DataType):
+    """A moment, in microseconds; written and taken apart in UTC, which is the zone of sessions."""
+
+    name = "timestamp"
+
+
 class NumericType(DataType):
     pass
 
@@ -84,6 +90,21 @@ class FractionalType(NumericType):
     pass
 
 
+@dataclass(frozen=True)
+class DecimalType(FractionalType):
+    precision: int = 10
+    """Digits in all, 38 at most."""
+    scale: int = 0
+    """Of them, those behind the point."""
+
+    def simpleString(self) -> str:
+        return f"decimal({self.precision},{self.scale})"
+
+    @classmethod
+    def typeName(cls) -> str:
+        return "decimal"
+
+
 class FloatType(FractionalType):
     name = "float"
 
@@ -99,6 +120,21 @@ class ArrayType(DataType):
 
     def simpleString(self) -> str:
         return f"array<{self.elementType.simpleString()}>"
+
+
+@dataclass(frozen=True)
+class MapType(DataType):
+    keyType: DataType
+    valueType: DataType
+    valueContainsNull: bool = field(default=True, compare=False)
+
+    def simpleString(self) -> str:
+        return f"map<{self.keyType.simpleString()},{self.valueType.simpleString()}>"
+
+    @property
+    def entry(self) -> StructType:
+        """What a map is a list of, in frames."""
+        return StructType([StructField("key", self.keyType), StructField("value", self.valueType)])
 
 
 @dataclass(frozen=True)
@@ -170,19 +206,56 @@ class StructType(DataType):
         return f"StructType({self.fields!r})"
 
 
-NULL, BOOLEAN, STRING, BINARY, DATE = (
+NULL, BOOLEAN, STRING, BINARY, DATE, TIMESTAMP = (
     NullType(),
     BooleanType(),
     StringType(),
     BinaryType(),
     DateType(),
+    TimestampType(),
 )
 BYTE, SHORT, INT, LONG = ByteType(), ShortType(), IntegerType(), LongType()
 FLOAT, DOUBLE = FloatType(), DoubleType()
 
 INTEGRALS: tuple[IntegralType, ...] = (BYTE, SHORT, INT, LONG)
 NUMBERS: tuple[DataType, ...] = (*INTEGRALS, FLOAT, DOUBLE)
-ATOMS: tuple[DataType, ...] = (NULL, BOOLEAN, STRING, BINARY, DATE, *NUMBERS)
+DECIMAL = DecimalType()
+"""Stands for all of them in `Kinds`."""
+DIGITS_MAX = 38
+
+
+class Kinds(tuple[DataType, ...]):
+    """Types among which a decimal of any precision is, if one is."""
+
+    __slots__ = ()
+
+    def __contains__(self, kind: object) -> bool:
+        return super().__contains__(DECIMAL if isinstance(kind, DecimalType) else kind)
+
+
+ATOMS = Kinds((NULL, BOOLEAN, STRING, BINARY, DATE, TIMESTAMP, *NUMBERS, DECIMAL))
+_DIGITS: dict[DataType, int] = {BYTE: 3, SHORT: 5, INT: 10, LONG: 20}
+
+
+def as_decimal(kind: DataType) -> DecimalType | None:
+    """What Spark makes of an integral type beside a decimal."""
+    if isinstance(kind, DecimalType):
+        return kind
+    return DecimalType(_DIGITS[kind], 0) if kind in _DIGITS else None
+
+
+def bounded(precision: int, scale: int) -> DecimalType:
+    return DecimalType(min(precision, DIGITS_MAX), min(scale, DIGITS_MAX))
+
+
+def _wider_decimal(left: DataType, right: DataType) -> DataType | None:
+    if FLOAT in (left, right) or DOUBLE in (left, right):
+        return DOUBLE
+    one, other = as_decimal(left), as_decimal(right)
+    if one is None or other is None:
+        return None
+    scale = max(one.scale, other.scale)
+    return bounded(max(one.precision - one.scale, other.precision - other.scale) + scale, scale)
 
 
 def wider(left: DataType, right: DataType) -> DataType | None:
@@ -191,6 +264,10 @@ def wider(left: DataType, right: DataType) -> DataType | None:
         return left
     if left == NULL:
         return right
+    if {left, right} == {DATE, TIMESTAMP}:
+        return TIMESTAMP
+    if isinstance(left, DecimalType) or isinstance(right, DecimalType):
+        return _wider_decimal(left, right)
     if left in INTEGRALS and right in INTEGRALS:
         return max(left, right, key=INTEGRALS.index)
     if left in NUMBERS and right in NUMBERS:

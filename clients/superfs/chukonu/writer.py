@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 MODES = {"error": "error", "errorifexists": "error", "default": "error", "overwrite": "overwrite"}
 MODES |= {"ignore": "ignore"}
 OPTIONS = ("dir", "cluster", "token_file")
+CSV_OPTIONS = {"header", "sep", "delimiter", "quote", "escape", "nullvalue", "emptyvalue"}
+CSV_OPTIONS |= {"quoteall", "escapequotes", "dateformat", "timestampformat"}
+CSV_OPTIONS |= {"ignoreleadingwhitespace", "ignoretrailingwhitespace"}
 
 
 class DataFrameWriter:
@@ -32,7 +35,9 @@ class DataFrameWriter:
         return self
 
     def option(self, key: str, value: Any) -> DataFrameWriter:  # noqa: ANN401
-        if key not in OPTIONS:
+        if key.lower() in CSV_OPTIONS:
+            key = key.lower()
+        elif key not in OPTIONS:
             raise UnsupportedError(f"write option {key!r}")
         self._options[key] = value
         return self
@@ -47,6 +52,12 @@ class DataFrameWriter:
 
     def json(self, path: str, mode: str | None = None) -> None:
         self._save("json", path, mode)
+
+    def csv(self, path: str, mode: str | None = None, **options: Any) -> None:  # noqa: ANN401
+        """Options: header, sep, quote, escape, nullValue, emptyValue, quoteAll, escapeQuotes,
+        dateFormat, timestampFormat, ignoreLeadingWhiteSpace, ignoreTrailingWhiteSpace."""
+        self.options(**{key: value for key, value in options.items() if value is not None})
+        self._save("csv", path, mode)
 
     def text(self, path: str) -> None:
         self._save("text", path, None)
@@ -69,7 +80,10 @@ class DataFrameWriter:
             if self._mode == "ignore":
                 return None
             raise AnalysisException("PATH_ALREADY_EXISTS", f"{path}; mode('overwrite') replaces it")
-        output = Output(target, path, kind, self._frame.plan)
+        style = {key: value for key, value in self._options.items() if key in CSV_OPTIONS}
+        if style and kind != "csv":
+            raise UnsupportedError(f"write option {next(iter(style))!r} of {kind}")
+        output = Output(target, path, kind, self._frame.plan, style)
         return output.write(self._frame.session.executor, replace=self._mode == "overwrite")
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from superfs.chukonu.catalog import arrays, conditions, dates, numbers, strings
+from superfs.chukonu.catalog import (
+    arrays,
+    conditions,
+    dates,
+    decimals,
+    maps,
+    moments,
+    numbers,
+    strings,
+)
 from superfs.chukonu.catalog.aggregates import AGGREGATES
 from superfs.chukonu.catalog.base import FUNCTIONS, Function
 
 __all__ = ["AGGREGATES", "FUNCTIONS", "Function", "arrays", "conditions", "dates", "numbers"]
-__all__ += ["strings"]
+__all__ += ["decimals", "maps", "moments", "strings"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import expressions as e
 from superfs.chukonu import types as t
+from superfs.chukonu.catalog import decimals
 from superfs.chukonu.catalog.base import Param, cast_to
 from superfs.chukonu.catalog.faults import Fault, fault_where
 from superfs.chukonu.errors import AnalysisException, UnsupportedError
@@ -39,6 +40,8 @@ class AggregateFunction:
             return e.Aggregate("count", (), False, t.LONG)
         if len(args) != len(self.params):
             raise AnalysisException("WRONG_NUM_ARGS", f"{self.name}: {len(args)} arguments")
+        if self.name == "avg" and isinstance(e.dtype_of(args[0]), t.DecimalType):
+            return _exact_average(args[0], distinct=distinct)
         found = tuple(self._fit(p, a) for p, a in zip(self.params, args, strict=True))
         kinds = [e.dtype_of(arg) for arg in found]
         result = self.result if isinstance(self.result, t.DataType) else self.result(*kinds)
@@ -59,14 +62,23 @@ class AggregateFunction:
         )
 
 
+def _exact_average(arg: e.Expr, *, distinct: bool) -> e.Expr:
+    kind = e.dtype_of(arg)
+    assert isinstance(kind, t.DecimalType)
+    total = e.Aggregate("sum", (arg,), distinct, decimals.sum_type(kind))
+    return decimals.average(total, e.Aggregate("count", (arg,), distinct, t.LONG), kind)
+
+
 _ANY = Param("any", any=True)
-_ATOM = Param("atomic", tuple(k for k in t.ATOMS if k != t.NULL), t.INT)
+_ATOM = Param("atomic", t.Kinds(k for k in t.ATOMS if k != t.NULL), t.INT)
 _BOOL = Param("boolean", (t.BOOLEAN,), t.BOOLEAN)
 _DBL = Param("number", (t.DOUBLE,), t.DOUBLE)
-_SUM = Param("number", t.NUMBERS, t.DOUBLE)
+_SUM = Param("number", t.Kinds((*t.NUMBERS, t.DECIMAL)), t.DOUBLE)
 
 
 def _sum_type(kind: t.DataType) -> t.DataType:
+    if isinstance(kind, t.DecimalType):
+        return decimals.sum_type(kind)
     return t.LONG if kind in t.INTEGRALS else t.DOUBLE
 
 
@@ -143,6 +155,9 @@ def compile_aggregate(aggregate: e.Aggregate, args: list[Px]) -> Px:
         return pl.len().cast(pl.Int64)
     if aggregate.function == "sum" and aggregate.dtype == t.LONG:
         args = [args[0].cast(pl.Int128)]
+    if aggregate.function == "sum" and isinstance(aggregate.dtype, t.DecimalType):
+        whole = args[0].drop_nulls().unique() if aggregate.distinct else args[0]
+        return decimals.guarded_sum(whole.to_physical())
     if aggregate.function == "sum" and aggregate.dtype == t.DOUBLE:
         args = [args[0].cast(pl.Float64)]
     if aggregate.function == "max" and aggregate.dtype in (t.FLOAT, t.DOUBLE):
@@ -154,6 +169,8 @@ def compile_aggregate(aggregate: e.Aggregate, args: list[Px]) -> Px:
 
 def narrowed(aggregate: e.Aggregate, found: Px) -> tuple[Px, Px]:
     """(the value in its type, fault or None), from what `compile_aggregate` gave."""
+    if aggregate.function == "sum" and isinstance(aggregate.dtype, t.DecimalType):
+        return decimals.scaled(found, aggregate.dtype)
     if aggregate.function == "sum" and aggregate.dtype == t.LONG:
         outside = (found < t.LONG.smallest) | (found > t.LONG.largest)
         return found.cast(pl.Int64, strict=False), fault_where(outside, Fault.OVERFLOW)

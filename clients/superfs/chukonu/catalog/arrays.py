@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import types as t
@@ -19,6 +20,7 @@ from superfs.chukonu.catalog.base import (
 )
 from superfs.chukonu.catalog.dtypes import dtype
 from superfs.chukonu.catalog.faults import Fault, fault_where
+from superfs.chukonu.catalog.numbers import aligned
 from superfs.chukonu.errors import UnsupportedError
 from superfs.chukonu.native import pl
 
@@ -43,8 +45,7 @@ def array(kinds: tuple[t.DataType, ...], *args: Px) -> Px:
     whole = dtype(t.ArrayType(kinds[0]))  # concat_list puts arrays together, not into one
 
     def rows(columns: list[Any]) -> Any:  # noqa: ANN401
-        height = max(len(c) for c in columns)
-        lists = [c.to_list() * (height if len(c) == 1 else 1) for c in columns]
+        lists = aligned(columns)
         return pl.Series([list(row) for row in zip(*lists, strict=True)], dtype=whole)
 
     return pl.map_batches(list(args), rows, return_dtype=whole)
@@ -95,8 +96,7 @@ def _python(
             return pl.when(known).then(native(*args)).cast(kind)
 
         def rows(columns: list[Any]) -> Any:  # noqa: ANN401
-            height = max(len(c) for c in columns)
-            lists = [c.to_list() * (height if len(c) == 1 else 1) for c in columns]
+            lists = aligned(columns)
             found = [
                 None if row[0] is None or any(v is None for v in row) else run(*row)
                 for row in zip(*lists, strict=True)
@@ -137,32 +137,32 @@ class _Key:
         return hash(self.key)
 
 
-def _key(value: Any) -> _Key | None:  # noqa: ANN401
+def key_of(value: Any) -> _Key | None:  # noqa: ANN401
     return None if value is None else _Key(value)
 
 
 def _first(values: list[Any]) -> list[Any]:
     seen: dict[_Key | None, Any] = {}
     for value in values:
-        seen.setdefault(_key(value), value)
+        seen.setdefault(key_of(value), value)
     return list(seen.values())
 
 
 def _contains(values: list[Any], wanted: Any) -> bool | None:  # noqa: ANN401
-    key = _key(wanted)
-    if any(_key(v) == key for v in values if v is not None):
+    key = key_of(wanted)
+    if any(key_of(v) == key for v in values if v is not None):
         return True
     return None if None in values else False
 
 
 def _position(values: list[Any], wanted: Any) -> int:  # noqa: ANN401
-    key = _key(wanted)
-    return next((i for i, v in enumerate(values, 1) if v is not None and _key(v) == key), 0)
+    key = key_of(wanted)
+    return next((i for i, v in enumerate(values, 1) if v is not None and key_of(v) == key), 0)
 
 
 def _overlap(one: list[Any], other: list[Any]) -> bool | None:
-    keys = {_key(v) for v in other if v is not None}
-    if any(_key(v) in keys for v in one if v is not None):
+    keys = {key_of(v) for v in other if v is not None}
+    if any(key_of(v) in keys for v in one if v is not None):
         return True
     return None if one and other and (None in one or None in other) else False
 
@@ -174,13 +174,13 @@ def _sorted(values: list[Any], up: bool = True) -> list[Any]:
 
 
 def _except(one: list[Any], other: list[Any]) -> list[Any]:
-    keys = {_key(v) for v in other}
-    return [v for v in _first(one) if _key(v) not in keys]
+    keys = {key_of(v) for v in other}
+    return [v for v in _first(one) if key_of(v) not in keys]
 
 
 def _intersect(one: list[Any], other: list[Any]) -> list[Any]:
-    keys = {_key(v) for v in other}
-    return [v for v in _first(one) if _key(v) in keys]
+    keys = {key_of(v) for v in other}
+    return [v for v in _first(one) if key_of(v) in keys]
 
 
 def _extreme(best: Callable[..., Any]) -> Callable[[list[Any]], Any]:
@@ -283,6 +283,19 @@ def slice_(a: Px, start: Px, count: Px) -> tuple[Px, Px]:
     value = pl.when(before).then(a.list.head(0)).otherwise(found)
     known = a.is_not_null() & start.is_not_null() & count.is_not_null()
     return pl.when(known).then(value), fault_where(wrong, Fault.PARAMETER)
+
+
+def _pair_type(one: t.DataType, other: t.DataType) -> t.DataType:
+    fields = [t.StructField("0", element_type(one)), t.StructField("1", element_type(other))]
+    return t.ArrayType(t.StructType(fields))
+
+
+_python(
+    "zip_pairs",
+    [ARRAY, ARRAY],
+    _pair_type,
+    lambda a, b: [{"0": x, "1": y} for x, y in itertools.zip_longest(a, b)],
+)
 
 
 @function("getfield", [ANY, STR_CONST], lambda *_: t.NULL)

@@ -29,6 +29,7 @@ class Param:
     const: bool = False
     any: bool = False
     array: bool = False
+    map: bool = False
     same: bool = False
     """All arguments of such parameters are cast to the widest of their types."""
 
@@ -42,13 +43,15 @@ def const(kind: t.DataType) -> Param:
 
 
 ANY = Param("any", any=True)
-STR, BOOL, DBL, INT, LONG, DATE, BIN = (
-    exactly(kind) for kind in (t.STRING, t.BOOLEAN, t.DOUBLE, t.INT, t.LONG, t.DATE, t.BINARY)
+STR, BOOL, DBL, INT, LONG, DATE, BIN, MOMENT = (
+    exactly(kind)
+    for kind in (t.STRING, t.BOOLEAN, t.DOUBLE, t.INT, t.LONG, t.DATE, t.BINARY, t.TIMESTAMP)
 )
 STR_CONST, INT_CONST = const(t.STRING), const(t.INT)
 NUMBER = Param("number", t.NUMBERS, t.DOUBLE)
 INTEGRAL = Param("integral", t.INTEGRALS, t.INT)
 ARRAY = Param("array", array=True)
+MAP = Param("map", map=True)
 ATOM = Param("atomic", t.ATOMS)
 SAME = Param("atomic", t.ATOMS, same=True)
 SAME_ANY = Param("any", any=True, same=True)
@@ -93,8 +96,8 @@ class Function:
         kind = e.dtype_of(arg)
         if param.const and not isinstance(arg, e.Lit):
             raise UnsupportedError(self.name, "takes a constant there")
-        if param.array:
-            if not isinstance(kind, t.ArrayType):
+        if param.array or param.map:
+            if not isinstance(kind, t.ArrayType if param.array else t.MapType):
                 raise self.misfit(args)
             return arg
         if param.any:
@@ -107,6 +110,8 @@ class Function:
             return arg
         if param.to is not None and t.wider(kind, param.to) == param.to:
             return cast_to(arg, param.to)
+        if param.to == t.DATE and kind == t.TIMESTAMP:
+            return cast_to(arg, t.DATE)
         raise self.misfit(args)
 
     def misfit(self, args: tuple[e.Expr, ...]) -> AnalysisException:

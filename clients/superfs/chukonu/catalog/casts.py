@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from superfs.chukonu import types as t
+from superfs.chukonu.catalog import decimals, moments
 from superfs.chukonu.catalog.dtypes import dtype
 from superfs.chukonu.catalog.faults import Fault, fault_where
 from superfs.chukonu.catalog.numbers import by_row
@@ -17,7 +18,7 @@ Px = Any
 _BLANKS = "".join(map(chr, range(0x21))) + "\x7f"
 """What Spark takes off both ends of a string before it reads a number."""
 _INTEGER = r"\A[+-]?[0-9]+\z"
-_FLOAT = r"\A[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[dDfF]?\z"
+FLOAT = r"\A[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[dDfF]?\z"
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2})(?:[ T].*)?)?)?", re.DOTALL)
 
 
@@ -27,6 +28,16 @@ def compile_cast(a: Px, old: t.DataType, new: t.DataType) -> tuple[Px, Px]:
         return a, None
     if old == t.NULL:
         return a.cast(dtype(new)), None
+    if t.TIMESTAMP in (old, new) and old in t.ATOMS and new in t.ATOMS:
+        found = moments.compile_cast(a, old, new)
+        if found is None:
+            raise _mismatch(old, new)
+        return found
+    if isinstance(old, t.DecimalType) or isinstance(new, t.DecimalType):
+        exact = decimals.compile_cast(a, old, new) if old in t.ATOMS and new in t.ATOMS else None
+        if exact is None:
+            raise _mismatch(old, new)
+        return exact
     if old == t.STRING:
         return _from_string(a, new)
     if new == t.STRING:
@@ -43,7 +54,11 @@ def compile_cast(a: Px, old: t.DataType, new: t.DataType) -> tuple[Px, Px]:
             return a.list.eval(inner), None
     if isinstance(old, (t.ArrayType, t.StructType)) or isinstance(new, (t.ArrayType, t.StructType)):
         raise UnsupportedError(f"cast of {old.simpleString()} to {new.simpleString()}")
-    raise AnalysisException(
+    raise _mismatch(old, new)
+
+
+def _mismatch(old: t.DataType, new: t.DataType) -> AnalysisException:
+    return AnalysisException(
         "DATATYPE_MISMATCH", f"cast of {old.simpleString()} to {new.simpleString()}"
     )
 
@@ -83,14 +98,14 @@ def _from_string(a: Px, new: t.DataType) -> tuple[Px, Px]:
         )
         found = pl.when(yes).then(True).when(no).then(False)
     elif new == t.DATE:
-        found, fault = by_row(_date, pl.Date, bare), Fault.CAST_DATE
+        found, fault = by_row(read_date, pl.Date, bare), Fault.CAST_DATE
     else:
         raise UnsupportedError(f"cast of string to {new.simpleString()}")
     return found, fault_where(a.is_not_null() & found.is_null(), fault)
 
 
 def _float(bare: Px, kind: Px) -> Px:
-    plain = bare.str.contains(_FLOAT)
+    plain = bare.str.contains(FLOAT)
     digits = bare.str.replace(r"[dDfF]\z", "")
     low = bare.str.to_lowercase().str.strip_chars_start("+")
     found = pl.when(plain).then(digits).cast(kind, strict=False)
@@ -101,7 +116,7 @@ def _float(bare: Px, kind: Px) -> Px:
     return found
 
 
-def _date(text: str) -> datetime.date | None:
+def read_date(text: str) -> datetime.date | None:
     match = _DATE.fullmatch(text)
     if match is None:
         return None

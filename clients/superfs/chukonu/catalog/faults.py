@@ -28,6 +28,12 @@ class Fault(IntEnum):
     REMAINDER_BY_ZERO = 13
     PARAMETER = 14
     BINARY_OVERFLOW = 15
+    CAST_TIMESTAMP = 16
+    PARSE_TIMESTAMP = 17
+    MAP_KEY_NULL = 18
+    MAP_KEY_TWICE = 19
+    MAP_SIZES = 20
+    OUT_OF_RANGE = 21
 
 
 _EXCEPTIONS: dict[Fault, tuple[type[RuntimeException], str, str]] = {
@@ -44,6 +50,24 @@ _EXCEPTIONS: dict[Fault, tuple[type[RuntimeException], str, str]] = {
     Fault.CAST_NUMBER: (errors.NumberFormatException, "CAST_INVALID_INPUT", "not a number"),
     Fault.CAST_BOOLEAN: (errors.RuntimeException, "CAST_INVALID_INPUT", "not a boolean"),
     Fault.CAST_DATE: (errors.DateTimeException, "CAST_INVALID_INPUT", "not a date"),
+    Fault.CAST_TIMESTAMP: (errors.DateTimeException, "CAST_INVALID_INPUT", "not a timestamp"),
+    Fault.PARSE_TIMESTAMP: (
+        errors.DateTimeException,
+        "CANNOT_PARSE_TIMESTAMP",
+        "not written as the format says",
+    ),
+    Fault.OUT_OF_RANGE: (
+        errors.ArithmeticException,
+        "NUMERIC_VALUE_OUT_OF_RANGE",
+        "more digits than the type has",
+    ),
+    Fault.MAP_KEY_NULL: (errors.RuntimeException, "NULL_MAP_KEY", "a key is null"),
+    Fault.MAP_KEY_TWICE: (errors.RuntimeException, "DUPLICATED_MAP_KEY", "a key is there twice"),
+    Fault.MAP_SIZES: (
+        errors.RuntimeException,
+        "CHUKONU_MAP_SIZES",
+        "more keys than values, or less",
+    ),
     Fault.CAST_UTF8: (errors.RuntimeException, "CHUKONU_INVALID_UTF8", "bytes are not UTF-8"),
     Fault.ARRAY_INDEX: (
         errors.ArrayIndexOutOfBoundsException,

@@ -78,12 +78,18 @@ def _fmod(a: float, b: float) -> float | None:
     return math.fmod(a, b)
 
 
+def aligned(columns: list[Any]) -> list[list[Any]]:
+    """Values of columns of one height; a constant may come as a single one."""
+    sizes = {len(c) for c in columns}
+    height = 0 if 0 in sizes else max(sizes)
+    return [c.to_list() * (height if len(c) == 1 else 1) for c in columns]
+
+
 def _by_row(apply: Callable[..., Any], kind: Px, *args: Px) -> Px:
     """For the few functions that only Python computes as Java does."""
 
     def run(columns: list[Any]) -> Any:  # noqa: ANN401
-        height = max(len(c) for c in columns)
-        lists = [c.to_list() * (height if len(c) == 1 else 1) for c in columns]
+        lists = aligned(columns)
         found = [
             None if any(v is None for v in row) else apply(*row) for row in zip(*lists, strict=True)
         ]

@@ -18,7 +18,7 @@ from superfs.chukonu.catalog.base import (
     Param,
     function,
 )
-from superfs.chukonu.catalog.numbers import by_row
+from superfs.chukonu.catalog.numbers import aligned, by_row
 from superfs.chukonu.catalog.regex import consuming, like, replacement, translate
 from superfs.chukonu.errors import UnsupportedError
 from superfs.chukonu.native import pl
@@ -249,8 +249,7 @@ def concat_ws(mark: Px, *args: Px) -> Px:
         return None if row[0] is None else row[0].join(found)
 
     def rows(columns: list[Any]) -> Any:  # noqa: ANN401
-        height = max(len(c) for c in columns)
-        lists = [c.to_list() * (height if len(c) == 1 else 1) for c in columns]
+        lists = aligned(columns)
         return pl.Series([run(row) for row in zip(*lists, strict=True)], dtype=pl.String)
 
     return pl.map_batches([mark, *args], rows, return_dtype=pl.String)

@@ -15,9 +15,9 @@ from superfs.chukonu.catalog import FUNCTIONS
 from superfs.chukonu.catalog.casts import compile_cast
 from superfs.chukonu.catalog.conditions import IN_REVERSE, IN_TURN, LAZY
 from superfs.chukonu.catalog.dtypes import dtype
-from superfs.chukonu.embedded.lambdas import compile_lambda
+from superfs.chukonu.embedded.lambdas import compile_fold, compile_lambda
+from superfs.chukonu.embedded.udfs import batches, rows
 from superfs.chukonu.native import pl
-from superfs.chukonu.rows import plain, verify
 
 Px = Any
 _NO_FAULT = pl.lit(None, pl.UInt8)
@@ -37,6 +37,10 @@ def compile_expr(expr: e.Expr) -> Compiled:
         case e.Lambda():
             value, fault = compile_lambda(expr, compile_expr)
             return Compiled(value, _first(compile_expr(expr.child).fault, fault))
+        case e.Fold():
+            value, fault = compile_fold(expr, compile_expr)
+            inner = (compile_expr(expr.child).fault, compile_expr(expr.initial).fault)
+            return Compiled(value, _first(*inner, fault))
         case e.Lit(value, kind):
             return Compiled(pl.lit(value, dtype(kind)), None)
         case e.Alias(child):
@@ -105,17 +109,9 @@ def _python(expr: e.PythonUDF) -> Compiled:
     args = [compile_expr(arg) for arg in expr.args]
     kind = dtype(expr.dtype)
 
-    def run(columns: list[Any]) -> Any:  # noqa: ANN401
-        height = columns[-1].len()
-        lists = [c.to_list() * (height if len(c) == 1 else 1) for c in columns[:-1]]
-        rows = zip(*lists, strict=True) if lists else ((),) * height
-        found = [expr.function(*row) for row in rows]
-        for value in found:
-            verify(value, expr.dtype, expr.name)
-        return pl.Series([plain(v, expr.dtype) for v in found], dtype=kind, strict=True)
-
-    rows = pl.int_range(pl.len())  # says how many rows there are when all arguments are constants
-    value = pl.map_batches([*(a.value for a in args), rows], run, return_dtype=kind)
+    run = batches(expr) if expr.batch else rows(expr)
+    counted = pl.int_range(pl.len())  # says how many rows there are when all are constants
+    value = pl.map_batches([*(a.value for a in args), counted], run, return_dtype=kind)
     return Compiled(value, _first(*(a.fault for a in args)))
 
 

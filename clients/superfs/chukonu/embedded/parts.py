@@ -59,12 +59,12 @@ def made(name: str, node: p.Node, make: Callable[[], Iterator[tuple[int, Frame]]
     return Part(name, run)
 
 
-_LOST = {p.Distinct: "duplicate", p.Limit: "beyond the limit"}
+LOST = {p.Distinct: "duplicate", p.Limit: "beyond the limit"}
 
 
 def passed(node: p.Node, counts: Counts, rows_in: int, rows_out: int) -> None:
-    if type(node) in _LOST:
-        filtered(counts, rows_in, rows_out, _LOST[type(node)])
+    if type(node) in LOST:
+        filtered(counts, rows_in, rows_out, LOST[type(node)])
     else:
         counts.rows_in += rows_in
         counts.rows_out += rows_out

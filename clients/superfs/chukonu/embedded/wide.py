@@ -6,6 +6,7 @@ from typing import Any
 
 from superfs.chukonu import expressions as e
 from superfs.chukonu import types as t
+from superfs.chukonu.catalog import decimals
 from superfs.chukonu.catalog.aggregates import compile_aggregate, narrowed
 from superfs.chukonu.catalog.faults import exception
 from superfs.chukonu.embedded import window
@@ -109,6 +110,8 @@ def merged(frame: Frame, node: p.Group) -> Frame:
         if value.function == "avg":
             count = pl.col(f"{ref.key}n").sum()
             made.append(pl.when(count > 0).then(part.sum() / count).alias(ref.key))
+        elif value.function == "sum" and isinstance(value.dtype, t.DecimalType):
+            made.append(decimals.guarded_sum(part).alias(ref.key))
         elif _MERGED_BY[value.function] == "sum":
             known = part.count() > 0
             whole = pl.when(known).then(part.sum())

@@ -21,6 +21,7 @@ from superfs.chukonu.embedded.parts import Part, empty, together
 from superfs.chukonu.errors import UnsupportedError
 from superfs.chukonu.expressions import Ref
 from superfs.chukonu.native import pl
+from superfs.chukonu.onspark.counting import SparkRun
 from superfs.chukonu.onspark.reader import located
 from superfs.chukonu.onspark.stagetask import (
     AT,
@@ -49,7 +50,8 @@ _ERROR = re.compile(r"superfs\.chukonu\.errors\.(\w+): \[(\w+)\] ([^\n]*)")
 
 
 class SparkExecutor:
-    last_run = None
+    last_run: SparkRun | None = None
+    """Of the job that was begun last."""
 
     def __init__(self, spark: Any, partitions: int | None = None) -> None:  # noqa: ANN401
         """`partitions`: of an exchange."""
@@ -61,18 +63,23 @@ class SparkExecutor:
 
     def frames(self, plan: Node) -> Iterator[Frame]:
         plan = prune(plan)
-        data, task = self._stage(cut(plan), None)
+        stages = cut(plan)
+        run = self.last_run = SparkRun(self.spark, stages)
+        data, task = self._stage(stages, None)
         with as_ours():
             table = self._run(data, task).toArrow()
+        run.finish()
         blank = empty(plan.output)
         if table.num_rows:
-            yield pl.from_arrow(table).select(blank.columns).cast(blank.schema)
+            plain = table.select(blank.columns).cast(schema_of(blank))
+            yield pl.from_arrow(plain).cast(blank.schema)
 
     def frame(self, plan: Node) -> Frame:
         return together(list(self.frames(plan)), prune(plan).output)
 
     def write(self, output: Output) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         stages = cut(output.plan)
+        run = self.last_run = SparkRun(self.spark, stages)
         data, task = self._stage(stages, None)
         count = data.rdd.getNumPartitions()
         layout = uuid.uuid4().hex if _sorts(stages) else f"spark {count}"
@@ -80,7 +87,9 @@ class SparkExecutor:
         with as_ours():
             rows = data.mapInArrow(WriteTask(task, output), "number LONG, record STRING").collect()
         found = {row["number"]: json.loads(row["record"]) for row in rows}
-        return [found[number] for number in sorted(found)], {}
+        records = [found[number] for number in sorted(found)]
+        run.finish([record["counts"] for record in records])
+        return records, run.statistics()
 
     # ---- stages
 
@@ -92,7 +101,12 @@ class SparkExecutor:
     def _stage(self, stage: Stage, ready: Ready | None) -> tuple[Any, StageTask]:
         """What the task of a stage is given, and the task."""
         node = stage.root
-        plain = StageTask((), None, None, None, stage.steps, ready, stage.output)
+        run = self.last_run
+        assert run is not None
+        numbers = run.numbered((node, *stage.steps))
+        plain = StageTask(
+            (), None, None, None, stage.steps, ready, stage.output, numbers, run.accumulator
+        )
         match node:
             case p.Scan():
                 source = node.source
@@ -106,15 +120,19 @@ class SparkExecutor:
                 table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
                 data = self.spark.createDataFrame(table, ddl_of_arrow(schema))
                 data = data.coalesce(1) if frame.height < (1 << 16) else data
-                return data, replace(plain, columns=tuple(frame.columns), schema=schema)
+                columns = tuple(frame.columns)
+                return data, replace(plain, columns=columns, schema=schema, passes=True)
             case p.Union():
                 data = self._united(stage, node)
             case p.Join():
                 data = self._joined(stage, node)
             case _:
                 return self._exchanged(stage, node, plain)
-        blank = empty(node.output)
-        return data, replace(plain, columns=columns_of(node.output), schema=schema_of(blank))
+        schema, columns = schema_of(empty(node.output)), columns_of(node.output)
+        passes = isinstance(node, p.Union)
+        if isinstance(node, p.Join):  # which has counted what it gives
+            plain = replace(plain, numbers=(-1, *plain.numbers[1:]))
+        return data, replace(plain, columns=columns, schema=schema, passes=passes)
 
     def _exchanged(self, stage: Stage, node: Node, plain: StageTask) -> tuple[Any, StageTask]:
         inner = stage.inputs[0]
@@ -137,6 +155,10 @@ class SparkExecutor:
         return data, replace(plain, columns=columns, schema=schema, finish=finish)
 
     def _ready(self, node: Node) -> Ready:
+        assert self.last_run is not None
+        return replace(self._divided(node), number=self.last_run.number(node))
+
+    def _divided(self, node: Node) -> Ready:
         match node:
             case p.Group() if wide.decomposable(node):
                 keys = tuple(ref for ref, _ in node.keys)
@@ -157,14 +179,17 @@ class SparkExecutor:
         return found
 
     def _joined(self, stage: Stage, node: p.Join) -> Any:  # noqa: ANN401
+        run = self.last_run
+        assert run is not None
+        number = run.number(node)
         sides, schemas = [], []
         for inner, keys in zip(stage.inputs, (node.left_keys, node.right_keys), strict=True):
             known = tuple(key for key in keys if isinstance(key, Ref))
-            ready = Ready(node, known, self.partitions if known else 1)
+            ready = Ready(node, known, self.partitions if known else 1, number)
             data, inside = self._stage(inner, ready)
             schemas.append(schema_of(_blank(inner.output, ready)))
             sides.append(self._run(data, inside).groupBy(TO))
-        task = JoinTask(node, schemas[0], schemas[1])
+        task = JoinTask(node, schemas[0], schemas[1], number, run.accumulator)
         schema = ddl_of_arrow(schema_of(empty(node.output)))
         pairs = sides[0].cogroup(sides[1])
         return pairs.applyInArrow(lambda left, right: task.run(left, right), schema)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu import types as t
-from superfs.chukonu.counters import Tally
+from superfs.chukonu.catalog.dtypes import dtype, small, type_of_arrow
 from superfs.chukonu.embedded import wide
 from superfs.chukonu.embedded.dividing import places
 from superfs.chukonu.embedded.parts import Part
 from superfs.chukonu.embedded.steps import run_steps
 from superfs.chukonu.native import pa, pl
-from superfs.chukonu.onspark.task import BATCH_ROWS, small
+from superfs.chukonu.onspark.counting import Counting, counted
+from superfs.chukonu.onspark.task import BATCH_ROWS
 from superfs.chukonu.plan import logical as p
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Ready:
     node: p.Node
     keys: tuple[Ref, ...] | None = None
     count: int = 1
+    number: int = -1
+    """By which it is counted."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +59,40 @@ class StageTask:
     steps: tuple[p.Node, ...]
     ready: Ready | None
     output: tuple[Ref, ...]
+    numbers: tuple[int, ...] = ()
+    """Of the root and of each of the steps, by which they are counted."""
+    accumulator: Any = None
+    passes: bool = False
+    """What comes has not been counted as what goes into the root."""
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
-        for frame in self.frames(batches):
+        counting = self.counting()
+        for frame in counted(self.frames(batches, counting), counting, self.accumulator):
             if frame.height:
                 yield from _small_table(frame).to_batches(BATCH_ROWS)
 
-    def frames(self, batches: Iterator[Any]) -> Iterator[Frame]:
-        found = run_steps(self._root(batches), self.steps, Tally())
-        return found if self.ready is None else _made_ready(found, self.ready)
+    def counting(self) -> Counting:
+        stores = [] if self.splits is None else [self.splits.source.store]
+        return Counting(stores, list(zip(self.steps, self.numbers[1:], strict=True)))
 
-    def _root(self, batches: Iterator[Any]) -> Iterator[Frame]:
+    def frames(self, batches: Iterator[Any], counting: Counting) -> Iterator[Frame]:
+        found = run_steps(self._root(batches, counting), self.steps, counting.tally)
+        return found if self.ready is None else _made_ready(found, self.ready, counting)
+
+    def _root(self, batches: Iterator[Any], counting: Counting) -> Iterator[Frame]:
+        number = self.numbers[0]
         if self.splits is not None:
-            yield from self.splits.frames(batches)
+            yield from self.splits.frames(batches, counting.tally, number)
             return
-        frames = (pl.from_arrow(batch).select(self.columns) for batch in batches)
-        blank = pl.DataFrame(pl.from_arrow(self.schema.empty_table()))
+        # Moments come in the zone of the session.
+        tables = (pa.Table.from_batches([batch]).select(self.columns) for batch in batches)
+        frames = (pl.from_arrow(table.cast(self.schema)) for table in tables)
+        blank = blank_of(self.schema)
         if self.finish is None:
             given = False
             for frame in frames:
                 given = True
+                counting.rows(number, frame.height if self.passes else 0, frame.height)
                 yield frame.cast(blank.schema)
             if not given:
                 yield blank.drop(AT, TO, strict=False)
@@ -83,11 +100,15 @@ class StageTask:
         whole = pl.concat([blank, *(frame.cast(blank.schema) for frame in frames)])
         if AT in whole.columns:
             whole = whole.sort(AT)
-        yield finished(whole.drop(AT, TO, strict=False), self.finish)
+        done = finished(whole.drop(AT, TO, strict=False), self.finish)
+        counting.rows(number, 0, done.height)
+        yield done
 
 
 def _is_wide_sum(value: Aggregate) -> bool:
-    return value.function == "sum" and value.dtype == t.LONG
+    return value.function == "sum" and (
+        value.dtype == t.LONG or isinstance(value.dtype, t.DecimalType)
+    )
 
 
 def carried(frame: Frame) -> Frame:
@@ -104,10 +125,11 @@ def finished(frame: Frame, node: p.Node) -> Frame:
     return wide.run(frame, node)
 
 
-def _made_ready(frames: Iterator[Frame], ready: Ready) -> Iterator[Frame]:
+def _made_ready(frames: Iterator[Frame], ready: Ready, counting: Counting) -> Iterator[Frame]:
     node = ready.node
     row = _partition() << AT_BITS
     for frame in frames:
+        counting.rows(ready.number, frame.height, 0)
         if isinstance(node, p.Group) and wide.decomposable(node):
             frame = carried(wide.partial(frame, node))
         elif isinstance(node, p.Distinct):
@@ -142,14 +164,20 @@ class JoinTask:
     node: p.Join
     left: Any
     right: Any
+    number: int
+    accumulator: Any
 
     def run(self, left: Any, right: Any) -> Any:  # noqa: ANN401
         sides: list[Frame] = []
         for table, schema in ((left, self.left), (right, self.right)):
-            blank = pl.DataFrame(pl.from_arrow(schema.empty_table()))
-            found = blank if table.num_columns == 0 else pl.from_arrow(table)
+            blank = blank_of(schema)
+            found = blank if table.num_columns == 0 else pl.from_arrow(table.cast(schema))
             sides.append(found.select(blank.columns).cast(blank.schema).sort(AT).drop(AT, TO))
-        return _small_table(wide.join(sides[0], sides[1], self.node))
+        counting = Counting([], [])
+        joined = wide.join(sides[0], sides[1], self.node)
+        counting.rows(self.number, 0, joined.height)
+        self.accumulator.add([counting.record()])
+        return _small_table(joined)
 
 
 @dataclass(frozen=True)
@@ -161,9 +189,16 @@ class WriteTask:
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
         number = _partition()
-        part = Part(str(number), lambda _: self.stage.frames(batches))
-        record = self.output.task(number, part)(Tally())
+        counting = self.stage.counting()
+        part = Part(str(number), lambda _: self.stage.frames(batches, counting))
+        record = self.output.task(number, part)(counting.tally)
+        record["counts"]["cpu"] = counting.record()["cpu"]
         yield pa.RecordBatch.from_pydict({"number": [number], "record": [json.dumps(record)]})
+
+
+def blank_of(schema: Any) -> Frame:  # noqa: ANN401
+    """A frame without rows: of what Spark carries under this schema."""
+    return pl.DataFrame(schema={f.name: dtype(type_of_arrow(f.type)) for f in schema})
 
 
 def schema_of(frame: Frame) -> Any:  # noqa: ANN401

@@ -6,7 +6,7 @@ import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from superfs.chukonu.catalog.dtypes import type_of_arrow
+from superfs.chukonu.catalog.dtypes import small, type_of_arrow
 from superfs.chukonu.counters import Counts, Tally
 from superfs.chukonu.embedded.steps import run_steps
 from superfs.chukonu.native import pa
@@ -30,11 +30,20 @@ class Splits:
     source: Source
     columns: Sequence[Ref]
 
-    def frames(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def frames(
+        self, batches: Iterator[Any], tally: Tally | None = None, number: int = -1
+    ) -> Iterator[Any]:
+        """`number`: of the scan, to whom it is counted."""
+        tally = tally or Tally()
+        way = self.source.store.way
         for batch in batches:
             for spec in batch.column(SPEC):
                 split = pickle.loads(spec.as_py())
-                yield from self.source.frames(split, self.columns, Counts())
+                counts = Counts()
+                yield from self.source.frames(
+                    split, self.columns, counts, lambda o, f: tally.read(o, f, way)
+                )
+                tally.numbered(number).merge(counts)
 
 
 class SegmentTask:
@@ -59,16 +68,6 @@ def _spark_table(frame: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401
     table = arrow_table(frame, output)
     fields = [pa.field(field.name, small(field.type)) for field in table.schema]
     return table.cast(pa.schema(fields))
-
-
-def small(kind: Any) -> Any:  # noqa: ANN401
-    if pa.types.is_large_list(kind):
-        return pa.list_(pa.field("element", small(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(f.name, small(f.type)) for f in kind])
-    if pa.types.is_large_binary(kind):
-        return pa.binary()
-    return pa.string() if pa.types.is_large_string(kind) else kind
 
 
 def ddl_of_arrow(schema: Any) -> str:  # noqa: ANN401

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from superfs.chukonu import expressions as e
 from superfs.chukonu import types as t
-from superfs.chukonu.catalog import AGGREGATES, FUNCTIONS
+from superfs.chukonu.catalog import AGGREGATES, FUNCTIONS, decimals
 from superfs.chukonu.catalog.base import cast_to
 from superfs.chukonu.errors import AnalysisException, UnsupportedError
-from superfs.chukonu.lambdas import refuse_in_body
 from superfs.chukonu.naming import name_of
+from superfs.chukonu.plan import higher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 RANKS = {"row_number": t.INT, "rank": t.INT, "dense_rank": t.INT, "percent_rank": t.DOUBLE}
 RANKS |= {"cume_dist": t.DOUBLE}
 SHIFTS = ("lag", "lead")
+_OF_MAPS = {"size": "map_size", "element_at": "map_get", "map_get": "map_get"}
+_OF_MAPS |= {"map_contains_key": "map_contains_key"}
 
 
 def resolve(expr: e.Expr, fields: Sequence[e.Ref]) -> e.Expr:
@@ -34,7 +36,9 @@ def resolve(expr: e.Expr, fields: Sequence[e.Ref]) -> e.Expr:
         case e.Lit() | e.Var():
             return expr
         case e.Lambda():
-            return _lambda(expr, fields)
+            return higher.resolve_lambda(expr, fields, resolve)
+        case e.Fold():
+            return higher.resolve_fold(expr, fields, resolve)
         case e.Case():
             return _case(expr, fields)
         case e.Over():
@@ -61,6 +65,8 @@ def resolve(expr: e.Expr, fields: Sequence[e.Ref]) -> e.Expr:
             return e.Alias(child, name, e.dtype_of(child))
         case e.Explode(child):
             kind = e.dtype_of(child)
+            if isinstance(kind, t.MapType):
+                return e.Explode(_bare(child), inner.outer, inner.position, kind.entry)
             if not isinstance(kind, t.ArrayType):
                 raise AnalysisException("DATATYPE_MISMATCH", f"explode of {kind.simpleString()}")
             return e.Explode(_bare(child), inner.outer, inner.position, kind.elementType)
@@ -131,10 +137,27 @@ def _call(function: str, args: tuple[e.Expr, ...], named: tuple[e.Expr, ...]) ->
             if not isinstance(key, e.Lit) or not isinstance(key.value, str):
                 raise UnsupportedError("a field of a struct by something other than its name")
             return _field(base, key.value)
-        function = "getarray"
+        function = "map_get" if isinstance(e.dtype_of(base), t.MapType) else "getarray"
     if function == "reverse":
         is_array = isinstance(e.dtype_of(args[0]), t.ArrayType)
         function = "reverse_array" if is_array else "reverse_string"
+    if function in _OF_MAPS and isinstance(e.dtype_of(args[0]), t.MapType):
+        function = _OF_MAPS[function]
+        if function == "map_get" and len(args) == 2 and isinstance(args[1], e.Lit):
+            kind = e.dtype_of(args[0]).keyType  # type: ignore[attr-defined]
+            wide = t.wider(e.dtype_of(args[1]), kind)
+            args = (args[0], cast_to(args[1], kind) if wide == kind else args[1])
+    if function == "nullif" and len(args) == 2 and e.dtype_of(args[0]) != e.dtype_of(args[1]):
+        kind = e.dtype_of(args[0])  # only to be compared they are made alike
+        return e.Case(((FUNCTIONS["="].resolve(args), e.Lit(None, kind)),), args[0], kind)
+    if function in decimals.OPERATIONS and (exact := decimals.resolve(function, args)):
+        return exact
+    if function in ("negative", "abs") and isinstance(e.dtype_of(args[0]), t.DecimalType):
+        function = f"decimal_{function}"
+    if function == "unix_timestamp":
+        if e.dtype_of(args[0]) in (t.DATE, t.TIMESTAMP):
+            return FUNCTIONS["unix_seconds"].resolve(args[:1])
+        function = "to_unix"
     if function == "struct":
         fields = [
             t.StructField(name_of(n), e.dtype_of(a)) for n, a in zip(named, args, strict=True)
@@ -163,36 +186,6 @@ def _case(expr: e.Case, fields: Sequence[e.Ref]) -> e.Expr:
     return e.Case(cast, cast_to(_bare(otherwise), kind), kind)
 
 
-def _lambda(expr: e.Lambda, fields: Sequence[e.Ref]) -> e.Expr:
-    array = _bare(resolve(expr.child, fields))
-    kind = e.dtype_of(array)
-    if not isinstance(kind, t.ArrayType):
-        raise AnalysisException(
-            "DATATYPE_MISMATCH", f"{expr.function} of {kind.simpleString()}, not of an array"
-        )
-    kinds = (kind.elementType, t.INT)
-    typed = [e.Var(v.number, k) for v, k in zip(expr.variables, kinds, strict=False)]
-    known = {var.number: var for var in typed}
-
-    def bound(part: e.Expr) -> e.Expr:
-        if isinstance(part, e.Var):
-            return known.get(part.number, part)
-        return part.rebuild(bound)
-
-    body = _bare(resolve(bound(expr.body), fields))
-    refuse_in_body(body, expr.function)
-    result = e.dtype_of(body)
-    if expr.function == "transform":
-        return e.Lambda(expr.function, array, tuple(typed), body, t.ArrayType(result))
-    if result not in (t.BOOLEAN, t.NULL):
-        raise AnalysisException(
-            "DATATYPE_MISMATCH", f"the function of {expr.function} gives {result.simpleString()}"
-        )
-    body = cast_to(body, t.BOOLEAN)
-    whole = kind if expr.function == "filter" else t.BOOLEAN
-    return e.Lambda(expr.function, array, tuple(typed), body, whole)
-
-
 def _window_function(function: str, args: tuple[e.Expr, ...]) -> e.Expr:
     if function in RANKS:
         return e.Aggregate(function, args, False, RANKS[function])
@@ -219,7 +212,11 @@ def _over(expr: e.Over, fields: Sequence[e.Ref]) -> e.Expr:
             raise AnalysisException("WINDOW_FUNCTION_WITHOUT_ORDER", f"{name} needs orderBy")
         if expr.frame is not None:
             raise UnsupportedError(f"{name} over a frame")
-    elif not AGGREGATES[name].windowed or function.distinct:
+    elif (
+        not AGGREGATES[name].windowed
+        or function.distinct
+        or isinstance(function.dtype, t.DecimalType)
+    ):
         raise UnsupportedError(f"{name} over a window")
     return e.Over(function, partition, order, expr.frame, function.dtype)
 

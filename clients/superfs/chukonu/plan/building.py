@@ -91,12 +91,23 @@ def _generated(child: p.Node, exprs: list[e.Expr]) -> tuple[p.Node, list[e.Expr]
     explode = _bare(expr)
     assert isinstance(explode, e.Explode)
     child, (array,) = below(child, [explode.child])
-    name = expr.name if isinstance(expr, e.Alias) else "col"
+    map_ = isinstance(e.dtype_of(explode.child), t.MapType)
+    name = expr.name if isinstance(expr, e.Alias) and not map_ else "col"
     column = e.new_ref(name, e.dtype_of(explode))
     node = p.Generate(
         child, e.Explode(array, explode.outer, explode.position, column.dtype), column, child.output
     )
-    return node, [*exprs[: places[0]], column, *exprs[places[0] + 1 :]]
+    made: list[e.Expr] = [column]
+    if map_:
+        if isinstance(expr, e.Alias) and expr.name != name_of(explode):
+            raise UnsupportedError("explode of a map under one name", "select it, then rename")
+        made = [_entry_part(column, f) for f in explode.dtype.fields]  # type: ignore[union-attr]
+    return node, [*exprs[: places[0]], *made, *exprs[places[0] + 1 :]]
+
+
+def _entry_part(entry: e.Ref, field: t.StructField) -> e.Expr:
+    part = e.Call("getfield", (entry, e.Lit(field.name, t.STRING)), field.dataType)
+    return e.Alias(part, field.name, field.dataType)
 
 
 def _bare(expr: e.Expr) -> e.Expr:
@@ -213,7 +224,7 @@ def _of_the_same_distinct(values: dict[e.Aggregate, e.Ref]) -> bool:
 
 def comparable(expr: e.Expr, where: str) -> None:
     kind = e.dtype_of(expr)
-    if isinstance(kind, (t.ArrayType, t.StructType)) or kind == t.NULL:
+    if isinstance(kind, (t.ArrayType, t.StructType, t.MapType)) or kind == t.NULL:
         raise UnsupportedError(f"{where} by {kind.simpleString()}")
 
 
@@ -349,7 +360,11 @@ def _joined(
     lefts, rights = [], []
     for one, other in pairs:
         kind = t.wider(e.dtype_of(one), e.dtype_of(other))
-        if kind is None or kind == t.NULL or isinstance(kind, (t.ArrayType, t.StructType)):
+        if (
+            kind is None
+            or kind == t.NULL
+            or isinstance(kind, (t.ArrayType, t.StructType, t.MapType))
+        ):
             raise UnsupportedError(
                 f"join of {e.dtype_of(one).simpleString()} and {e.dtype_of(other).simpleString()}"
             )

@@ -45,6 +45,7 @@ def _feed(digest: Any, value: Any, numbers: dict[int, int]) -> None:  # noqa: AN
         case p.Scan(source, schema):
             text = f"scan {source.format} {schema.simpleString()} {source.policy.mode}"
             text += f" {source.split_bytes} {source.sample_bytes}"
+            text += f" {source.dialect}"
             text += f" {[(f.path, f.version) for f in source.files]}"
             digest.update(text.encode())
             text = f"columns {len(value.columns)}"

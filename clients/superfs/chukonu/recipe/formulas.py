@@ -45,7 +45,7 @@ _COMPARED: dict[type[ast.cmpop], Any] = {
 _OF_COLUMNS = {name for name in vars(Column) if not name.startswith("_")} - {"expr"}
 _OF_WINDOWS = {"partitionBy", "orderBy", "rowsBetween", "rangeBetween"}
 _SUPPORTED = frozenset(
-    {*functions.supported(), "col", "lit", "when"} - {"udf", "broadcast", *LAMBDAS}
+    {*functions.supported(), "col", "lit", "when"} - {"udf", "arrow_udf", "broadcast", *LAMBDAS}
 )
 LENGTH_MAX, DEPTH_MAX = 100_000, 100
 

@@ -47,14 +47,18 @@ class Executes(Protocol):
 
 
 class Output:
-    def __init__(self, target: Target, path: str, kind: str, plan: Node) -> None:
-        check(kind, plan.output)
+    def __init__(
+        self, target: Target, path: str, kind: str, plan: Node, style: dict[str, Any] | None = None
+    ) -> None:
+        """`style`: options of the format."""
+        check(kind, plan.output, style or {})
+        self._style = style or {}
         self._target = target
         self._path = path.rstrip("/")
         self._kind = kind
         self.plan = prune(plan)
         found = fingerprint(self.plan)
-        what = f"{found} {kind} {[ref.name for ref in plan.output]}"
+        what = f"{found} {kind} {sorted(self._style.items())} {[ref.name for ref in plan.output]}"
         self.job = uuid.uuid4().hex if found is None else xxhash.xxh3_128_hexdigest(what.encode())
 
     def begin(self, parts: list[Part]) -> None:
@@ -105,7 +109,7 @@ class Output:
 
     def _put(self, path: str, frames: Iterator[Any]) -> dict[str, Any]:
         """What there is to say about the part. A small one takes one call of the target."""
-        made = encoder(self._kind, self.plan.output)
+        made = encoder(self._kind, self.plan.output, self._style)
         rows, size, digest = 0, 0, xxhash.xxh3_64()
         with contextlib.ExitStack() as stack:
             waiting: list[bytes] = []

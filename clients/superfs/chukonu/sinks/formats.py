@@ -10,23 +10,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 from superfs.chukonu import types as t
 from superfs.chukonu.catalog.casts import java_double
 from superfs.chukonu.catalog.dtypes import arrow_type
+from superfs.chukonu.catalog.patterns import Pattern
 from superfs.chukonu.errors import AnalysisException, UnsupportedError
 from superfs.chukonu.native import pa, pa_parquet, pl
 from superfs.chukonu.rows import arrow_table
+from superfs.chukonu.sinks import csvtext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from superfs.chukonu.expressions import Ref
 
 Frame = Any
 GROUP_BYTES = 16 << 20
 """Of a row group of parquet, before it is encoded."""
-SUFFIX = {"parquet": ".parquet", "json": ".json", "text": ".txt"}
+SUFFIX = {"parquet": ".parquet", "json": ".json", "text": ".txt", "csv": ".csv"}
 
 
-def check(kind: str, output: Sequence[Ref]) -> None:
+def check(kind: str, output: Sequence[Ref], style: Mapping[str, Any]) -> None:
     """Before anything runs."""
+    if kind == "csv":
+        csvtext.check(output)
+        csvtext.style_of(style)
     low = [ref.name.lower() for ref in output]
     if len(set(low)) < len(low):
         raise AnalysisException("COLUMN_ALREADY_EXISTS", "two columns of one name")
@@ -44,7 +49,9 @@ class Encoder(Protocol):
     def finish(self) -> bytes: ...
 
 
-def encoder(kind: str, output: Sequence[Ref]) -> Encoder:
+def encoder(kind: str, output: Sequence[Ref], style: Mapping[str, Any]) -> Encoder:
+    if kind == "csv":
+        return csvtext.Lines(output, csvtext.style_of(style))
     made: dict[str, Callable[[Sequence[Ref]], Encoder]]
     made = {"parquet": _Parquet, "text": _Text, "json": _Json}
     return made[kind](output)
@@ -136,6 +143,11 @@ def _value(value: Any, kind: t.DataType) -> str:  # noqa: ANN401
         return "null"
     if isinstance(kind, t.ArrayType):
         return f"[{','.join(_value(v, kind.elementType) for v in value)}]"
+    if isinstance(kind, t.MapType):
+        if kind.keyType != t.STRING:
+            raise UnsupportedError(f"write.json of {kind.simpleString()}")
+        pairs = ((json.dumps(v["key"], ensure_ascii=False), v["value"]) for v in value)
+        return f"{{{','.join(f'{k}:{_value(v, kind.valueType)}' for k, v in pairs)}}}"
     if isinstance(kind, t.StructType):
         return f"{{{_fields((((f.name, f.name, f.dataType), value[f.name])) for f in kind)}}}"
     if isinstance(value, float):
@@ -143,6 +155,10 @@ def _value(value: Any, kind: t.DataType) -> str:  # noqa: ANN401
             raise UnsupportedError("write.json of float; cast it to double")
         text = java_double(value)
         return text if math.isfinite(value) else f'"{text}"'
+    if isinstance(kind, t.DecimalType):
+        return f"{value:f}"
+    if kind == t.TIMESTAMP:
+        return f'"{Pattern(csvtext.MOMENT).written(value)}"'
     if kind == t.DATE:
         return f'"{value.isoformat()}"'
     if isinstance(value, bytes):

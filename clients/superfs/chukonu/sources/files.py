@@ -11,16 +11,20 @@ from superfs.chukonu import types as t
 from superfs.chukonu.catalog.dtypes import dtype, type_of_arrow
 from superfs.chukonu.errors import AnalysisException, BadRecordException
 from superfs.chukonu.native import pa, pa_parquet, pl
-from superfs.chukonu.sources import jsonlines
+from superfs.chukonu.sources import csvinfer, csvlines, jsonlines
 from superfs.chukonu.sources.bad import BadRecord, Policy
 from superfs.chukonu.sources.jsonslow import merged, settled
 from superfs.chukonu.sources.lines import lines_of
 from superfs.chukonu.sources.ranges import PARQUET_BUFFER_BYTES, opened
 from superfs.chukonu.sources.splits import (
+    LINE_BYTES_MAX,
+    PEEK_BYTES,
     SAMPLE_SPLIT_BYTES,
     SPLIT_BYTES,
+    Block,
     Split,
     blocks,
+    compression,
     cut,
     sampled,
 )
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from superfs.chukonu.counters import Counts
     from superfs.chukonu.expressions import Ref
+    from superfs.chukonu.sources.csvdialect import Dialect
     from superfs.chukonu.sources.store import FileInfo, Store
 
 Frame = Any
@@ -52,17 +57,20 @@ class Source:
     split_bytes: int = SPLIT_BYTES
     sample_bytes: int | None = None
     """Only about as much is read, here and there."""
+    dialect: Dialect | None = None
+    """Of CSV."""
     _left: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For workers of other processes, which begin to count anew."""
         parts = (self.format, self.store, self.files, self.schema, self.policy)
-        return Source, (*parts, self.split_bytes, self.sample_bytes)
+        return Source, (*parts, self.split_bytes, self.sample_bytes, self.dialect)
 
     @cached_property
     def splits(self) -> list[Split]:
         whole = self.format in ("parquet", "binaryFile")
+        whole = whole or (self.dialect is not None and self.dialect.multi_line)
         found = cut(self.files, self.split_bytes, whole=whole)
         return found if self.sample_bytes is None else sampled(found, self.sample_bytes)
 
@@ -126,6 +134,48 @@ def _json(
 ) -> Iterator[tuple[Frame, int]]:
     for block in blocks(store, split):
         yield jsonlines.parse(block, source.schema, source.policy, bad)
+
+
+def _csv(
+    source: Source, store: Fetching, split: Split, _: Sequence[Ref], bad: list[BadRecord]
+) -> Iterator[tuple[Frame, int]]:
+    dialect = source.dialect
+    assert dialect is not None
+    for block, first in _first_records(store, _blocks(store, split, dialect)):
+        header = first and dialect.header
+        yield csvlines.parse(block, source.schema, source.policy, bad, dialect, header=header)
+
+
+def _blocks(store: Fetching, split: Split, dialect: Dialect) -> Iterator[Block]:
+    """A file at a time where records may have line ends in them."""
+    if not dialect.multi_line:
+        yield from blocks(store, split)
+        return
+    for span in split.spans:
+        parts = list(blocks(store, Split((span,))))
+        size = sum(len(part.data) for part in parts)
+        if size > LINE_BYTES_MAX:
+            raise BadRecordException(
+                "CHUKONU_FILE_TOO_LARGE",
+                f"{span.file.path}: {size:,} bytes, of at most {LINE_BYTES_MAX:,} with multiLine",
+            )
+        whole = b"".join(part.data for part in parts)
+        yield Block(span.file, 0, whole, parts[-1].broken if parts else "")
+
+
+def _first_records(store: Fetching, parts: Iterator[Block]) -> Iterator[tuple[Block, bool]]:
+    """Whether the first record of a file is in it. Blank lines are no records."""
+    waiting = ""
+    for block in parts:
+        path = block.file.path
+        if block.offset == 0:
+            waiting = path
+        elif block.offset <= PEEK_BYTES and waiting != path and compression(path) is None:
+            before = store.read(path, 0, block.offset)  # which other tasks have
+            waiting = path if csvlines.blank(before, 0) else waiting
+        first = waiting == path and not csvlines.blank(block.data, block.offset)
+        waiting = "" if first else waiting
+        yield block, first
 
 
 def _text(
@@ -212,6 +262,7 @@ def _rows(reader: Any) -> int:  # noqa: ANN401
 
 _READERS: dict[str, Callable[..., Iterator[tuple[Frame, int]]]] = {
     "json": _json,
+    "csv": _csv,
     "text": _text,
     "binaryFile": _binary,
     "parquet": _parquet,
@@ -229,7 +280,12 @@ FIXED: dict[str, t.StructType] = {
 
 
 def infer(
-    kind: str, store: Store, files: list[FileInfo], policy: Policy, sample_bytes: int | None = None
+    kind: str,
+    store: Store,
+    files: list[FileInfo],
+    policy: Policy,
+    sample_bytes: int | None = None,
+    dialect: Dialect | None = None,
 ) -> t.StructType:
     """Over all input, or over a sample of it."""
     if kind in FIXED:
@@ -238,6 +294,8 @@ def infer(
         raise AnalysisException("UNABLE_TO_INFER_SCHEMA", "there are no files: give a schema")
     if kind == "parquet":
         return _parquet_schema(store, files)
+    if dialect is not None:
+        return _csv_schema(store, files, policy, sample_bytes, dialect)
     found: t.DataType = t.StructType([])
     spoiled = False
     splits = cut(files)
@@ -251,6 +309,34 @@ def infer(
         found = merged(found, t.StructType([t.StructField(policy.column, t.STRING)]))
     schema = settled(found)
     return schema if isinstance(schema, t.StructType) else t.StructType([])
+
+
+def _csv_schema(
+    store: Store,
+    files: list[FileInfo],
+    policy: Policy,
+    sample_bytes: int | None,
+    dialect: Dialect,
+) -> t.StructType:
+    names: list[str] = []
+    kinds: list[t.DataType] = []
+    splits = cut(files, whole=dialect.multi_line)
+    if sample_bytes is not None:
+        splits = sampled(cut(files, SAMPLE_SPLIT_BYTES, whole=dialect.multi_line), sample_bytes)
+    fetching = Fetching(store)
+    for split in splits:
+        for block, first in _first_records(fetching, _blocks(fetching, split, dialect)):
+            if not names and first:
+                _, line = next(csvlines.records(block, dialect))
+                names = csvlines.header_names(line, dialect)
+                kinds = [t.NULL] * len(names)
+            if names and not dialect.infer_schema:
+                return t.StructType([t.StructField(name, t.STRING) for name in names])
+            header = first and dialect.header
+            kinds, _ = csvinfer.infer_block(block, kinds, dialect, header=header)
+    pairs = zip(names, kinds, strict=True)
+    found = [t.StructField(n, t.STRING if k == t.NULL else k) for n, k in pairs]
+    return t.StructType(found)
 
 
 def _parquet_schema(store: Store, files: list[FileInfo]) -> t.StructType:

@@ -14,6 +14,8 @@ import re
 from typing import Any, NoReturn
 
 from superfs.chukonu import types as t
+from superfs.chukonu.catalog.moments import parsed
+from superfs.chukonu.errors import UnsupportedError
 
 DEPTH_MAX = 500
 _FLOATS = {"NaN": "nan", "Infinity": "inf", "+Infinity": "inf", "-Infinity": "-inf"}
@@ -114,6 +116,12 @@ def _fitted(value: Any, kind: t.DataType) -> Any:  # noqa: ANN401
     elif kind == t.BOOLEAN:
         if isinstance(value, bool):
             return value
+    elif kind == t.TIMESTAMP:
+        return _moment(value)
+    elif isinstance(kind, t.MapType):
+        if isinstance(value, dict):
+            pairs = value.items()
+            return [{"key": k, "value": _fitted(v, kind.valueType)} for k, v in pairs]
     elif kind == t.DATE:
         if isinstance(value, str) and _DATE.fullmatch(value):
             try:
@@ -127,6 +135,19 @@ def _fitted(value: Any, kind: t.DataType) -> Any:  # noqa: ANN401
         return {f.name: _fitted(value.get(f.name), f.dataType) for f in kind}
     text = json.dumps(value)
     raise _Misfit(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _moment(value: Any) -> datetime.datetime:  # noqa: ANN401
+    """A string as a cast takes it, or seconds since 1970."""
+    found = parsed(value.strip()) if isinstance(value, str) else None
+    if type(value) is int and abs(value) < 1 << 40:
+        try:
+            found = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=value)
+        except OverflowError:
+            found = None
+    if found is None:
+        raise _Misfit(json.dumps(value)[:40])
+    return found
 
 
 def _as_float(value: float) -> float:
@@ -200,3 +221,18 @@ def settled(kind: t.DataType) -> t.DataType | None:
         fields = [t.StructField(n, k) for n, k in found if k is not None]
         return t.StructType(fields) if fields else None
     return kind
+
+
+def refuse_types(kind: t.DataType) -> None:
+    """Those that JSON lines are not read as."""
+    if isinstance(kind, t.StructType):
+        for field in kind:
+            refuse_types(field.dataType)
+    elif isinstance(kind, t.ArrayType):
+        refuse_types(kind.elementType)
+    elif isinstance(kind, t.MapType):
+        if kind.keyType != t.STRING:
+            raise UnsupportedError(f"read.json of {kind.simpleString()}")
+        refuse_types(kind.valueType)
+    elif isinstance(kind, t.DecimalType):
+        raise UnsupportedError("read.json of decimal", "read it as string and cast it")
