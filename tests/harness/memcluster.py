@@ -246,6 +246,8 @@ class MemContents:
         assert still()
         self.is_dirty = False
 
+    settled = None
+
     def flush_here(self) -> bool:
         return False
 

@@ -50,6 +50,8 @@ class Unpublished(ABC):
         self._state = threading.Lock()
         self._attr = attr
         self._age = Age()
+        if inline is None and not attr.size:
+            inline = b""
         self._inline = inline if attr.is_inline else None
         self._inline_change = attr.change
         self._dirty = DirtyExtents()
@@ -89,6 +91,15 @@ class Unpublished(ABC):
                 attr.mtime_ns = self._mtime_ns
                 attr.ctime_ns = max(attr.ctime_ns, self._mtime_ns)
             return attr
+
+    @property
+    def settled(self) -> tuple[int, bytes] | None:
+        """The version (Attr.change) and the contents of a small file, where they are known here and
+        nothing is to be written."""
+        with self._state:
+            if self.is_dirty or self._inline is None or self._inline_change != self._attr.change:
+                return None
+            return self._attr.change, self._inline
 
     @abstractmethod
     async def flush_aged(self) -> None:

@@ -166,9 +166,16 @@ class Files:
                 node.packed = None
             if node.attr is None or attr.change >= node.attr.change:
                 node.attr = attr
+            self._keep(node, file)
             self._m.opens.closed(node)
             if node.nlookup <= 0:
                 self._m.nodes.leave(node)
+
+    def _keep(self, node: Node, file: OpenFile) -> None:
+        """What was written is often read next. The kernel keeps whole pages of it only."""
+        known = None if file.contents is None or node.gone else file.contents.settled
+        if known is not None and known[1]:
+            self._m.contents.keep(node, *known, self._m.contents.clock)
 
     # ---- contents
 

@@ -64,6 +64,10 @@ class Contents(Protocol):
     def is_settled(self) -> bool:
         """Nothing is to be written, and no error is to be told."""
 
+    @property
+    def settled(self) -> tuple[int, bytes] | None:
+        """Version and contents of a small file, where they are known and all is published."""
+
     losses: int
 
     def read_now(self, offset: int, length: int, *, seek: bool = False) -> bytes | Sought | None:
@@ -279,10 +283,22 @@ class Mounted:
         return outcome, grant
 
     def done_here(self, outcome: Outcome) -> Grant:
-        """As `consult`, of what this mount has done by itself, at once."""
+        """As `consult`, of what this mount has done by itself, at once; not of contents."""
         grant = Grant(self.leases, outcome.leases, self.leases.clock)
+        if outcome.attr is not None:
+            self._carry_over(outcome.attr)
         self._take_in(outcome, grant)
         return grant
+
+    def _carry_over(self, attr: Attr) -> None:
+        """Contents that are kept of a file are still so: nobody else can have changed them."""
+        node = self.nodes.alive(attr.ino)
+        whole = None if node is None else node.whole
+        if whole is None or node is None or node.attr is None or node.generation != attr.generation:
+            return
+        untouched = node.file is None or node.file.contents is None
+        if untouched and whole.change == node.attr.change:
+            whole.change = attr.change
 
     def _take_in(self, outcome: Outcome, grant: Grant) -> None:
         for attr in outcome.dirs:

@@ -131,6 +131,17 @@ class Names(Lookups):
             )
         return self._made(parent, name, outcome.attr, grant)
 
+    def link_here(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Node | None:
+        here = self._m.meta.here
+        if here is None:
+            return None
+        outcome = here.link_here(node.ref, parent.ref, name, caller=caller)
+        if outcome is None:
+            return None
+        grant = self._m.done_here(outcome)
+        self._m.cache.changed(parent, name)
+        return self._made(parent, name, outcome.attr, grant)
+
     async def unlink(self, parent: Node, name: bytes, caller: Caller) -> None:
         m = self._m
         target = m.cache.last_known(parent, name)

@@ -159,12 +159,8 @@ class DelegatedMeta(Names):
         caller: Caller | None = None,
     ) -> Outcome:
         await self.room()
-        with self._state.lock:
-            place = self._overlay.place_of(inode.ino, inode.place)
-        source = Ref(inode.ino, inode.generation, place)
-        outcome = self._here(lambda: self._link(source, dir, name, caller), dir.ino, place)
+        outcome = self.link_here(inode, dir, name, caller=caller)
         if outcome is not None:
-            outcome.leases |= {inode.ino}
             return outcome
         await self._maybe_load(dir)
         return await super().link(inode, dir, name, caller=caller)

@@ -18,13 +18,14 @@ from superfs.core.namespace.link import link
 from superfs.core.namespace.mkdir import mkdir
 from superfs.core.namespace.rename import NOREPLACE, rename
 from superfs.core.namespace.rmdir import rmdir
+from superfs.core.namespace.txn import Ref
 from superfs.core.namespace.unlink import unlink
 from superfs.v1 import meta_pb2
 
 if TYPE_CHECKING:
     from superfs.core.attrs import Attr
     from superfs.core.namespace.outcome import Outcome
-    from superfs.core.namespace.txn import Caller, Ref
+    from superfs.core.namespace.txn import Caller
 
 
 class Names(Inodes):
@@ -229,6 +230,22 @@ class Names(Inodes):
         if attr is not None and attr.ino in self._state.part.contents:
             raise Away
         return attr, data
+
+    def link_here(
+        self,
+        inode: Ref,
+        dir: Ref,  # noqa: A002
+        name: bytes,
+        *,
+        caller: Caller | None = None,
+    ) -> Outcome | None:
+        with self._state.lock:
+            place = self._overlay.place_of(inode.ino, inode.place)
+            source = Ref(inode.ino, inode.generation, place)
+            outcome = self._here(lambda: self._link(source, dir, name, caller), dir.ino, place)
+        if outcome is not None:
+            outcome.leases |= {inode.ino}
+        return outcome
 
     def _link(
         self,

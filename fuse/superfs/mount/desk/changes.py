@@ -24,6 +24,7 @@ from superfs.mount.desk import protocol
 from superfs.mount.desk.protocol import (
     CREATE_IN,
     FOPEN_KEEP_CACHE,
+    LINK_IN,
     MKDIR_IN,
     RENAME2_IN,
     RENAME_IN,
@@ -118,6 +119,14 @@ class Changes:
         mode, caller = stat.S_IFLNK | 0o777, self._caller(uid, gid)
         node = self._s.names.create_here(parent, name, mode, caller, target=target)
         return None if node is None else protocol.entry(unique, *self._made(node, parent))
+
+    def link(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes | None:
+        parent, node = self._table.get(number), self._table.get(LINK_IN.unpack_from(body)[0])
+        if parent is None or node is None or node.doubts:
+            return None
+        name = bytes(body[LINK_IN.size : -1])
+        linked = self._s.names.link_here(node, parent, name, self._caller(uid, gid))
+        return None if linked is None else protocol.entry(unique, *self._made(linked, parent))
 
     # ---- moving and removing
 

@@ -116,6 +116,7 @@ class Desk:
                 Op.CREATE: changes.create,
                 Op.MKDIR: changes.mkdir,
                 Op.SYMLINK: changes.symlink,
+                Op.LINK: changes.link,
                 Op.UNLINK: changes.unlink,
                 Op.RMDIR: changes.rmdir,
                 Op.RENAME: changes.rename,

@@ -112,6 +112,7 @@ HANDLE_IN = Struct("=Q")  # of flush, release, releasedir, fsyncdir: fh; more fo
 GETXATTR_IN = Struct("=II")  # size, padding; then the name
 CREATE_IN = Struct("=IIII")  # flags, mode, umask, open_flags; then the name
 MKDIR_IN = Struct("=II")  # mode, umask; then the name
+LINK_IN = Struct("=Q")  # the inode; then its new name
 RENAME_IN = Struct("=Q")  # new directory; then both names
 RENAME2_IN = Struct("=QI4x")  # new directory, flags; then both names
 SETATTR_IN = Struct("=I4xQQ8xqqqIIII4xII4x")
