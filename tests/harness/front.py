@@ -104,8 +104,8 @@ def read_in(fh: int, offset: int, size: int) -> bytes:
     return struct.pack("=QQIIQII", fh, offset, size, 0, 0, 0, 0)
 
 
-def write_in(fh: int, offset: int, data: bytes) -> bytes:
-    return struct.pack("=QQIIQII", fh, offset, len(data), 0, 0, 0, 0) + data
+def write_in(fh: int, offset: int, data: bytes, flags: int = 0) -> bytes:
+    return struct.pack("=QQIIQII", fh, offset, len(data), flags, 0, 0, 0) + data
 
 
 def listed(body: bytes) -> tuple[dict[bytes, int], list[int]]:

@@ -232,6 +232,22 @@ async def test_async_file_refuses_what_it_was_not_opened_for(world: MemConnectio
     await reader.close()
 
 
+@pytest.mark.parametrize("looked", [True, False])
+def test_what_was_sent_before_a_truncation_was_heard_of(world: MemConnection, looked: bool) -> None:
+    file = opened(world)
+    run_sync(file.write(0, b"a" * 2 * MIB))
+    run_sync(file.flush())
+    run_sync(again(world, file).truncate(0))
+    for number in range(3):
+        run_sync(file.write(number * MIB, b"b" * MIB))  # what is full is sent
+    if looked:
+        run_sync(file.refresh())
+    run_sync(file.flush())
+    there = again(world, file)
+    assert there.size == 3 * MIB
+    assert run_sync(there.read(0, 3 * MIB)) == b"b" * 3 * MIB
+
+
 def test_reading_to_the_end_asks_where_it_is(
     world: MemConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import trio
 from harness.memmount import TOP, World, ctx
 from superfs.client import windows
 from superfs.client.config import ClientConfig
+from superfs.core.errors import Code, FsError
 from superfs.mount import accesses
 from superfs.mount.accesses import Access, Accesses, Paths
 from superfs.mount.desk import protocol
@@ -25,6 +26,8 @@ from superfs.mount.window import LOOKERS_MAX, Window
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from superfs.mount.services import Services
 
 
 def request(op: int, unique: int, number: int, body: bytes = b"", pid: int = 0) -> memoryview:
@@ -115,8 +118,8 @@ class Looker:
 
 
 class Seen:
-    def __init__(self, path: Path, device: Device) -> None:
-        self.path, self.device = path, device
+    def __init__(self, path: Path, device: Device, services: Services) -> None:
+        self.path, self.device, self.services = path, device, services
         self.lookers: list[Looker] = []
 
     async def look(self) -> Looker:
@@ -139,7 +142,7 @@ async def window(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
             with trio.fail_after(10):
                 while not path.exists():
                     await trio.lowlevel.checkpoint()
-            seen = Seen(path, device)
+            seen = Seen(path, device, w.services)
             yield seen
             for looker in seen.lookers:
                 await looker.stream.aclose()
@@ -225,3 +228,45 @@ async def test_a_directory_that_is_not_private_is_not_used(
     assert "not a private directory" in caplog.text
     os.close(read)
     os.close(write)
+
+
+async def test_a_loss_is_told_though_another_sync_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with window(tmp_path, monkeypatch) as seen:
+        looker = await seen.look()
+        seen.services.mounted.lost.count = 3
+
+        cut_off = [FsError(Code.UNAVAILABLE, "metad-1 cannot be reached")]
+
+        async def sync(_services: Services) -> int:
+            if cut_off:
+                raise cut_off.pop()
+            return 0
+
+        monkeypatch.setattr(type(seen.services), "sync", sync)
+        assert "error" in await looker.ask(b'{"ask": "sync"}')
+        assert (await looker.ask(b'{"ask": "sync"}'))["lost"] == 3
+        assert (await looker.ask(b'{"ask": "sync"}'))["lost"] == 0
+
+
+async def test_a_loss_that_nobody_has_heard_of_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with window(tmp_path, monkeypatch) as seen:
+        seen.services.mounted.lost.count = 3
+        asked, over = trio.Event(), trio.Event()
+
+        async def late(_services: Services) -> int:
+            asked.set()
+            await over.wait()
+            return 0
+
+        monkeypatch.setattr(type(seen.services), "sync", late)
+        gone = await trio.open_unix_socket(os.fspath(seen.path))
+        await gone.send_all(b'{"ask": "sync"}\n')
+        await asked.wait()
+        await gone.aclose()
+        over.set()
+        looker = await seen.look()
+        assert (await looker.ask(b'{"ask": "sync"}'))["lost"] == 3

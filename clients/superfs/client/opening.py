@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING, TypeVar
@@ -109,7 +110,8 @@ async def _open_file(paths: Paths, path: AnyPath, flags: int, mode: int) -> Hand
         inode = paths.files.adopt(attr, inline=b"", capability=capability)
     else:
         if not writes and attr.chains and attr.size > MESSAGE_DATA_BYTES_MAX:
-            paths.connection.data.learn(Where.of(attr), 0)  # while metad opens it
+            with contextlib.suppress(FsError):  # a read will tell
+                paths.connection.data.learn(Where.of(attr), 0)  # while metad opens it
         inode = await paths.files.open(attr, write=writes)
     handle = Handle(paths, inode, flags)
     if flags & os.O_TRUNC and writes and not fresh:

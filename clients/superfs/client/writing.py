@@ -101,6 +101,13 @@ class Writing(Unpublished):
             self._inline = None
             self._observe(outcome.attr)
 
+    def _resend(self) -> None:
+        """What is at data daemons is nowhere, when somebody else has truncated the file to nothing:
+        it was written later, and is written again."""
+        with self._state:
+            if self._attr.is_inline and self._unpublished:
+                self._write_again()
+
     def _write_again(self) -> None:
         """Everything unpublished is dirty again."""
         self._rewrites += 1
@@ -130,6 +137,7 @@ class Writing(Unpublished):
             raise
 
     async def _send_and_publish(self) -> None:
+        self._resend()
         with self._state:
             inline = self._attr.is_inline
             small = self._dirty.end <= INLINE_BYTES_MAX
@@ -207,6 +215,7 @@ class Writing(Unpublished):
             return True
         if not self._attr.is_inline or self._tenure.is_over:
             return False
+        self._resend()
         if self._dirty.end > INLINE_BYTES_MAX:
             return self._keep(here)
         with self._state:

@@ -70,6 +70,7 @@ class Validity:
         changed. What is written here gets its times when it is published, by nobody's request."""
         if node.doubts or node.changing or _is_being_written(node):
             return 0
+        node.told = True
         if node.gone:
             return GONE_S
         lease = node.lease
@@ -96,6 +97,8 @@ def _is_being_written(node: Node) -> bool:
 
 
 def encode(node: Node, validity: Validity, now: float) -> EntryAttributes:
+    # First how long it is good: what is published meanwhile has other times.
+    attr_s, entry_s = validity.attr_s(node, now), validity.entry_s(node, now)
     attr = shown(node)
     entry = EntryAttributes()
     entry.st_ino = node.number
@@ -111,8 +114,8 @@ def encode(node: Node, validity: Validity, now: float) -> EntryAttributes:
     entry.st_atime_ns = max(attr.atime_ns, node.atime_ns) if node.atime_ns else attr.atime_ns
     entry.st_mtime_ns = attr.mtime_ns
     entry.st_ctime_ns = attr.ctime_ns
-    entry.attr_timeout = validity.attr_s(node, now)
-    entry.entry_timeout = validity.entry_s(node, now)
+    entry.attr_timeout = attr_s
+    entry.entry_timeout = entry_s
     return entry
 
 

@@ -44,6 +44,7 @@ class OpenFile:
     contents: Contents | None = None  # made by the first who reads, writes or syncs
     handles: int = 0
     slot: int = -1  # where the guard finds it
+    mapped: bool = False  # and written by way of a mapping, since it was published last
 
     @property
     def attr(self) -> Attr:
@@ -159,6 +160,7 @@ class Files:
         node = file.node
         self._open.pop(file, None)
         self._m.guard.closed(file.slot)
+        self._published(file)
         if node.file is file:
             attr = file.attr
             node.file = None
@@ -289,7 +291,10 @@ class Files:
         later. False: it has to be waited for."""
         contents = handle.file.contents
         assert contents is not None
-        return contents.losses == handle.losses and contents.flush_here()
+        if contents.losses != handle.losses or not contents.flush_here():
+            return False
+        self._published(handle.file)
+        return True
 
     async def flush(self, handle: FileHandle) -> None:
         """close(2)."""
@@ -297,12 +302,21 @@ class Files:
         if contents is not None:
             with contents.telling(handle):
                 await drive(contents.flush())
+            self._published(handle.file)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Of what others wrote here before as well."""
         contents = await self._contents(handle)
         with self._m.lost.telling(handle.node), contents.telling(handle):
             await drive(contents.fsync())
+        self._published(handle.file)
+
+    def _published(self, file: OpenFile) -> None:
+        """Of what is being written the kernel believes no times, and it sorts out what it was told
+        before; but not where it writes a mapping back."""
+        if file.mapped:
+            file.mapped = False
+            self._m.notify.drop_attr(file.node.number)
 
     async def flush_everything(self) -> int:
         """Before the mount ends, or when somebody asks. How many files could not be written."""

@@ -96,6 +96,7 @@ class Inodes:
         m, here = self._m, self._m.meta.here
         if here is None or not mask:
             return False
+        m.change_here(node)
         contents = None if node.file is None else node.file.contents
         if contents is not None:
             attr = contents.setattr_here(mask, caller=caller, **values)

@@ -282,6 +282,13 @@ class Mounted:
         self._take_in(outcome, grant)
         return outcome, grant
 
+    def change_here(self, node: Node) -> None:
+        """It is going to be changed by this mount, and others may see it before the kernel has the
+        answer: it believes nothing of before until then."""
+        if node.told and node.nlookup > 0:
+            node.told = False
+            self.notify.drop_attr(node.number)
+
     def done_here(self, outcome: Outcome) -> Grant:
         """As `consult`, of what this mount has done by itself, at once; not of contents."""
         grant = Grant(self.leases, outcome.leases, self.leases.clock)

@@ -135,6 +135,7 @@ class Names(Lookups):
         here = self._m.meta.here
         if here is None:
             return None
+        self._m.change_here(node)
         outcome = here.link_here(node.ref, parent.ref, name, caller=caller)
         if outcome is None:
             return None
@@ -165,6 +166,8 @@ class Names(Lookups):
         target, here = m.cache.last_known(parent, name), m.meta.here
         if here is None or target is None or target.file is not None or m.opens.holds(target):
             return False
+        if target.attr is None or target.attr.nlink > 1:
+            m.change_here(target)  # it is known by another name
         outcome = here.unlink_here(parent.ref, name, caller=caller)
         if outcome is None:
             return False
@@ -194,8 +197,12 @@ class Names(Lookups):
         self._left(parent, name, grant)
 
     def rmdir_here(self, parent: Node, name: bytes, caller: Caller) -> bool:
-        here = self._m.meta.here
-        outcome = None if here is None else here.rmdir_here(parent.ref, name, caller=caller)
+        here, target = self._m.meta.here, self._m.cache.last_known(parent, name)
+        if here is None:
+            return False
+        if target is not None:
+            self._m.change_here(target)
+        outcome = here.rmdir_here(parent.ref, name, caller=caller)
         if outcome is None:
             return False
         grant = self._m.done_here(outcome)
@@ -242,15 +249,15 @@ class Names(Lookups):
         if here is None:
             return False
         move = self._move(parent, old_name, parent, new_name, flags)
+        for node in (move.believed, move.replaced):
+            if node is not None:
+                m.change_here(node)
         outcome = here.rename_here(
             parent.ref, old_name, parent.ref, new_name,
             flags=flags, keep=move.keep, caller=caller,
         )  # fmt: skip
         if outcome is None:
             return False
-        for node in (move.believed, move.replaced):
-            if node is not None and node.nlookup > 0:
-                m.notify.drop_attr(node.number)  # an answer from before may be on its way
         for place, name in move.names:
             m.cache.changed(place, name)
         self._renamed(move, outcome, m.done_here(outcome), sure=self._is_sure(move))

@@ -69,6 +69,7 @@ class Node:
     # believe and is being told to drop; until when
     busy: int = 0  # requests under way for which the kernel holds this directory's lock
     made: float = 0.0  # when the kernel was last told of it as the outcome of a change
+    told: bool = False  # since `attr` was last dropped the kernel was told what it may believe
     changing: int = 0  # changes of it by this mount that are under way
     names_changing: list[bytes] | None = None  # likewise of names in this directory
     contention: Contention | None = None  # of this directory

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from superfs.client import windows
-from superfs.core.errors import FsError
+from superfs.core.errors import Code, FsError
 from superfs.mount.accesses import Accesses, Paths
 
 if TYPE_CHECKING:
@@ -100,23 +100,26 @@ class Window:
             if ask == "stats":
                 await _say(stream, self._figures.now())
             elif ask == "sync":
-                await _say(stream, await self._sync())
+                losses, answer = await self._sync()
+                await _say(stream, answer)
+                self._losses_told = max(self._losses_told, losses)  # whoever asked has heard it
             elif ask == "watch":
                 await self._watch(stream)
                 return
             else:
                 await _say(stream, {"error": "ask for stats, watch or sync"})
 
-    async def _sync(self) -> dict[str, Any]:
-        """A loss is told once, to who syncs next, whether or not it came in between."""
+    async def _sync(self) -> tuple[int, dict[str, Any]]:
+        """Up to which loss is told, and the answer. Each is told once, to who syncs next, whether
+        or not it came in between."""
         try:
             unwritten = await self._services.sync()
         except FsError as error:
-            self._losses_told = self._mounted.lost.count
-            return {"error": f"not everything is on disk: {error}"}
-        lost = self._mounted.lost.count - self._losses_told
-        self._losses_told += lost
-        return {"unwritten": unwritten, "lost": lost}
+            is_loss = error.code is Code.IO
+            told = self._mounted.lost.count if is_loss else self._losses_told
+            return told, {"error": f"not everything is on disk: {error}"}
+        losses = self._mounted.lost.count
+        return losses, {"unwritten": unwritten, "lost": losses - self._losses_told}
 
     async def _watch(self, stream: trio.SocketStream) -> None:
         """Until whoever watches hangs up, also while nothing happens."""

@@ -194,7 +194,9 @@ class Asking(MetaClient):
     # ---- doing it here
 
     async def room(self) -> None:
-        if self._state.is_full:
+        with self._state.lock:
+            is_full = self._state.is_full
+        if is_full:
             assert self.shipping is not None
             await self.shipping.room()
 

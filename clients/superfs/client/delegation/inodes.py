@@ -147,6 +147,8 @@ class Inodes(Learning):
     def kept(self, ino: int, size: int) -> None:
         """So many bytes of such a file have to be at data daemons before anybody hears of it."""
         self._state.part.keeps(ino, size)
+        assert self.shipping is not None
+        self.shipping.noted()
 
     # ---- what is known here
 

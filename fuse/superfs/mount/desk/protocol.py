@@ -105,7 +105,8 @@ REQUEST_BYTES_MAX = WRITE_BYTES_MAX + 4096
 
 OPEN_IN = Struct("=II")  # flags, open_flags
 READ_IN = Struct("=QQI")  # fh, offset, size; more follows
-WRITE_IN = Struct("=QQI")  # fh, offset, size; more follows
+WRITE_IN = Struct("=QQII")  # fh, offset, size, flags; more follows
+WRITE_CACHE = 1  # in the flags: pages of a mapping are written back
 WRITE_DATA = HEADER_BYTES + 40
 HANDLE_IN = Struct("=Q")  # of flush, release, releasedir, fsyncdir: fh; more follows. Of
 # interrupt: which request

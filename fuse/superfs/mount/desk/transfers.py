@@ -27,6 +27,7 @@ from superfs.mount.desk.protocol import (
     HANDLE_IN,
     OPEN_IN,
     READ_IN,
+    WRITE_CACHE,
     WRITE_DATA,
     WRITE_IN,
 )
@@ -158,8 +159,10 @@ class Transfers:
         return protocol.data_header(unique, len(found)), found
 
     def write(self, unique: int, _number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        fh, offset, length = WRITE_IN.unpack_from(body)
+        fh, offset, length, flags = WRITE_IN.unpack_from(body)
         handle = self._handles.get(fh)
+        if flags & WRITE_CACHE:
+            handle.file.mapped = True
         written: bytes | memoryview = body[WRITE_HEAD : WRITE_HEAD + length]
         if length < SHARED_BYTES_MIN:
             written = bytes(written)
