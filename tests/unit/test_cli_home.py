@@ -15,6 +15,8 @@ import pytest
 from superfs.cli import formatting, mounts, options, status
 from superfs.cli.home import Home
 from superfs.cli.output import CliError, printable
+from superfs.client import mounted
+from superfs.client.mounted import Mounted
 from superfs.mount.main import _resolved as resolved_by_mount
 
 
@@ -178,9 +180,9 @@ def test_a_busy_mount_point() -> None:
 
 def test_the_mount_table_is_unescaped() -> None:
     line = rb"36 35 0:40 / /mnt/a\040b\134c rw - fuse.superfs superfs rw"
-    mounted = mounts._parse(line)
-    assert str(mounted.path) == "/mnt/a b\\c"
-    assert mounted.is_superfs
+    found = mounted._parse(line)
+    assert str(found.path) == "/mnt/a b\\c"
+    assert found.is_superfs
 
 
 def test_mounts_of_another_cluster_are_not_shown(home: Home) -> None:
@@ -194,9 +196,9 @@ def test_mounts_of_another_cluster_are_not_shown(home: Home) -> None:
         "/elsewhere": False,
         "unix:/elsewhere/run/clusterd.sock": False,
     }.items():
-        mounted = mounts.Mounted(Path("/mnt"), "fuse.superfs", source)
+        mounted = Mounted(Path("/mnt"), "fuse.superfs", source)
         assert status.may_be_of(mounted, target) is ours, source
-    assert not status.may_be_of(mounts.Mounted(Path("/mnt"), "ext4", str(home.root)), target)
+    assert not status.may_be_of(Mounted(Path("/mnt"), "ext4", str(home.root)), target)
 
 
 def test_a_table_is_never_cut(

@@ -4,46 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from superfs.cli.output import CliError
+from superfs.client.mounted import Mounted, mount_table
 
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 USERS_SHOWN_MAX = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    path: Path
-    kind: str  # "fuse.superfs", "ext4", ...
-    source: str
-
-    @property
-    def is_superfs(self) -> bool:
-        return self.kind == "fuse.superfs" or (self.kind == "fuse" and self.source == "superfs")
-
-
-def mount_table() -> list[Mounted]:
-    """In the order of mounting: of several on one place the last one is seen."""
-    return [_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines() if line]
-
-
-def _parse(line: bytes) -> Mounted:
-    before, _, after = line.partition(b" - ")
-    kind, source, *_ = after.split(b" ")
-    return Mounted(
-        Path(os.fsdecode(_unescape(before.split(b" ")[4]))),
-        kind.decode(),
-        os.fsdecode(_unescape(source)),
-    )
-
-
-def _unescape(field: bytes) -> bytes:
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
 
 
 def mounted_at(path: Path) -> Mounted | None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from superfs.cli import mounts, supervisor
+from superfs.cli import supervisor
 from superfs.cli.options import ClusterOption, DirOption, JsonOption, TokenOption, target_of
 from superfs.cli.output import EXIT_FAILED, console, print_json
 from superfs.cli.programs import is_serving
+from superfs.client.mounted import Mounted, mount_table
 
 if TYPE_CHECKING:
     from superfs.cli.admin import Admin
@@ -44,7 +45,7 @@ def collect(target: Target) -> dict[str, Any]:
     found: dict[str, Any] = {"cluster": list(target.cluster), "error": None, "daemons": []}
     running = supervisor.read_status(target.home) if target.home is not None else None
     found["supervisor"] = running
-    found["mounts"] = [str(m.path) for m in mounts.mount_table() if may_be_of(m, target)]
+    found["mounts"] = [str(m.path) for m in mount_table() if may_be_of(m, target)]
     clusterd = {"name": "clusterd", "addresses": list(target.cluster)}
     found["daemons"].append(clusterd | {"serving": any(is_serving(a) for a in target.cluster)})
     if isinstance(reached, Admin):
@@ -67,7 +68,7 @@ def collect(target: Target) -> dict[str, Any]:
     return found
 
 
-def may_be_of(mounted: mounts.Mounted, target: Target) -> bool:
+def may_be_of(mounted: Mounted, target: Target) -> bool:
     """What names an address or a directory of this machine names one cluster. Of a name in the
     network, or of a mount made by fusermount3, nobody can tell."""
     if not mounted.is_superfs or not mounted.source.startswith(("unix:", "/")):

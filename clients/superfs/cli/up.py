@@ -21,6 +21,7 @@ from superfs.cli.options import DirOption, home_of
 from superfs.cli.output import EXIT_USAGE, CliError, say, warn
 from superfs.cli.processes import Identity, find_running, stop
 from superfs.cli.programs import DAEMON_GRACE_S, MOUNT_GRACE_S, of_home
+from superfs.client.mounted import mount_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,7 +310,7 @@ def _clear_dead_mounts(home: Home) -> bool:
     noted = supervisor.noted_mount_point(home)
     dead = [
         m.path
-        for m in mounts.mount_table()
+        for m in mount_table()
         if m.is_superfs and (m.source in ours or str(m.path) == noted) and mounts.is_dead(m.path)
     ]
     for point in dead:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from superfs.cli import mounts
 from superfs.cli.output import CliError
 from superfs.client import windows
+from superfs.client.mounted import mount_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,5 +144,5 @@ def open_at(path: Path) -> Window:
 def point_of(path: Path) -> Path | None:
     """Without touching what may be dead."""
     place = mounts.resolve_mount_point(path)
-    ours = {mounted.path for mounted in mounts.mount_table() if mounted.is_superfs}
+    ours = {mounted.path for mounted in mount_table() if mounted.is_superfs}
     return next((p for p in (place, *place.parents) if p in ours), None)

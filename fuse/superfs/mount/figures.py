@@ -35,6 +35,10 @@ def watch(meter: Meter, services: Services, recalls: Recalls, connection: Connec
     meter.figures |= {
         "read_bytes_descriptor": ("Read through descriptors", lambda: moved.read_descriptor),
         "read_bytes_grpc": ("Read through gRPC", lambda: moved.read_grpc),
+        "written_bytes_descriptor": (
+            "Written through descriptors",
+            lambda: moved.written_descriptor,
+        ),
         "written_bytes_memfd": ("Written by shared memory", lambda: moved.written_memfd),
         "written_bytes_grpc": ("Written through gRPC", lambda: moved.written_grpc),
     }
@@ -55,8 +59,11 @@ def _rest(served: int, asked: int) -> tuple[int, int]:
 
 
 class Figures:
-    def __init__(self, meter: Meter, mountpoint: str, config: ClientConfig) -> None:
+    def __init__(
+        self, meter: Meter, mountpoint: str, config: ClientConfig, subdir: str = "/"
+    ) -> None:
         self._meter = meter
+        self._subdir = subdir
         self._mountpoint = mountpoint
         self._config = config
         self._began = time.monotonic()
@@ -68,8 +75,9 @@ class Figures:
         return {
             "version": VERSION,
             "mountpoint": self._mountpoint,
+            "subdir": self._subdir,
             "cluster": list(self._config.cluster),
-            "token_file": str(self._config.token_file),
+            "token_file": os.path.abspath(self._config.token_file),
             "pid": os.getpid(),
             "at_s": time.monotonic(),
             "up_s": time.monotonic() - self._began,

@@ -94,7 +94,7 @@ def serve(
         room = options.memory_max * MIB // KV_PART
         kv = KvTree(blocks, room, services.mounted.notify.drop_names)
     desk = Desk(device, relay, services, meter, connection.data.slot, kv)
-    seen = figures.Figures(meter, str(mountpoint.path), connection.config)
+    seen = figures.Figures(meter, str(mountpoint.path), connection.config, options.subdir)
     window = Window(services, device, seen)
     with contextlib.suppress(FsError):  # who reads or writes will be told
         connection.data.greet(connection.map.chain_ids[:GREETED_MAX])
