@@ -29,6 +29,7 @@ FAILPOINTS = sorted(
     {
         name
         for path in DAEMONS.rglob("*.py")
+        if path.name != "lending.py"  # writers past the mount come there: test_lent.py
         for name in re.findall(r'hit\(\s*"((?:metad|datad)\.[a-z_.-]+)"', path.read_text())
     }
 )

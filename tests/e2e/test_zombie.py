@@ -166,6 +166,35 @@ def test_what_was_on_its_way_already(
         assert late.do("close", "x") == "ok"
 
 
+def test_what_lay_in_a_segment_that_was_lent(cluster: Cluster, other: Path) -> None:
+    """It was written there, and not placed when its session ended."""
+    with on_sdk(cluster) as late:
+        for name in ("warm", "x", "left"):
+            (other / name).write_bytes(b"a" * 8 * MIB)
+            assert late.do("open", name) == "ok"
+        for _ in range(2):  # then it has borrowed one
+            assert late.do("write", "warm", 0, "z", 8 * MIB) == "ok"
+            assert late.do("sync", "warm") == "ok"
+
+        def stop() -> None:
+            late.stop()
+            cluster.datad.signal(signal.SIGCONT)
+
+        cluster.datad.signal(signal.SIGSTOP)
+        for name in ("x", "left"):
+            assert late.do("write", name, 0, "z", 8 * MIB) == "ok"
+        with (
+            away(cluster, [late], lambda: None, stop, late.go_on),
+            (other / "x").open("r+b") as rewriting,
+        ):
+            rewriting.write(b"b" * 8 * MIB)
+        assert late.do("sync", "x") == "EIO"
+        assert (other / "x").read_bytes() == b"b" * 8 * MIB
+        assert late.do("sync", "left") == "ok"
+        assert (other / "left").read_bytes() == b"z" * 8 * MIB, "nobody has touched it"
+        assert late.do("read", "left") == digest(b"z" * 8 * MIB)
+
+
 def test_cut_off() -> None:
     """It runs all the time, and tries."""
     with Cable() as cable:

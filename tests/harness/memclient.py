@@ -71,6 +71,9 @@ class MemData:
     def has_room_to_read(self, _length: int) -> bool:
         return True
 
+    def placed(self, _where: Where, _offset: int, _data: Bytes) -> None:
+        return None
+
     def own(self, data: Bytes) -> Bytes:
         return bytes(data)
 
@@ -115,7 +118,7 @@ class MemData:
             return [completed(Reply(code=Code.STALE_DATA))]  # a late write brings nothing back
         held = self.files.setdefault((where.ino, where.data_generation), bytearray())
         held.extend(bytes(max(0, offset - len(held))))
-        held[offset : offset + len(data)] = data
+        held[offset : offset + len(data)] = bytes(data)
         return [completed(Reply())]
 
     def start_writes_now(

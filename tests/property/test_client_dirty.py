@@ -23,7 +23,7 @@ writes = st.lists(
 def model_of(sequence: Sequence[Extent]) -> list[int | None]:
     model: list[int | None] = [None] * (SIZE + 32)
     for offset, data in sequence:
-        model[offset : offset + len(data)] = list(data)
+        model[offset : offset + len(data)] = list(bytes(data))
     return model
 
 

@@ -13,15 +13,20 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from harness import datastore
+from harness import datastore, lentsegments
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import CHUNK_BYTES, KIB
+from superfs.core.limits import CHUNK_BYTES, KIB, PAGE_BYTES
+from superfs.data import records
 from superfs.data.keys import ChunkKey, FileKey
+from superfs.data.lending import Placed
 from superfs.data.segments import Blob
 
 CONFIG = replace(datastore.SMALL, extents_max=8, cached_chunks_max=4)
 FILE_BYTES = 2 * CHUNK_BYTES
 EDGE = CHUNK_BYTES
+SESSION = 7
+STRIDE_BYTES = 512 * KIB + 3 * PAGE_BYTES
+"""The longest write, with a page in front and room behind."""
 
 inos = st.integers(1, 3)
 generations = st.integers(1, 2)
@@ -41,6 +46,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.files: dict[tuple[int, int], bytearray] = {}
         self.reaped: set[tuple[int, int]] = set()
         self.stamp = 0
+        self.lent: dict[int, list[int]] = {}  # by segment: the places that are free
 
     def teardown(self) -> None:
         self.tools.close()
@@ -77,6 +83,54 @@ class StoreMachine(RuleBasedStateMachine):
         for blob in blobs:
             at = blob.chunk * CHUNK_BYTES + blob.offset
             contents[at : at + len(blob.data)] = blob.data
+
+    @precondition(lambda self: len(self.lent) < 2)
+    @rule()
+    def lend(self) -> None:
+        segment = self.store.lend(SESSION)
+        self.lent[segment.number] = list(
+            range(PAGE_BYTES, segment.size - STRIDE_BYTES, STRIDE_BYTES)
+        )
+
+    @precondition(lambda self: any(self.lent.values()))
+    @rule(
+        ino=inos,
+        generation=generations,
+        place=places,
+        length=lengths,
+        which=st.integers(0, 1),
+        at=st.integers(0, 1000),
+    )
+    def place(
+        self, ino: int, generation: int, place: int, length: int, which: int, at: int
+    ) -> None:
+        numbers = [number for number, free in self.lent.items() if free]
+        segment = self.store.segments.by_number[numbers[which % len(numbers)]]
+        free = self.lent[segment.number]
+        there = free.pop(at % len(free)) + PAGE_BYTES
+        blob = self._blob((ino, generation), place, length)
+        lentsegments.put(segment, there, bytes(blob.data))
+        crcs = records.block_crcs(blob.data)
+        said = Placed(segment.number, there, blob.offset, len(blob.data), crcs)
+        key = ChunkKey(ino, generation, blob.chunk)
+        if key.file in self.reaped:
+            with pytest.raises(FsError) as caught:
+                self.store.place(SESSION, key, said)
+            assert caught.value.code is Code.STALE_DATA
+            return
+        self.store.place(SESSION, key, said)
+        contents = self.files.setdefault((ino, generation), bytearray(FILE_BYTES))
+        start = blob.chunk * CHUNK_BYTES + blob.offset
+        contents[start : start + len(blob.data)] = blob.data
+
+    @precondition(lambda self: self.lent)
+    @rule(politely=st.booleans())
+    def give_back(self, politely: bool) -> None:
+        number, _ = self.lent.popitem()
+        if politely:
+            self.store.lending.give_back(SESSION, number)
+        else:
+            self.store.lending.end(number)
 
     @rule(ino=inos, generation=generations, place=places, length=lengths)
     def read(self, ino: int, generation: int, place: int, length: int) -> None:
@@ -126,6 +180,7 @@ class StoreMachine(RuleBasedStateMachine):
         if cleanly:
             self.store.sync()
         self.tools.close()
+        self.lent.clear()
         datastore.kill(self.store)
         self.store = datastore.reopen(self.directory, CONFIG)
         self.tools = datastore.Tools(self.store)

@@ -13,10 +13,11 @@ from harness.memclient import MemConnection, again, opened
 from superfs.client import age
 from superfs.client.aio import AsyncFile
 from superfs.client.creating import fill
-from superfs.client.file import WRITE_BYTES_MAX, OpenInode
+from superfs.client.file import OpenInode
 from superfs.client.fileobj import RawFile
 from superfs.client.handles import OpenFiles
 from superfs.client.opening import Handle
+from superfs.client.sending import WRITE_BYTES_MAX
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
 from superfs.core.namespace.outcome import Entry

@@ -59,6 +59,7 @@ class Moved:
 
     read_descriptor: int = 0
     read_grpc: int = 0
+    written_descriptor: int = 0
     written_memfd: int = 0
     written_grpc: int = 0
 
@@ -99,12 +100,15 @@ class Bypass:
             else:
                 self.moved.read_grpc += size
 
-    def count_write(self, size: int, *, by_place: bool) -> None:
+    def count_write(self, size: int, way: str) -> None:
+        moved = self.moved
         with self._lock:
-            if by_place:
-                self.moved.written_memfd += size
+            if way == "descriptor":
+                moved.written_descriptor += size
+            elif way == "memfd":
+                moved.written_memfd += size
             else:
-                self.moved.written_grpc += size
+                moved.written_grpc += size
 
     def read_now(
         self,

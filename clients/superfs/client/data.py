@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
-from superfs.client.bypass import Bypass, read_item
+from superfs.client.datareads import DataReads
 from superfs.client.datastream import DataItem, new_tag
-from superfs.client.payload import Payload
+from superfs.client.dirty import PLACED_BYTES
+from superfs.client.lent import Placed
+from superfs.client.payload import Payload, PlacedPayload
 from superfs.client.sharedmem import SharedMemory, slot_of
-from superfs.client.smallreads import SmallReads
-from superfs.client.started import StartedRead, check, finish_read
-from superfs.client.wire import Reply, Request, encode_write
+from superfs.client.started import check
+from superfs.client.wire import Reply, Request, batches, encode_write
 from superfs.core.layout import chain_of, pieces
-from superfs.core.limits import CHUNK_BYTES, KIB, MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import CHUNK_BYTES, KIB, MESSAGE_DATA_BYTES_MAX, PLACED_BYTES_MAX
 from superfs.rpc.pending import Budget
 from superfs.v1 import data_pb2
 
@@ -27,15 +28,12 @@ if TYPE_CHECKING:
 
     from superfs.client.config import ClientConfig
     from superfs.client.datastream import DataStream
-    from superfs.client.errands import Errand
-    from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
-    from superfs.core.errors import FsError
     from superfs.core.layout import Piece
     from superfs.rpc.pending import Pending
 
 
-Bytes = bytes | bytearray | memoryview
+Bytes = bytes | bytearray | memoryview | Placed
 SHARED_BYTES_MIN = 128 * KIB
 """Smaller writes carry their bytes."""
 SMALL_MAX = 4
@@ -63,14 +61,11 @@ class Router(Protocol):
     def data_streams(self) -> list[DataStream]: ...
 
 
-class DataClient:
+class DataClient(DataReads):
     def __init__(self, router: Router) -> None:
-        self._router = router
+        super().__init__(router)
         self._writing = Budget(router.config.data_in_flight_bytes)
-        self._reading = Budget(router.config.data_in_flight_bytes)
-        self.bypass = Bypass()
         self.memory = SharedMemory()
-        self._small = SmallReads(router, self._reading, self.bypass)
 
     def greet(self, chains: Iterable[int]) -> None:
         """Connects to the daemons of these chains, and to their local sockets, before the first
@@ -82,95 +77,6 @@ class DataClient:
         """Behind the streams."""
         self.bypass.close()
 
-    # ---- reading
-
-    def has_room_to_read(self, length: int) -> bool:
-        """Whether a read would be on its way at once: nobody reads ahead at others' expense."""
-        return self._reading.free >= length
-
-    async def read(self, where: Where, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes."""
-        data = self.read_now(where, offset, length)
-        if isinstance(data, bytes):
-            return data
-        started = await self.start_read(where, offset, length)
-        return await finish_read(started)
-
-    def read_now(
-        self, where: Where, offset: int, length: int, *, seek: bool = False
-    ) -> bytes | Sought | None:
-        """Exactly `length` bytes, if they can be had from memory of this host without asking;
-        `seek`: or, of a few, from its disk."""
-        chunk, start = divmod(offset, CHUNK_BYTES)
-        if not 0 < length <= CHUNK_BYTES - start or not where.chains:
-            return None
-        stream = self._router.data_stream(chain_of(where.chains, chunk))
-        return self.bypass.read_now(stream, where, chunk, start, length, seek=seek)
-
-    def read_here(self, where: Where, offset: int, length: int) -> bytes | None:
-        """As `read_now`, for whoever may wait for a disk of this host."""
-        chunk, start = divmod(offset, CHUNK_BYTES)
-        if not 0 < length <= CHUNK_BYTES - start or not where.chains:
-            return None
-        stream = self._router.data_stream(chain_of(where.chains, chunk))
-        return self.bypass.read_here(stream, where, chunk, start, length)
-
-    def errand(self, where: Where, offset: int, length: int) -> Errand[bytes | None] | None:
-        """As `read_now`, by a thread that may wait for a disk. It has None where the bytes cannot
-        be had that way, after all; None at once: nothing is known of them here."""
-        chunk, start = divmod(offset, CHUNK_BYTES)
-        if not 0 < length <= CHUNK_BYTES - start or not where.chains:
-            return None
-        stream = self._router.data_stream(chain_of(where.chains, chunk))
-        return self.bypass.errand(stream, where, chunk, start, length)
-
-    async def start_read(self, where: Where, offset: int, length: int) -> StartedRead:
-        """Returns when everything is on its way, which other transfers may delay."""
-        parts: StartedRead = []
-        for piece in pieces(offset, length, piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
-            await self._reading.acquire(piece.length)
-            parts.append(self._start_piece(where, piece))
-        return parts
-
-    def start_read_now(self, where: Where, offset: int, length: int) -> StartedRead | None:
-        """None: other transfers are ahead of it, or it is more than one message."""
-        found = list(pieces(offset, length, piece_bytes_max=MESSAGE_DATA_BYTES_MAX))
-        if len(found) != 1 or not self._reading.acquire_nowait(length):
-            return None
-        return [self._start_piece(where, found[0])]
-
-    def _start_piece(self, where: Where, piece: Piece) -> tuple[int, Pending[Reply]]:
-        """What it has of the budget is released when it is done."""
-        size = piece.length
-        try:
-            stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
-        except BaseException:
-            self._reading.release(size)
-            raise
-        started = self.bypass.start(stream, where, piece.chunk, piece.offset, size)
-        if started is None:
-            item = read_item(where, piece.chunk, piece.offset, size)
-            parts: StartedRead = []
-            self._submit(where, piece.chunk, item, self._reading, size, parts)
-            self.bypass.count_read(size, by_descriptor=False)
-            return parts[0]
-        if not started.on_done(partial(self._reading.release, size)):
-            self._reading.release(size)
-        return size, started
-
-    def learn(self, where: Where, chunk: int) -> None:
-        """Where it lies, if that is on this host: it will be read soon."""
-        self.bypass.learn(self._router.data_stream(chain_of(where.chains, chunk)), where, chunk)
-
-    async def read_many(self, wanted: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
-        """The first `length` bytes of many small files: (where, length), each within a message."""
-        return await self._small.read(wanted)
-
-    @property
-    def many_bytes_max(self) -> int:
-        """How much of small files is better asked for at once than in parts."""
-        return self._small.bytes_max
-
     # ---- writing
 
     async def write(self, where: Where, offset: int, data: Bytes) -> None:
@@ -180,13 +86,24 @@ class DataClient:
 
     async def start_write(self, where: Where, offset: int, data: Bytes) -> list[Pending[Reply]]:
         """Returns when everything is on its way; the answers are the caller's to `check`."""
-        view = memoryview(data)
         parts: list[tuple[int, Pending[Reply]]] = []
+        if isinstance(data, Placed):
+            return await self._start_placed(where, offset, data)
+        view = memoryview(data)
         for piece in pieces(offset, len(view), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
             body = view[piece.position : piece.position + piece.length]
             await self._make_room(where, piece.chunk, piece.length)
             item = self._write_item(where, piece, body)
             self._submit(where, piece.chunk, item, self._writing, piece.length, parts)
+        self.bypass.wrote(where.ino, where.data_generation)
+        return [pending for _, pending in parts]
+
+    async def _start_placed(self, where: Where, offset: int, data: Placed) -> list[Pending[Reply]]:
+        parts: list[tuple[int, Pending[Reply]]] = []
+        (piece,) = pieces(offset, len(data))
+        await self._writing.acquire(PLACED_BYTES)
+        item = self._write_item(where, piece, data)
+        self._submit(where, piece.chunk, item, self._writing, PLACED_BYTES, parts)
         self.bypass.wrote(where.ino, where.data_generation)
         return [pending for _, pending in parts]
 
@@ -197,9 +114,11 @@ class DataClient:
         of them, or they are not worth a message each."""
         if sum(len(data) < SHARED_BYTES_MIN for _, data in extents) > SMALL_MAX:
             return None
+        if any(isinstance(data, Placed) for _, data in extents):
+            return None  # of whoever may wait
         ready: dict[DataStream, list[tuple[Piece, memoryview]]] = {}
         for offset, data in extents:
-            view = memoryview(data)
+            view = memoryview(cast("bytes | bytearray | memoryview", data))
             for piece in pieces(offset, len(view), piece_bytes_max=MESSAGE_DATA_BYTES_MAX):
                 stream = self._router.data_stream(chain_of(where.chains, piece.chunk))
                 body = view[piece.position : piece.position + piece.length]
@@ -226,22 +145,40 @@ class DataClient:
         self.bypass.wrote(where.ino, where.data_generation)
         return answers
 
-    def _write_item(self, where: Where, piece: Piece, data: memoryview) -> DataItem:
+    def _write_item(self, where: Where, piece: Piece, data: memoryview | Placed) -> DataItem:
         tag = new_tag()
         item = DataItem(
             self._write_request(tag, where, piece.chunk, piece.offset, data),
             tag,
-            kept_bytes=piece.length,
+            kept_bytes=PLACED_BYTES if isinstance(data, Placed) else piece.length,
             inodes=frozenset((where.ino,)),
             capability=where.capability,
         )
+        if isinstance(data, Placed):
+            item.pending.on_done(partial(data.answered, item.pending))
         self._count_when_done(item, piece.length)
         return item
+
+    def placed(self, where: Where, offset: int, data: Bytes) -> Placed | None:
+        """The same bytes, where they will stay: written there by whoever calls, who may wait for a
+        disk of this host. None: they go another way."""
+        chunk, start = divmod(offset, CHUNK_BYTES)
+        limit = min(PLACED_BYTES_MAX, CHUNK_BYTES - start)
+        if not SHARED_BYTES_MIN <= len(data) <= limit or isinstance(data, Placed):
+            return None
+        stream = self._router.data_stream(chain_of(where.chains, chunk))
+        link = stream.local
+        if link is None or not stream.shares_memory:
+            return None
+        found = link.borrowed.write(memoryview(data))
+        if found is not None and link.borrowed.note(len(found)) and not stream.committing:
+            stream.commit()
+        return found
 
     def own(self, data: Bytes) -> Bytes:
         """The same bytes. Large ones do not change any more, and lie where a data daemon on this
         host can read them: as they are, or a copy."""
-        if isinstance(data, bytes) or len(data) < SHARED_BYTES_MIN or slot_of(data) is not None:
+        if isinstance(data, (bytes, Placed)) or len(data) < SHARED_BYTES_MIN or slot_of(data):
             return data
         if len(data) <= MESSAGE_DATA_BYTES_MAX and self.shares_memory:
             shared = self.memory.copy(data)
@@ -266,8 +203,11 @@ class DataClient:
         return any(stream.shares_memory for stream in self._router.data_streams())
 
     def _write_request(
-        self, tag: int, where: Where, chunk: int, offset: int, data: memoryview
+        self, tag: int, where: Where, chunk: int, offset: int, data: memoryview | Placed
     ) -> Request:
+        if isinstance(data, Placed):
+            stream = self._router.data_stream(chain_of(where.chains, chunk))
+            return PlacedPayload(stream, tag, where, chunk, offset, data)
         if self._router.data_stream(chain_of(where.chains, chunk)).shares_memory:
             shared: memoryview | None = data
             if slot_of(data) is None:
@@ -281,8 +221,8 @@ class DataClient:
         request = item.request
 
         def count() -> None:
-            by_place = isinstance(request, Payload) and request.by_place
-            self.bypass.count_write(size, by_place=by_place)
+            way = request.way if isinstance(request, Payload) else "grpc"
+            self.bypass.count_write(size, way)
 
         item.pending.on_done(count)
 
@@ -305,7 +245,7 @@ class DataClient:
                 group.append((write, piece.length))
         pendings: list[Pending[Reply]] = []
         for (stream, capability), group in groups.items():
-            for batch in _batches(group):
+            for batch in batches(group):
                 size = sum(length for _, length in batch)
                 tag = new_tag()
                 many = data_pb2.WriteMany(writes=[write for write, _ in batch])
@@ -346,23 +286,6 @@ class DataClient:
 
     # ---- inside
 
-    def _submit(
-        self,
-        where: Where,
-        chunk: int,
-        item: DataItem,
-        budget: Budget,
-        size: int,
-        parts: list[tuple[int, Pending[Reply]]],
-    ) -> None:
-        item.pending.on_done(lambda: budget.release(size))
-        try:
-            self._router.data_stream(chain_of(where.chains, chunk)).submit((item,))
-        except BaseException as error:
-            item.pending.fail(error)
-            raise
-        parts.append((size, item.pending))
-
     async def _make_room(self, where: Where, chunk: int, size: int) -> None:
         await self._make_room_at(self._router.data_stream(chain_of(where.chains, chunk)), size)
 
@@ -379,18 +302,3 @@ class DataClient:
         limit = self._router.config.data_uncommitted_bytes
         if stream.kept_bytes > limit // 4 and not stream.committing:
             stream.commit()
-
-
-def _batches(
-    group: list[tuple[data_pb2.Write, int]],
-) -> list[list[tuple[data_pb2.Write, int]]]:
-    """Splits (_, bytes) into lists of at most a message each."""
-    batches: list[list[tuple[data_pb2.Write, int]]] = []
-    size = MESSAGE_DATA_BYTES_MAX
-    for entry in group:
-        if size + entry[1] > MESSAGE_DATA_BYTES_MAX or len(batches[-1]) >= MANY_ENTRIES_MAX:
-            batches.append([])
-            size = 0
-        batches[-1].append(entry)
-        size += entry[1]
-    return batches

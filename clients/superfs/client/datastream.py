@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from superfs.client.config import ClientConfig
+    from superfs.client.lent import Placed
     from superfs.client.session import Session
 
 log = logging.getLogger("superfs.client")
@@ -204,6 +205,11 @@ class DataStream(Stream[DataItem, Request, Reply]):
         super().refuse(error)
         self.local = None
 
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            self._kept.clear()  # and what descriptors that holds
+
     def may_be_near(self, *, wait: bool) -> bool:
         """Whether the daemon is on this host, as far as is known. `wait`: who asks can wait until
         it is: the first reads of a client are not the ones to go the long way."""
@@ -216,6 +222,10 @@ class DataStream(Stream[DataItem, Request, Reply]):
     def shares_memory(self) -> bool:
         local = self.local
         return local is not None and local.ready and self._unknown < UNKNOWN_MAX
+
+    def lends(self, placed: Placed) -> bool:
+        """Whether the daemon knows the segment that they lie in."""
+        return self.shares_memory and placed.segment.link is self.local
 
     def shared_place(self, data: memoryview) -> tuple[int, int] | None:
         local, slot = self.local, slot_of(data)

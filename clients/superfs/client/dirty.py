@@ -10,15 +10,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from superfs.client.lent import Placed
 from superfs.core.limits import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Data = bytes | bytearray | memoryview
+Data = bytes | bytearray | memoryview | Placed
 Extent = tuple[int, Data]
 
 LARGE_BYTES = 128 * KIB
+PLACED_BYTES = 1 * KIB
+"""What a write takes of memory whose bytes lie where they will stay."""
 
 
 class DirtyExtents:
@@ -48,13 +51,13 @@ class DirtyExtents:
         if self._starts and offset == self.end and not large:
             last = self._datas[-1]
             if isinstance(last, bytearray):
-                last += data
+                last += plain(data)
                 self.bytes += len(data)
                 return
         first, last_index = self._joinable(offset, end, large)
         if first == last_index:
             self._starts.insert(first, offset)
-            self._datas.insert(first, data if large else bytearray(data))
+            self._datas.insert(first, data if large else bytearray(plain(data)))
             self.bytes += len(data)
             return
         start = min(offset, self._starts[first])
@@ -66,16 +69,16 @@ class DirtyExtents:
         joined = bytearray(stop - start)
         for i in range(first, last_index):
             at = self._starts[i] - start
-            joined[at : at + len(self._datas[i])] = self._datas[i]
+            joined[at : at + len(self._datas[i])] = plain(self._datas[i])
             self.bytes -= len(self._datas[i])
-        joined[offset - start : end - start] = data
+        joined[offset - start : end - start] = plain(data)
         self._starts[first:last_index] = [start]
         self._datas[first:last_index] = [joined]
         self.bytes += len(joined)
 
     def _overwrite(self, old: bytearray, at: int, data: Data) -> None:
         before = len(old)
-        old[at : at + len(data)] = data
+        old[at : at + len(data)] = plain(data)
         self.bytes += len(old) - before
 
     def _joinable(self, offset: int, end: int, large: bool) -> tuple[int, int]:
@@ -95,6 +98,10 @@ class DirtyExtents:
 
     def _stands_alone(self, index: int, large: bool) -> bool:
         return large or not isinstance(self._datas[index], bytearray)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(map(in_memory, self._datas))
 
     def overlapping(self, offset: int, length: int) -> list[Extent]:
         """Copies of what lies in [offset, offset + length)."""
@@ -135,6 +142,16 @@ class DirtyExtents:
             self.write(offset, bytes(data) if isinstance(data, bytearray) else data)
 
 
+def plain(data: Data) -> bytes | bytearray | memoryview:
+    """To be copied from."""
+    return bytes(data) if isinstance(data, Placed) else data
+
+
+def in_memory(data: Data) -> int:
+    """How much of this client's memory they take."""
+    return PLACED_BYTES if isinstance(data, Placed) else len(data)
+
+
 def overlay(base: bytes, offset: int, extents: Iterable[Extent]) -> bytes:
     """`base`, which starts at `offset`, with extents on top, in their order."""
     buffer: bytearray | None = None
@@ -157,7 +174,7 @@ def merge(contents: bytes, writes: Sequence[Extent]) -> bytes:
     for offset, data in writes:
         if len(merged) < offset:
             merged.extend(bytes(offset - len(merged)))
-        merged[offset : offset + len(data)] = data
+        merged[offset : offset + len(data)] = plain(data)
     return bytes(merged)
 
 

@@ -29,7 +29,7 @@ from superfs.client.dirty import covers, overlay
 from superfs.client.retry import LOST_RACE
 from superfs.client.sending import Sending
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import FILE_DATA_BYTES_MAX
 from superfs.core.namespace.bits import SET_SIZE
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.core.namespace.txn import Caller
-
-WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
-"""A larger write is taken in such parts: it is copied before it is sent."""
 
 
 class OpenInode(Sending):
@@ -258,22 +255,21 @@ class OpenInode(Sending):
         *,
         kill_priv: bool = False,
         caller: Caller | None = None,
+        wait: bool = False,
     ) -> int:
         """Into the dirty buffer; waits only when there is too much of it. `kill_priv` and
-        `caller` go along when it is published. An error of an earlier write in the background is
-        raised here, by flush or by fsync, once."""
+        `caller` go along when it is published. `wait`: of whoever may wait for a disk of this
+        host. An error of an earlier write in the background is raised here, by flush or by fsync,
+        once."""
         if offset < 0:
             raise FsError(Code.INVALID, f"write at {offset}")
         if offset + len(data) > FILE_DATA_BYTES_MAX:
             raise FsError(Code.FILE_TOO_BIG, f"{len(data)} bytes at {offset}")
         self._raise_failure()
-        whole = memoryview(data)
-        for at in range(0, len(whole), WRITE_BYTES_MAX):
-            part = data if len(whole) <= WRITE_BYTES_MAX else whole[at : at + WRITE_BYTES_MAX]
-            part = self._data.own(part)
+        for at, part in self._parts(offset, data, wait=wait):
             with self._state:
-                self._dirty.write(offset + at, part)
-                self._readahead.drop(offset + at, offset + at + len(part))
+                self._dirty.write(at, part)
+                self._readahead.drop(at, at + len(part))
                 self._note_write(kill_priv, caller)
                 full = self._is_full()
             if full:

@@ -111,7 +111,7 @@ class RawFile(io.RawIOBase):
         self._check(self._handle.writable)
         view = memoryview(data).cast("B")
         with os_errors(self.name):
-            self._position = run_sync(self._handle.write(self._position, view))
+            self._position = run_sync(self._handle.write(self._position, view, wait=True))
         return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -136,6 +136,11 @@ class RawFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+    @property
+    def number(self) -> int:
+        """The file's inode number, as a mount has it too."""
+        return self._handle.inode.attr.ino
 
     @property
     def size(self) -> int:

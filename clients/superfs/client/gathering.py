@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from superfs.client.data import DataClient
 from superfs.client.data import Router as DataRouter
 from superfs.client.datastream import DataItem, new_tag
-from superfs.client.dirty import overlay
+from superfs.client.dirty import overlay, plain
 from superfs.client.payload import Payload
 from superfs.client.sharedmem import PAGE_BYTES, slot_of
 from superfs.client.started import check
@@ -179,7 +179,7 @@ class GatheringData(DataClient):
         if left is None:
             return bytes(data)
         part, self._slot = left[: len(data)], left[len(data) :] or None
-        part[:] = data
+        part[:] = plain(data)
         return part
 
     def drop(self, ino: int) -> bool:

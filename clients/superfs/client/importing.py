@@ -302,7 +302,9 @@ class Import:
                     data = os.pread(file.fileno(), length, position)
                     if not data:
                         break
-                    answers.extend(await self._connection.data.start_write(where, position, data))
+                    placed = self._connection.data.placed(where, position, data)
+                    part = data if placed is None else placed
+                    answers.extend(await self._connection.data.start_write(where, position, part))
                     position += len(data)
                     while len(answers) > PIECES_AT_ONCE:
                         check(await answers.popleft())

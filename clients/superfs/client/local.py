@@ -20,11 +20,21 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from superfs.client.lent import Borrowed, LentSegment
 from superfs.core.errors import Code, FsError, known_code
 from superfs.core.limits import DESCRIPTORS_PER_MESSAGE_MAX
 from superfs.rpc import packets
 from superfs.rpc.pending import Pending
-from superfs.v1.data_pb2 import Closed, LocalHello, LocalReply, LocalRequest, Share, Want
+from superfs.v1.data_pb2 import (
+    Closed,
+    GiveBack,
+    Lend,
+    LocalHello,
+    LocalReply,
+    LocalRequest,
+    Share,
+    Want,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,6 +79,8 @@ class LocalLink:
         self._read_bytes = 0
         self._shared: dict[int, tuple[weakref.ref[Arena], int]] = {}
         self._sharing: dict[int, Arena] = {}  # by tag
+        self._lending: dict[int, Pending[LentSegment]] = {}  # by tag
+        self.borrowed = Borrowed(self._borrow, self._give_back)
         self.ready = False
         self.ended = False
         self.error: FsError | None = None  # why it could not be had
@@ -136,12 +148,27 @@ class LocalLink:
         self._say(LocalRequest(tag=tag, share=Share()), [arena.fd])
         return 0
 
+    def _borrow(self) -> Pending[LentSegment]:
+        pending: Pending[LentSegment] = Pending()
+        tag = next(self._tags)
+        with self._lock:
+            if not self.ready:
+                pending.fail(FsError(Code.UNAVAILABLE, "the local socket is not there"))
+                return pending
+            self._lending[tag] = pending
+        self._say(LocalRequest(tag=tag, lend=Lend()))
+        return pending
+
+    def _give_back(self, segments: list[int]) -> None:
+        self._say(LocalRequest(give_back=GiveBack(segments=segments)))
+
     # ---- from time to time
 
     def tick(self) -> None:
         """Closes what nobody uses; tells the daemon."""
         if not self.ready:
             return
+        self.borrowed.tick()
         before = time.monotonic() - IDLE_S
         with self._lock:
             old = [n for n, descriptor in self._held.items() if descriptor.used_s < before]
@@ -195,6 +222,7 @@ class LocalLink:
             detail = reply.detail or f"{self.path} is not the socket of this data daemon"
             raise FsError(known_code(reply.code) if reply.code else Code.WRONG_IDENTITY, detail)
         self._marks = Descriptor(descriptors[0])
+        self.borrowed.begin(reply.lent_max)
         self._socket.settimeout(None)
         self._end_seen.register(self._socket, select.EPOLLRDHUP)
         with self._lock:
@@ -219,6 +247,7 @@ class LocalLink:
             if arena is not None:  # a refusal is remembered as 0
                 self._shared[arena.key] = (weakref.ref(arena), reply.buffer)
                 return True
+            lending = self._lending.pop(reply.tag, None)
             segments, pending = self._wanted.pop(reply.tag, ([], None))
             for number, code in zip(segments, reply.codes, strict=False):
                 if code == Code.OK and opened:
@@ -226,9 +255,19 @@ class LocalLink:
             extra = sorted(self._held, key=self._used)[: max(0, len(self._held) - HELD_MAX)]
         if extra:
             self._drop(extra)
+        if lending is not None:
+            self._lent(lending, reply, descriptors)
         if pending is not None:
             pending.complete(None)
         return True
+
+    def _lent(self, asked: Pending[LentSegment], reply: LocalReply, descriptors: list[int]) -> None:
+        code = known_code(reply.codes[0]) if reply.codes else Code.BAD_FORMAT
+        if code is not Code.OK or len(descriptors) != 1:
+            asked.fail(FsError(code or Code.BAD_FORMAT, reply.detail))
+            return
+        own = os.dup(descriptors[0])
+        asked.complete(LentSegment(reply.segment, reply.segment_bytes, own, self))
 
     def _used(self, number: int) -> float:
         return self._held[number].used_s
@@ -247,10 +286,14 @@ class LocalLink:
             self._shared.clear()
             self._sharing.clear()
             waiting, self._wanted = self._wanted, {}
+            asked, self._lending = self._lending, {}
         self._marks = None
         self._end_seen.close()
         with self._sending:
             self._socket.close()
+        self.borrowed.close()
         error = self.error or FsError(Code.UNAVAILABLE, "the local socket has ended")
         for _, pending in waiting.values():
             pending.fail(error)
+        for segment in asked.values():
+            segment.fail(error)

@@ -47,17 +47,20 @@ class Handle:
         """To the end."""
         return await self.inode.read(offset, max(0, await self.inode.end() - offset))
 
-    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
-        """The position behind the write, which O_APPEND moves to the end of the file."""
+    async def write(
+        self, offset: int, data: bytes | bytearray | memoryview, *, wait: bool = False
+    ) -> int:
+        """The position behind the write, which O_APPEND moves to the end of the file. `wait`: of
+        whoever may wait for a disk of this host."""
         with self.inode.telling(self):
-            return await self._write(offset, data)
+            return await self._write(offset, data, wait)
 
-    async def _write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
+    async def _write(self, offset: int, data: bytes | bytearray | memoryview, wait: bool) -> int:
         kill_priv = self._paths.connection.caller.uid != 0
         if self.flags & os.O_APPEND:
             offset = await self.inode.append_at(data, kill_priv=kill_priv)
         else:
-            await self.inode.write(offset, data, kill_priv=kill_priv)
+            await self.inode.write(offset, data, kill_priv=kill_priv, wait=wait)
         if self.flags & (os.O_SYNC | os.O_DSYNC):
             await self.inode.fsync()
         return offset + len(data)

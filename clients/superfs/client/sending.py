@@ -12,19 +12,30 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from superfs.client.data import Where
 from superfs.client.dirty import LARGE_BYTES
 from superfs.client.sharedmem import slot_of
 from superfs.client.writing import Writing
 from superfs.core.errors import FsError
-from superfs.core.limits import CHUNK_BYTES, FILE_DATA_BYTES_MAX, MESSAGE_DATA_BYTES_MAX
+from superfs.core.limits import (
+    CHUNK_BYTES,
+    FILE_DATA_BYTES_MAX,
+    MESSAGE_DATA_BYTES_MAX,
+    PLACED_BYTES_MAX,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from superfs.client.dirty import Data
+    from superfs.client.lent import Placed
 
 log = logging.getLogger("superfs.client")
 
 DIRTY_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
 GATHERED_BYTES_MAX = CHUNK_BYTES
+WRITE_BYTES_MAX = MESSAGE_DATA_BYTES_MAX
+"""A larger write is taken in such parts."""
 HELD_BYTES_MAX = 16 * MESSAGE_DATA_BYTES_MAX
 DIRTY_EXTENTS_MAX = 512
 UNPUBLISHED_BYTES_MAX = 32 * MESSAGE_DATA_BYTES_MAX
@@ -50,6 +61,29 @@ class Sending(Writing):
             return self._send_now(offset, data)
         finally:
             self._turn.release()
+
+    def _parts(
+        self, offset: int, data: bytes | bytearray | memoryview, *, wait: bool
+    ) -> Iterator[tuple[int, Data]]:
+        """(offset, bytes that nobody changes any more): copied before they are sent, or written
+        where they will stay."""
+        whole = memoryview(data)
+        at = 0
+        while at < len(whole):
+            inside = whole[at : at + PLACED_BYTES_MAX - (offset + at) % PLACED_BYTES_MAX]
+            part: Data | None = self._placed(offset + at, inside) if wait else None
+            if part is None:
+                few = len(whole) <= WRITE_BYTES_MAX and not at
+                part = self._data.own(data if few else whole[at : at + WRITE_BYTES_MAX])
+            yield offset + at, part
+            at += len(part)
+
+    def _placed(self, offset: int, part: memoryview) -> Placed | None:
+        with self._state:
+            attr = self._attr
+        if self._capability or attr.is_inline:
+            return None
+        return self._data.placed(Where.of(attr), offset, part)
 
     def _is_full(self, more: int = 0) -> bool:
         """With so many bytes more, in one piece. Called with `_state` held."""
@@ -96,7 +130,7 @@ class Sending(Writing):
     async def _push(self) -> None:
         """The dirty buffer is full: send it, without waiting for the answers unless too much is
         unpublished."""
-        if self._turn.held and self._dirty.bytes < HELD_BYTES_MAX:
+        if self._turn.held and self._dirty.memory_bytes < HELD_BYTES_MAX:
             return  # it is being published; whoever writes next sends this
         async with self._turn:
             with self._state:

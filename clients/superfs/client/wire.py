@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from superfs.core.limits import MANY_ENTRIES_MAX, MESSAGE_DATA_BYTES_MAX
 from superfs.v1 import data_pb2
 
 if TYPE_CHECKING:
@@ -151,3 +152,18 @@ def _read_varint(raw: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
+
+
+def batches(
+    group: list[tuple[data_pb2.Write, int]],
+) -> list[list[tuple[data_pb2.Write, int]]]:
+    """Splits (_, bytes) into lists of at most a message each."""
+    batches: list[list[tuple[data_pb2.Write, int]]] = []
+    size = MESSAGE_DATA_BYTES_MAX
+    for entry in group:
+        if size + entry[1] > MESSAGE_DATA_BYTES_MAX or len(batches[-1]) >= MANY_ENTRIES_MAX:
+            batches.append([])
+            size = 0
+        batches[-1].append(entry)
+        size += entry[1]
+    return batches

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from superfs.client.data import Where
-from superfs.client.dirty import LARGE_BYTES, merge
+from superfs.client.dirty import LARGE_BYTES, in_memory, merge
 from superfs.client.retry import LOST_RACE, TRY_LATER
 from superfs.client.started import check
 from superfs.client.unpublished import Unpublished
@@ -351,7 +351,7 @@ class Writing(Unpublished):
         for offset, data in extents:
             self._readahead.drop(offset, offset + len(data))
             self._written_end = max(self._written_end, offset + len(data))
-            self._unpublished_bytes += len(data)
+            self._unpublished_bytes += in_memory(data)
         self._unpublished += extents
 
     async def _publish(self) -> None:

@@ -10,14 +10,13 @@ A file with a cut in progress is left alone, since what is moved would look newe
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import KIB, MESSAGE_DATA_BYTES_MAX
-from superfs.data import records
+from superfs.data.appends import appends_in
 from superfs.data.keys import ChunkKey
-from superfs.data.records import APPEND_HEADER_BYTES_MAX, HEADER_BYTES
 from superfs.data.segments import Blob
 
 if TYPE_CHECKING:
@@ -225,15 +224,9 @@ class Compactor:
 def chunks_in(segment: Segment, file: OpenFile) -> list[ChunkKey]:
     """Every chunk that a segment has appends of, as far as its headers can be read."""
     found: dict[ChunkKey, None] = {}
-    at = HEADER_BYTES
-    while at < segment.length:
-        try:
-            head = os.pread(file.fd, APPEND_HEADER_BYTES_MAX, at)
-        except OSError:
-            break  # a place that cannot be read is damage like any other
-        append = records.parse_append(head, segment.nonce, at)
-        if append is None:
-            break
-        found[ChunkKey(append.ino, append.generation, append.chunk)] = None
-        at = records.aligned(at + append.header_bytes + append.length)
+    with contextlib.suppress(OSError):  # a place that cannot be read is damage like any other
+        for at, append in appends_in(segment, file):
+            if at >= segment.length:
+                break
+            found[ChunkKey(append.ino, append.generation, append.chunk)] = None
     return list(found)

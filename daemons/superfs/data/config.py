@@ -103,12 +103,15 @@ class LocalConfig:
     peers_max: int = 64
     descriptors_max: int = 256  # of segments, that one client may hold
     buffers_max: int = 16  # of memory, that one client may share for its writes
+    lent_max: int = 4  # segments that one client may write to by itself; 0: none
 
     def __post_init__(self) -> None:
         if not 1 <= self.peers_max <= 1024 or not 1 <= self.descriptors_max <= 4096:
             raise ConfigError("peers_max must be from 1 to 1024, descriptors_max from 1 to 4096")
         if not 0 <= self.buffers_max <= 64:
             raise ConfigError("buffers_max must be from 0 to 64")
+        if not 0 <= self.lent_max <= 64:
+            raise ConfigError("lent_max must be from 0 to 64")
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class LocalSocket:
         self.store = store
         self.shared = shared
         self.buffers_max = config.buffers_max
+        self.lent_max = config.lent_max
         self.metrics = metrics
         self.world = world
         self.passed = Passed(config.descriptors_max)
@@ -96,6 +97,8 @@ class LocalSocket:
         self._peers.discard(peer)
         self.passed.leave(peer.holder)
         self.shared.drop(peer.buffers)
+        for number in peer.lent:
+            self.store.lending.end(number)
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -133,6 +136,7 @@ class Peer:
         self.session = 0
         self.holder = local.passed.join()
         self.buffers: set[int] = set()
+        self.lent: set[int] = set()
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         self._pid, self._uid, _ = _UCRED.unpack(raw)
         self._patience = self._loop.call_later(HELLO_S, self._hello_is_late)
@@ -227,6 +231,12 @@ class Peer:
             self._want(request)
         elif body == "share":
             self._share(request.tag, descriptors)
+        elif body == "lend":
+            self._lend(request.tag)
+        elif body == "give_back":
+            for number in self.lent.intersection(request.give_back.segments):
+                self.lent.discard(number)
+                self._local.store.lending.give_back(self.session, number)
         elif body == "closed":
             mine = self.buffers.intersection(request.closed.buffers)
             self.buffers -= mine
@@ -250,7 +260,9 @@ class Peer:
         self._access = access
         self.session = grant.session_id
         self._patience.cancel()
-        reply = LocalReply(tag=request.tag, boot_epoch=local.store.boot_epoch)
+        reply = LocalReply(
+            tag=request.tag, boot_epoch=local.store.boot_epoch, lent_max=local.lent_max
+        )
         self._send(reply, [local.store.marks.fd])
 
     def _share(self, tag: int, descriptors: list[int]) -> None:
@@ -265,6 +277,28 @@ class Peer:
         descriptors.clear()
         self.buffers.add(number)
         self._send(LocalReply(tag=tag, codes=[Code.OK], buffer=number))
+
+    def _lend(self, tag: int) -> None:
+        assert self._access is not None
+        self._access.may_write_all()
+        local = self._local
+        try:
+            if len(self.lent) >= local.lent_max:
+                raise FsError(Code.TOO_LARGE, f"{local.lent_max} segments are lent already")
+            segment = local.store.lend(self.session)
+        except FsError as error:
+            self._send(LocalReply(tag=tag, codes=[error.code], detail=error.detail))
+            return
+        assert segment.file is not None
+        self.lent.add(segment.number)
+        reply = LocalReply(
+            tag=tag, codes=[Code.OK], segment=segment.number, segment_bytes=segment.size
+        )
+        descriptor = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._send(reply, [descriptor])
+        finally:
+            os.close(descriptor)
 
     def _want(self, request: LocalRequest) -> None:
         assert self._access is not None

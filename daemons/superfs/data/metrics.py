@@ -27,6 +27,7 @@ class DataMetrics:
         )
         self.written_bytes = written.labels("grpc")
         self.written_by_memfd = written.labels("memfd")
+        self.written_by_descriptor = written.labels("descriptor")
         read = Counter(
             "superfs_data_read_bytes",
             "Bytes that clients read, by the way they went; through descriptors: as clients say",
@@ -85,6 +86,9 @@ class DataMetrics:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"superfs_data_{name}", text, registry=self._registry)
 
+        gauge("lent_segments", "Segments that clients on this host write to").set_function(
+            lambda: len(store.lending)
+        )
         gauge("segments", "Segment files").set_function(lambda: len(store.segments.by_number))
         gauge("live_bytes", "Visible bytes").set_function(
             lambda: sum(s.live for s in list(store.segments.by_number.values()))

@@ -13,6 +13,9 @@ A segment file is a header of 64 bytes and then appends, each at a multiple of 8
 bytes that a client wrote can never pass for an append, nor an append at a wrong place.
 `version` counts appends over all segments, without gaps: replay stops where it does not go on.
 Fresh segments are zeros, so the end of the appends is a magic that is not there.
+
+In a *paged* segment ("SFSSEG02": one that was lent to a client) appends begin at multiples of 4,096
+bytes behind the first, in any order, with room between them; their bytes begin in the next page.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from crc32c import crc32c
 from xxhash import xxh3_64_intdigest
 
 from superfs.core.errors import Code, FsError
-from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES
+from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, PAGE_BYTES
 from superfs.data.extentmap import CRC_BYTES, Piece, block_count
 
 if TYPE_CHECKING:
@@ -47,7 +50,8 @@ _IDENTITY = struct.Struct("<II16s")
 _HEADER = struct.Struct("<8sII16sQQq")
 _APPEND = struct.Struct("<IHHQIIIIQ")
 
-_HEADER_MAGIC = b"SFSSEG01"
+_MAGICS = {b"SFSSEG01": False, b"SFSSEG02": True}  # -> paged
+_MAGIC_OF = {paged: magic for magic, paged in _MAGICS.items()}
 _APPEND_MAGIC = 0x4E505041  # "APPN"
 _KIND_DATA = 1
 ALIGN_BYTES = 8
@@ -55,6 +59,7 @@ HEADER_BYTES = _HEADER.size + CHECKSUM_BYTES
 APPEND_FIXED_BYTES = _APPEND.size + CHECKSUM_BYTES
 APPEND_HEADER_BYTES_MAX = APPEND_FIXED_BYTES + CRC_BYTES * block_count(CHUNK_BYTES)
 assert HEADER_BYTES == 64
+assert APPEND_HEADER_BYTES_MAX <= PAGE_BYTES
 
 
 class SegmentRecord(NamedTuple):
@@ -108,6 +113,7 @@ class SegmentHeader:
     created_ns: int
     node: int
     store: bytes
+    paged: bool = False
 
 
 class Append(NamedTuple):
@@ -224,7 +230,7 @@ def parse_identity(value: bytes) -> Identity:
 
 def pack_header(h: SegmentHeader) -> bytes:
     fixed = _HEADER.pack(
-        _HEADER_MAGIC, FORMAT_VERSION, h.node, h.store, h.number, h.nonce, h.created_ns
+        _MAGIC_OF[h.paged], FORMAT_VERSION, h.node, h.store, h.number, h.nonce, h.created_ns
     )
     return fixed + _CHECKSUM.pack(xxh3_64_intdigest(fixed))
 
@@ -236,9 +242,9 @@ def parse_header(data: bytes) -> SegmentHeader | None:
     ):
         return None
     magic, version, node, store, number, nonce, created_ns = _HEADER.unpack_from(data)
-    if magic != _HEADER_MAGIC or version != FORMAT_VERSION:
+    if magic not in _MAGICS or version != FORMAT_VERSION:
         return None
-    return SegmentHeader(number, nonce, created_ns, node, store)
+    return SegmentHeader(number, nonce, created_ns, node, store, _MAGICS[magic])
 
 
 def pack_append(a: Append, nonce: int, place: int) -> bytes:
@@ -275,8 +281,8 @@ def append_header_bytes(length: int) -> int:
     return APPEND_FIXED_BYTES + CRC_BYTES * block_count(length)
 
 
-def aligned(length: int) -> int:
-    return (length + ALIGN_BYTES - 1) & -ALIGN_BYTES
+def aligned(length: int, to: int = ALIGN_BYTES) -> int:
+    return (length + to - 1) & -to
 
 
 def block_crcs(data: bytes | memoryview) -> bytes:

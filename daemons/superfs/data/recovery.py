@@ -6,6 +6,9 @@ power the last ones may be torn: the replay ends at the first append that is not
 follows it was promised to nobody. Clients keep what is not committed, and the start is noted with
 the last version that was found: what has a later one they send again.
 
+Several segments may have been written to beside each other: the active one, and those that were
+lent to clients. Versions say how their appends followed one another.
+
 A replayed segment is sealed: nothing is ever appended behind what a start has found.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from superfs.core.errors import Code, FsError
@@ -22,21 +26,16 @@ from superfs.daemon import statedir
 from superfs.daemon.lmdbfile import ADVICE
 from superfs.data import index as index_module
 from superfs.data import records
+from superfs.data.appends import appends_in, bytes_of, end_of
 from superfs.data.extentmap import CRC_BYTES, Piece, block_count
 from superfs.data.keys import ChunkKey, FileKey
-from superfs.data.records import (
-    APPEND_HEADER_BYTES_MAX,
-    HEADER_BYTES,
-    Append,
-    Identity,
-    Position,
-    SegmentRecord,
-)
+from superfs.data.records import HEADER_BYTES, Append, Identity, Position, SegmentRecord
 from superfs.data.segments import OpenFile, numbers_in
 from superfs.data.store import DataStore
 from superfs.data.verify import verify_in_child
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from superfs.daemon.world import World
@@ -106,11 +105,21 @@ def open_store(state_dir: Path, node_id: int, config: StoreConfig, world: World)
     return store
 
 
+@dataclass(slots=True)
+class _Log:
+    """A segment that is replayed: what it has and the index has not, in order of versions."""
+
+    segment: Segment
+    file: OpenFile
+    appends: Iterator[tuple[int, Append]]
+
+
 class _Recovery:
     def __init__(self, store: DataStore) -> None:
         self._store = store
         self._segments = store.segments
         self._log = store.world.log
+        self._next: dict[int, tuple[_Log, int, Append]] = {}  # of each segment, by version
         self.replayed = 0
         self.faults: list[str] = []
 
@@ -133,13 +142,21 @@ class _Recovery:
             if number < position.segment or (number == position.segment and number not in known):
                 if number not in known:  # its unlinking was cut short
                     os.unlink(segments.path_of(number))
-                continue
-            self._replay(number, position)
+                    continue
+                if known[number].sealed or not segments.by_number[number].paged:
+                    continue
+            self._open(number, position)
+        self._replay()
+        last = max(segments.by_number, default=position.segment)
+        if last > position.segment:
+            found = segments.by_number[last].length
+            store.position = Position(last, found, store.position.version)
         for fault in self.faults:
             self._log.error("segment damaged", fault=fault, advice="its data reads as EIO")
         self._log.info("recovered", appends=self.replayed, segments=len(segments.by_number))
 
-    def _replay(self, number: int, position: Position) -> None:
+    def _open(self, number: int, position: Position) -> None:
+        """A segment that may have appends behind the position."""
         segments = self._segments
         segment = segments.by_number.get(number)
         if segment is None:
@@ -154,50 +171,56 @@ class _Recovery:
         segment.created_ns = segment.created_ns or segments.read_header(number).created_ns
         file = OpenFile(segment.path, os.O_RDONLY)
         at = position.offset if number == position.segment else HEADER_BYTES
-        before = self.replayed
-        while True:
-            found = self._whole_append(segment, file, at)
-            if found is None:
-                break
-            self._apply(segment, found, at)
-            at = records.aligned(at + found.header_bytes + found.length)
-            segment.length = at
-            self._store.position = Position(number, at, found.version)
-            self.replayed += 1
-        if self.replayed > before:
-            segments.changed.add(number)
-            segments.unsynced.add(number)
+        appends: Iterator[tuple[int, Append]] = (
+            one for one in appends_in(segment, file, at) if one[1].version > position.version
+        )
+        if segment.paged:  # they were placed in any order
+            appends = iter(sorted(appends, key=lambda a: a[1].version))
+        self._advance(_Log(segment, file, appends))
 
-    def _whole_append(self, segment: Segment, file: OpenFile, at: int) -> Append | None:
-        """The append at that place, if it is whole and the next one."""
-        head = os.pread(file.fd, APPEND_HEADER_BYTES_MAX, at)
-        found = records.parse_append(head, segment.nonce, at)
-        if found is None:
-            return None
-        if found.version != self._store.position.version + 1:
+    def _advance(self, log: _Log) -> None:
+        found = next(log.appends, None)
+        if found is not None:
+            self._next[found[1].version] = (log, *found)
+
+    def _replay(self) -> None:
+        """In the order of versions, which is theirs over all segments, as long as one follows
+        another and is whole."""
+        while (found := self._next.pop(self._store.position.version + 1, None)) is not None:
+            log, at, append = found
+            segment = log.segment
+            if not self._is_whole(log, at, append):
+                self._log.warning("torn append dropped", segment=segment.path.stem, at=at)
+                break
+            self._apply(segment, append, at)
+            segment.length = max(segment.length, end_of(segment, at, append))
+            position = self._store.position
+            if not segment.paged:
+                position = Position(segment.number, segment.length, append.version)
+            self._store.position = position._replace(version=append.version)
+            self._segments.changed.add(segment.number)
+            self._segments.unsynced.add(segment.number)
+            self.replayed += 1
+            self._advance(log)
+        for version, (log, at, _) in sorted(self._next.items()):
             self._log.warning(
-                "appends behind a torn one dropped",
-                segment=f"{segment.number:016x}",
-                at=at,
-                version=found.version,
-                last=self._store.position.version,
-            )
-            return None
+                "appends behind a torn one dropped", segment=log.segment.path.stem, at=at,
+                version=version, last=self._store.position.version,
+            )  # fmt: skip
+
+    def _is_whole(self, log: _Log, at: int, found: Append) -> bool:
         if (
             not 0 < found.length <= CHUNK_BYTES - found.offset
             or len(found.crcs) != block_count(found.length) * CRC_BYTES
         ):
-            return None
-        data = os.pread(file.fd, found.length, at + found.header_bytes)
-        if len(data) < found.length or records.block_crcs(data) != found.crcs:
-            self._log.warning("torn append dropped", segment=f"{segment.number:016x}", at=at)
-            return None
-        return found
+            return False
+        data = os.pread(log.file.fd, found.length, bytes_of(log.segment, at, found))
+        return len(data) == found.length and records.block_crcs(data) == found.crcs
 
     def _apply(self, segment: Segment, found: Append, at: int) -> None:
         if self._store.cuts.is_reaped(FileKey(found.ino, found.generation)):
             return
-        place = at + found.header_bytes
+        place = bytes_of(segment, at, found)
         piece = Piece(
             found.offset, found.length, segment.number, place, found.length, 0,
             found.version, found.crcs,

@@ -18,6 +18,7 @@ from superfs.core.limits import (
     REQUESTS_PER_MESSAGE_MAX,
 )
 from superfs.data.keys import ChunkKey, FileKey
+from superfs.data.lending import Placed
 from superfs.data.locate import locate, locate_many
 from superfs.data.reading import SCRATCH_BYTES, DamagedError, ReadPlan
 from superfs.data.segments import Blob
@@ -132,6 +133,8 @@ class Requests:
         return Blob(write.ino, write.data_generation, write.chunk, write.offset, data, shared)
 
     def _write(self, request: DataRequest, access: Access) -> Begun:
+        if request.write.HasField("placed"):
+            return self._place(request, access)
         blob = self._blob(request.write, access)
         reply = self._store_all([blob], request, access)
         if request.write.HasField("shared"):
@@ -140,12 +143,23 @@ class Requests:
             self._metrics.written_bytes.inc(len(blob.data))
         return reply
 
+    def _place(self, request: DataRequest, access: Access) -> Begun:
+        write, said = request.write, request.write.placed
+        access.may_write(write.ino)
+        key = ChunkKey(write.ino, write.data_generation, write.chunk)
+        placed = Placed(said.segment, said.place, write.offset, said.length, said.crcs)
+        self._store.place(_session(access), key, placed)
+        self._syncer.nudge()
+        self._metrics.written_by_descriptor.inc(placed.length)
+        version = self._store.position.version
+        return DataReply(tag=request.tag, boot_epoch=self.boot_epoch, version=version)
+
     def _write_many(self, request: DataRequest, access: Access) -> Begun:
         writes = request.write_many.writes
         if len(writes) > MANY_ENTRIES_MAX:
             raise FsError(Code.TOO_LARGE, f"at most {MANY_ENTRIES_MAX} writes in one request")
-        if any(write.HasField("shared") for write in writes):
-            raise FsError(Code.INVALID, "shared memory is for single writes")
+        if any(write.HasField("shared") or write.HasField("placed") for write in writes):
+            raise FsError(Code.INVALID, "shared memory and placed bytes are for single writes")
         blobs = [self._blob(write, access) for write in writes]
         reply = self._store_all(blobs, request, access)
         self._metrics.written_bytes.inc(sum(len(blob.data) for blob in blobs))

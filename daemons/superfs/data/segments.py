@@ -77,7 +77,8 @@ class Segment:
     live: int = 0
     sealed: bool = False
     fault: str = ""  # why it cannot be read
-    file: OpenFile | None = field(default=None, repr=False)  # of the active one and the spare
+    paged: bool = False  # it was lent to a client
+    file: OpenFile | None = field(default=None, repr=False)  # while it is not sealed
 
     def record(self) -> SegmentRecord:
         return SegmentRecord(self.length, self.live, self.created_ns, self.sealed)
@@ -148,7 +149,8 @@ class Segments:
             number, path, 0, record.created_ns, 0, record.length, record.live, sealed=True
         )
         try:
-            segment.nonce = self.read_header(number).nonce
+            header = self.read_header(number)
+            segment.nonce, segment.paged = header.nonce, header.paged
             segment.size = path.stat().st_size
             if segment.size < record.length:
                 segment.fault = f"{path} has {segment.size} bytes, {record.length} were written"
@@ -287,6 +289,10 @@ class Segments:
             return
         self._failpoints.hit("datad.seal")
         segment, self.active = self.active, None
+        self.retire(segment)
+
+    def retire(self, segment: Segment) -> None:
+        """Nothing is written to it any more."""
         segment.sealed = True
         self.changed.add(segment.number)
         if segment.file is not None:
@@ -300,7 +306,16 @@ class Segments:
         self.by_number[segment.number] = segment
         return segment
 
-    def _create(self, keep_bytes: int) -> Segment:
+    def create_paged(self, keep_bytes: int) -> Segment:
+        """One that is written to beside the active one. The next commit knows it: the replay asks
+        no other segment that is older than the active one."""
+        segment = self._create(keep_bytes, paged=True)
+        self.by_number[segment.number] = segment
+        self.changed.add(segment.number)
+        self.unsynced.add(segment.number)
+        return segment
+
+    def _create(self, keep_bytes: int, *, paged: bool = False) -> Segment:
         """A new file, allocated; NO_SPACE if that would leave less than `keep_bytes` free."""
         number = self.next_number
         path = self.path_of(number)
@@ -308,7 +323,8 @@ class Segments:
             raise FsError(Code.NO_SPACE, "the disk of this data daemon is full")
         created_ns = self._clock.now_ns()
         nonce = self._rng.getrandbits(64)
-        header = SegmentHeader(number, nonce, created_ns, self.identity.node, self.identity.store)
+        identity = self.identity
+        header = SegmentHeader(number, nonce, created_ns, identity.node, identity.store, paged)
         file = OpenFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             os.posix_fallocate(file.fd, 0, self.segment_bytes)
@@ -320,7 +336,7 @@ class Segments:
             raise
         self.next_number = number + 1
         self.new_files = True
-        return Segment(number, path, nonce, created_ns, self.segment_bytes, file=file)
+        return Segment(number, path, nonce, created_ns, self.segment_bytes, paged=paged, file=file)
 
     # ---- accounting
 

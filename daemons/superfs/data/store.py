@@ -21,6 +21,7 @@ from superfs.data.batch import Batch
 from superfs.data.chunks import Chunks
 from superfs.data.cuts import Cut, Cuts
 from superfs.data.keys import EXTENT, ChunkKey, FileKey
+from superfs.data.lending import Lending, Placed
 from superfs.data.marks import Marks
 from superfs.data.promises import Promises
 from superfs.data.reading import ReadPlan, fetch_of
@@ -110,6 +111,7 @@ class DataStore:
             rng=world.rng,
             failpoints=world.failpoints,
         )
+        self.lending = Lending(self.segments, world.failpoints)
         self.marks = Marks()
         self.chunks = Chunks(index.pieces_of, config.cached_chunks_max, self.marks.change)
         self.cuts = Cuts(index, self.chunks, self.segments)
@@ -138,8 +140,7 @@ class DataStore:
         size = sum(len(blob.data) for blob in blobs)
         try:
             self.segments.room_for_client()
-            if self.index.free_bytes < self.config.index_reserve_bytes:
-                raise FsError(Code.NO_SPACE, "the index of this data daemon is full")
+            self._room_in_index()
             if not (promised_to or self.promises.leaves_room(size)):
                 raise FsError(Code.NO_SPACE, "what this data daemon has left is promised")
         except FsError as error:
@@ -147,6 +148,24 @@ class DataStore:
                 raise
             self.promises.use(promised_to, size)
         self.append(blobs)
+
+    def _room_in_index(self) -> None:
+        if self.index.free_bytes < self.config.index_reserve_bytes:
+            raise FsError(Code.NO_SPACE, "the index of this data daemon is full")
+
+    def lend(self, session: int) -> Segment:
+        """A segment of its own, for a client that writes there itself."""
+        self._room_in_index()
+        return self.lending.lend(session, self.promises.total)
+
+    def place(self, session: int, key: ChunkKey, placed: Placed) -> None:
+        """Makes visible what a client has written where it was lent a segment; as `write`."""
+        check_place(key.ino, key.generation, placed.offset, placed.length)
+        self.cuts.refuse_reaped(key.file)
+        self._room_in_index()
+        piece = self.lending.place(session, key, placed, self.position.version + 1)
+        self.position = self.position._replace(version=piece.version)
+        self.apply(key, piece)
 
     def room(self) -> int:
         """What clients may still write, in whole segments but for the active one."""

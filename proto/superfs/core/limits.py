@@ -24,11 +24,15 @@ CHUNKS_MAX = 1 << 32
 BLOCK_BYTES = 16 * KIB
 """One crc32c each."""
 SEGMENT_BYTES = 64 * MIB
+PAGE_BYTES = 4 * KIB
+"""What lies in a lent segment begins at a multiple of it, with one for its head in front."""
 EXTENTS_PER_CHUNK_MAX = 64
 FILE_DATA_BYTES_MAX = CHUNK_BYTES * CHUNKS_MAX
 
 # messages
 MESSAGE_DATA_BYTES_MAX = 1 * MIB
+PLACED_BYTES_MAX = 2 * MIB
+"""Of one write that a client has placed itself: it can still be carried, as several."""
 MESSAGE_BYTES_MAX = 4 * MIB
 BATCH_OPS_MAX = 1024
 LISTING_ENTRIES_MAX = 4096
@@ -78,9 +82,12 @@ PROTOCOL_VERSION = 1
 
 assert CHUNK_BYTES % BLOCK_BYTES == 0
 assert SEGMENT_BYTES % CHUNK_BYTES == 0
+assert BLOCK_BYTES % PAGE_BYTES == 0
 assert INLINE_BYTES_MAX < BLOCK_BYTES
 assert MESSAGE_DATA_BYTES_MAX <= CHUNK_BYTES
 assert MESSAGE_DATA_BYTES_MAX + 64 * KIB < MESSAGE_BYTES_MAX
+assert PLACED_BYTES_MAX + 64 * KIB < MESSAGE_BYTES_MAX
+assert CHUNK_BYTES % PLACED_BYTES_MAX == 0
 assert LISTING_BYTES_MAX < MESSAGE_BYTES_MAX
 assert BATCH_OPS_MAX <= REPLY_WINDOW_OPS
 assert OPEN_PER_SESSION_MAX * 26 < MESSAGE_BYTES_MAX, "a hello names all of them, 26 bytes each"

@@ -52,6 +52,10 @@ class Pending(Generic[T]):
     def done(self) -> bool:
         return self._done
 
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
     def complete(self, value: T) -> bool:
         """False when it was decided before."""
         return self._decide(value, None)

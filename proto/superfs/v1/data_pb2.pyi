@@ -72,20 +72,34 @@ class DataReply(_message.Message):
     def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., reads: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., usage: _Optional[_Union[UsageReply, _Mapping]] = ..., version: _Optional[int] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., located_many: _Optional[_Union[LocatedMany, _Mapping]] = ..., more: _Optional[_Iterable[_Union[DataReply, _Mapping]]] = ..., scarce: _Optional[bool] = ...) -> None: ...
 
 class Write(_message.Message):
-    __slots__ = ("ino", "data_generation", "chunk", "offset", "data", "shared")
+    __slots__ = ("ino", "data_generation", "chunk", "offset", "data", "shared", "placed")
     INO_FIELD_NUMBER: _ClassVar[int]
     DATA_GENERATION_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
+    PLACED_FIELD_NUMBER: _ClassVar[int]
     ino: int
     data_generation: int
     chunk: int
     offset: int
     data: bytes
     shared: Shared
-    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., chunk: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ...) -> None: ...
+    placed: Placed
+    def __init__(self, ino: _Optional[int] = ..., data_generation: _Optional[int] = ..., chunk: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., placed: _Optional[_Union[Placed, _Mapping]] = ...) -> None: ...
+
+class Placed(_message.Message):
+    __slots__ = ("segment", "place", "length", "crcs")
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CRCS_FIELD_NUMBER: _ClassVar[int]
+    segment: int
+    place: int
+    length: int
+    crcs: bytes
+    def __init__(self, segment: _Optional[int] = ..., place: _Optional[int] = ..., length: _Optional[int] = ..., crcs: _Optional[bytes] = ...) -> None: ...
 
 class Shared(_message.Message):
     __slots__ = ("buffer", "offset", "length")
@@ -278,18 +292,22 @@ class StoredList(_message.Message):
     def __init__(self, inos: _Optional[bytes] = ..., generations: _Optional[bytes] = ..., sizes: _Optional[bytes] = ...) -> None: ...
 
 class LocalRequest(_message.Message):
-    __slots__ = ("tag", "hello", "want", "closed", "share")
+    __slots__ = ("tag", "hello", "want", "closed", "share", "lend", "give_back")
     TAG_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WANT_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
+    LEND_FIELD_NUMBER: _ClassVar[int]
+    GIVE_BACK_FIELD_NUMBER: _ClassVar[int]
     tag: int
     hello: LocalHello
     want: Want
     closed: Closed
     share: Share
-    def __init__(self, tag: _Optional[int] = ..., hello: _Optional[_Union[LocalHello, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., share: _Optional[_Union[Share, _Mapping]] = ...) -> None: ...
+    lend: Lend
+    give_back: GiveBack
+    def __init__(self, tag: _Optional[int] = ..., hello: _Optional[_Union[LocalHello, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., share: _Optional[_Union[Share, _Mapping]] = ..., lend: _Optional[_Union[Lend, _Mapping]] = ..., give_back: _Optional[_Union[GiveBack, _Mapping]] = ...) -> None: ...
 
 class LocalHello(_message.Message):
     __slots__ = ("token", "capability")
@@ -319,8 +337,18 @@ class Share(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Lend(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GiveBack(_message.Message):
+    __slots__ = ("segments",)
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, segments: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class LocalReply(_message.Message):
-    __slots__ = ("tag", "code", "detail", "boot_epoch", "codes", "unlinked", "buffer")
+    __slots__ = ("tag", "code", "detail", "boot_epoch", "codes", "unlinked", "buffer", "segment", "segment_bytes", "lent_max")
     TAG_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +356,9 @@ class LocalReply(_message.Message):
     CODES_FIELD_NUMBER: _ClassVar[int]
     UNLINKED_FIELD_NUMBER: _ClassVar[int]
     BUFFER_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LENT_MAX_FIELD_NUMBER: _ClassVar[int]
     tag: int
     code: int
     detail: str
@@ -335,4 +366,7 @@ class LocalReply(_message.Message):
     codes: _containers.RepeatedScalarFieldContainer[int]
     unlinked: _containers.RepeatedScalarFieldContainer[int]
     buffer: int
-    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., unlinked: _Optional[_Iterable[int]] = ..., buffer: _Optional[int] = ...) -> None: ...
+    segment: int
+    segment_bytes: int
+    lent_max: int
+    def __init__(self, tag: _Optional[int] = ..., code: _Optional[int] = ..., detail: _Optional[str] = ..., boot_epoch: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., unlinked: _Optional[_Iterable[int]] = ..., buffer: _Optional[int] = ..., segment: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., lent_max: _Optional[int] = ...) -> None: ...

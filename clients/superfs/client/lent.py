@@ -1,0 +1,262 @@
+"""Segments that a data daemon on this host lends: large writes go straight to where they stay.
+
+Bytes are written there by whoever writes, in as many threads and processes as there are; what goes
+to the daemon is where they lie and the checksums of their blocks (`PlacedPayload`). The checksums
+are of what can be read back, as everywhere: whoever changes his buffer meanwhile has stored some
+mixture, and not damage.
+
+Each range is used once, whatever becomes of it: a daemon that does not know the segment any more is
+sent the bytes, read back from here. So what was not placed must stay readable, and a segment is
+given back when every range that was written is placed or forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from crc32c import crc32c
+
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import BLOCK_BYTES, KIB, MIB, PAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from superfs.client.wire import Reply
+    from superfs.rpc.pending import Pending
+
+STEP_BYTES = 256 * KIB
+"""What is written, and read back while the processor still has it."""
+BORROW_AT_BYTES = 4 * MIB
+"""Who has written so much in a row, of large writes, will write more."""
+AHEAD_BYTES = 32 * MIB
+"""The next segment is asked for when no more is left of this one."""
+IDLE_S = 3.0
+REFUSED_S, REFUSED_S_MAX = 0.05, 5.0
+"""Until it is asked again, twice as long each time."""
+COMMIT_BYTES = 32 * MIB
+"""What is placed begins to be synced after so much of it."""
+
+assert STEP_BYTES % BLOCK_BYTES == 0
+
+_scratch = threading.local()
+
+
+class LentSegment:
+    """Until nobody refers to it any more, its bytes can be read, whatever the daemon does."""
+
+    def __init__(self, number: int, size: int, descriptor: int, link: object) -> None:
+        self.number = number
+        self.link = link
+        self._size = size
+        self._fd = descriptor
+        self._end = PAGE_BYTES
+        self._open: deque[int] = deque()  # one for each range that is not placed yet
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+    @property
+    def left(self) -> int:
+        return self._size - self._end
+
+    @property
+    def is_settled(self) -> bool:
+        return not self._open
+
+    def take(self, length: int) -> int | None:
+        """A place of which nobody else knows; None: too little is left. One at a time."""
+        place = self._end + PAGE_BYTES
+        if place + length > self._size:
+            return None
+        self._end = (place + length + PAGE_BYTES - 1) & -PAGE_BYTES
+        self._open.append(place)
+        return place
+
+    def settle(self) -> None:
+        """May be called by a finalizer, whatever lock is held here."""
+        self._open.pop()
+
+    def write(self, data: memoryview, place: int) -> bytes:
+        """The checksums of its blocks. OSError."""
+        buffer = _buffer()
+        sums: list[int] = []
+        for start in range(0, len(data), STEP_BYTES):
+            part = data[start : start + STEP_BYTES]
+            done = 0
+            while done < len(part):
+                done += os.pwrite(self._fd, part[done:], place + start + done)
+            stored = buffer[: len(part)]
+            if os.preadv(self._fd, [stored], place + start) != len(part):
+                raise OSError("what was just written cannot be read")
+            for at in range(0, len(part), BLOCK_BYTES):
+                sums.append(crc32c(stored[at : at + BLOCK_BYTES]))
+        return struct.pack(f"<{len(sums)}I", *sums)
+
+    def read(self, place: int, length: int) -> bytes:
+        try:
+            data = os.pread(self._fd, length, place)
+        except OSError as error:
+            raise FsError(Code.IO, f"written bytes cannot be read back: {error}") from None
+        if len(data) != length:
+            raise FsError(Code.IO, "written bytes are not where they were written")
+        return data
+
+
+def _buffer() -> memoryview:
+    found: memoryview | None = getattr(_scratch, "buffer", None)
+    if found is None:
+        found = _scratch.buffer = memoryview(bytearray(STEP_BYTES))
+    return found
+
+
+class Placed:
+    """Bytes that lie in a lent segment. They are read only if they have to go another way."""
+
+    __slots__ = ("_claimed", "_settled", "crcs", "length", "place", "segment")
+
+    def __init__(self, segment: LentSegment, place: int, length: int, crcs: bytes) -> None:
+        self.segment = segment
+        self.place = place
+        self.length = length
+        self.crcs = crcs
+        self._claimed = False
+        self._settled = False
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __bytes__(self) -> bytes:
+        return self.segment.read(self.place, self.length)
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self.length)
+        return self.segment.read(self.place + start, max(0, stop - start))
+
+    def __del__(self) -> None:
+        self._settle()
+
+    def claim(self) -> bool:
+        """Whether this is the first write of them: only that one may name the place."""
+        claimed, self._claimed = self._claimed, True
+        return not claimed
+
+    def answered(self, pending: Pending[Reply]) -> None:
+        """Where that says so, the daemon has them."""
+        if not pending.failed and not pending.result().code:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self.segment.settle()
+
+
+class Borrowed:
+    """What one data daemon has lent, over one connection to its local socket."""
+
+    def __init__(
+        self, ask: Callable[[], Pending[LentSegment]], give_back: Callable[[list[int]], None]
+    ) -> None:
+        self._ask = ask
+        self._give_back = give_back
+        self._lock = threading.Lock()
+        self._current: LentSegment | None = None
+        self._next: Pending[LentSegment] | None = None
+        self._full: list[LentSegment] = []  # that are to be given back
+        self._wanted = 0  # bytes of large writes in a row
+        self._used_s = 0.0
+        self._ask_at_s = float("inf")
+        self._patience_s = REFUSED_S
+        self._uncommitted = 0
+
+    def begin(self, lent_max: int) -> None:
+        """The daemon says how many it lends."""
+        if lent_max:
+            self._ask_at_s = 0.0
+
+    def write(self, data: memoryview) -> Placed | None:
+        """None: there is nothing to write to just now."""
+        with self._lock:
+            self._wanted += len(data)
+            self._used_s = time.monotonic()
+            segment, place = self._take(len(data))
+        self.return_settled()
+        if segment is None or place is None:
+            return None
+        try:
+            crcs = segment.write(data, place)
+        except OSError:  # a disk that fails says so to the daemon, and the daemon to us
+            segment.settle()
+            return None
+        return Placed(segment, place, len(data), crcs)
+
+    def _take(self, length: int) -> tuple[LentSegment | None, int | None]:
+        """With the lock held. The next segment is asked for while there is one."""
+        segment = self._current
+        place = None if segment is None else segment.take(length)
+        if place is None:
+            if segment is not None:
+                self._full.append(segment)
+            self._current = segment = self._arrived()
+            place = None if segment is None else segment.take(length)
+        soon = segment is None or segment.left < AHEAD_BYTES
+        wanted = self._wanted >= BORROW_AT_BYTES and time.monotonic() >= self._ask_at_s
+        if soon and wanted and self._next is None:
+            self._next = self._ask()
+        return segment, place
+
+    def _arrived(self) -> LentSegment | None:
+        if self._next is None or not self._next.done:
+            return None
+        pending, self._next = self._next, None
+        try:
+            found = pending.result()
+        except FsError:
+            self._ask_at_s = time.monotonic() + self._patience_s
+            self._patience_s = min(2 * self._patience_s, REFUSED_S_MAX)
+            return None
+        self._patience_s = REFUSED_S
+        return found
+
+    def note(self, size: int) -> bool:
+        """Of what was placed; whether it is time to have it synced."""
+        with self._lock:
+            self._uncommitted += size
+            if self._uncommitted < COMMIT_BYTES:
+                return False
+            self._uncommitted = 0
+            return True
+
+    def return_settled(self) -> None:
+        if not self._full:
+            return
+        with self._lock:
+            settled = [segment.number for segment in self._full if segment.is_settled]
+            self._full = [segment for segment in self._full if not segment.is_settled]
+        if settled:
+            self._give_back(settled)
+
+    def close(self) -> None:
+        """The connection has ended. What was written and not placed holds its segment itself."""
+        with self._lock:
+            self._current, self._next, self._full = None, None, []
+            self._ask_at_s = float("inf")
+
+    def tick(self) -> None:
+        """What nobody has used for a while goes back."""
+        with self._lock:
+            if time.monotonic() - self._used_s > IDLE_S:
+                self._wanted = 0
+                if self._current is not None and self._current.is_settled:
+                    self._full.append(self._current)
+                    self._current = None
+                arrived = self._arrived()
+                if arrived is not None:
+                    self._full.append(arrived)
+        self.return_settled()

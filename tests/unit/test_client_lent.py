@@ -1,0 +1,230 @@
+"""What a client does with segments that it was lent, without any daemon."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from superfs.client import lent
+from superfs.client.checksums import matches
+from superfs.client.data import Where
+from superfs.client.dirty import DirtyExtents, overlay
+from superfs.client.lent import BORROW_AT_BYTES, Borrowed, LentSegment, Placed
+from superfs.client.payload import PlacedPayload
+from superfs.client.wire import Reply
+from superfs.core.errors import Code, FsError
+from superfs.core.limits import KIB, MIB, PAGE_BYTES
+from superfs.rpc.pending import Pending, completed
+from superfs.v1.data_pb2 import DataRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = 16 * MIB
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
+
+
+class Lender:
+    """A daemon's side: files."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self.asked = 0
+        self.refuses = False
+        self.late: list[Pending[LentSegment]] | None = None
+        self.back: list[int] = []
+        self.borrowed = Borrowed(self._lend, self.back.extend)
+        self.borrowed.begin(4)
+
+    def _lend(self) -> Pending[LentSegment]:
+        self.asked += 1
+        pending: Pending[LentSegment] = Pending()
+        if self.refuses:
+            pending.fail(FsError(Code.NO_SPACE))
+        elif self.late is None:
+            pending.complete(self.segment())
+        else:
+            self.late.append(pending)
+        return pending
+
+    def segment(self) -> LentSegment:
+        fd = os.open(self._top / f"{self.asked}.seg", os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, SIZE)
+        return LentSegment(self.asked, SIZE, fd, self)
+
+    def lends(self, placed: Placed) -> bool:
+        return placed.segment.link is self
+
+    def shared_place(self, _data: memoryview) -> None:
+        return None
+
+    def write(self, size: int = MIB, fill: int = 7) -> Placed | None:
+        return self.borrowed.write(memoryview(bytes([fill]) * size))
+
+    def warm(self) -> None:
+        for _ in range(BORROW_AT_BYTES // MIB):
+            self.write()
+
+
+@pytest.fixture
+def lender(tmp_path: Path) -> Lender:
+    return Lender(tmp_path)
+
+
+def test_what_is_written_lies_there_with_its_checksums(lender: Lender) -> None:
+    lender.warm()
+    data = os.urandom(MIB + 12_345)
+    placed = lender.borrowed.write(memoryview(data))
+    assert placed is not None
+    assert placed.place % PAGE_BYTES == 0
+    assert bytes(placed) == data
+    assert placed[5:100] == data[5:100]
+    assert len(placed) == len(data)
+    assert matches(data, placed.crcs)
+
+
+def test_who_writes_little_borrows_nothing(lender: Lender) -> None:
+    for _ in range(BORROW_AT_BYTES // MIB - 1):
+        assert lender.write() is None
+    assert lender.asked == 0
+    lender.write()
+    assert lender.asked == 1
+
+
+def test_a_daemon_that_lends_nothing_is_not_asked(tmp_path: Path) -> None:
+    lender = Lender(tmp_path)
+    lender.borrowed = Borrowed(lender._lend, lender.back.extend)
+    lender.borrowed.begin(0)
+    lender.warm()
+    lender.warm()
+    assert lender.asked == 0
+
+
+def test_nobody_waits_for_a_segment(lender: Lender) -> None:
+    lender.late = []
+    lender.warm()
+    assert lender.write() is None
+    assert lender.asked == 1, "one at a time"
+    lender.late[0].complete(lender.segment())
+    assert lender.write() is not None
+
+
+def test_a_refusal_is_taken_for_a_while(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lender.refuses = True
+    lender.warm()
+    for _ in range(10):
+        assert lender.write() is None
+    assert lender.asked == 1
+    for turn in range(2, 12):
+        now[0] += 6
+        lender.write()
+        lender.write()
+        assert lender.asked == turn
+
+
+def test_no_two_ranges_meet(lender: Lender) -> None:
+    lender.warm()
+    found = [p for size in (MIB, 128 * KIB, 300_001, 4096, 1) if (p := lender.write(size))]
+    assert len(found) == 5
+    for one, other in itertools.pairwise(found):
+        assert other.place >= one.place + len(one) + PAGE_BYTES
+        assert other.place % PAGE_BYTES == 0
+    assert all(bytes(p) == b"\7" * len(p) for p in found)
+
+
+def test_a_full_segment_goes_back_when_all_of_it_is_placed_or_forgotten(lender: Lender) -> None:
+    lender.warm()
+    found: list[Placed] = []
+    placed = lender.write()
+    while placed is not None and placed.segment.number == 1:
+        found.append(placed)
+        placed = lender.write()
+    assert len(found) == 15
+    assert lender.back == [], "nothing of it is placed"
+    for placed in found[1:]:
+        placed.answered(completed(Reply()))
+    failed: Pending[Reply] = Pending()
+    failed.fail(FsError(Code.UNAVAILABLE))
+    found[0].answered(failed)
+    found[0].answered(completed(Reply(code=Code.NOT_FOUND)))
+    lender.borrowed.tick()
+    assert lender.back == [], "of one nobody knows: its bytes may be needed"
+    assert bytes(found[0]) == b"\7" * MIB
+    found.clear()
+    del placed, failed
+    lender.borrowed.tick()
+    assert lender.back == [1]
+
+
+def test_what_nobody_uses_goes_back(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
+    lender.warm()
+    placed = lender.write()
+    assert placed is not None
+    placed.answered(completed(Reply()))
+    now = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lender.borrowed.tick()
+    assert lender.back == []
+    now[0] += lent.IDLE_S + 1
+    lender.borrowed.tick()
+    assert sorted(lender.back) == [1, 2], "and the one that was asked for ahead"
+    assert lender.write() is None, "it begins anew"
+
+
+def test_a_range_is_named_once_and_carried_from_then_on(lender: Lender) -> None:
+    lender.warm()
+    where = Where(5, 1, (1,))
+    placed = lender.write(2 * MIB, 9)
+    assert placed is not None
+    first = PlacedPayload(lender, 1, where, 3, 4096, placed)
+    again = PlacedPayload(lender, 2, where, 3, 4096, placed)
+    assert first.has_place
+    assert not again.has_place
+    said = DataRequest.FromString(first.encode()).write
+    assert (said.placed.place, said.placed.length) == (placed.place, 2 * MIB)
+    assert (said.ino, said.chunk, said.offset) == (5, 3, 4096)
+    carried = DataRequest.FromString(again.encode())
+    assert [w.offset for w in carried.write_many.writes] == [4096, 4096 + MIB]
+    assert b"".join(w.data for w in carried.write_many.writes) == b"\x09" * 2 * MIB
+    placed.segment.link = None  # another connection
+    assert not first.has_place
+    assert DataRequest.FromString(first.encode()).WhichOneof("body") == "write_many"
+    assert (first.way, again.way) == ("grpc", "grpc")
+
+
+@pytest.mark.allow_log("not where they were written")
+def test_bytes_that_cannot_be_read_back_are_refused_and_block_nobody(
+    lender: Lender, tmp_path: Path
+) -> None:
+    lender.warm()
+    placed = lender.write()
+    assert placed is not None
+    PlacedPayload(lender, 1, Where(5, 1, (1,)), 0, 0, placed)
+    os.truncate(tmp_path / f"{placed.segment.number}.seg", PAGE_BYTES)
+    again = PlacedPayload(lender, 2, Where(5, 1, (1,)), 0, 0, placed)
+    assert DataRequest.FromString(again.encode()).WhichOneof("body") is None
+
+
+def test_what_is_written_over_before_it_was_sent(lender: Lender) -> None:
+    lender.warm()
+    model = bytearray(8 * MIB)
+    dirty = DirtyExtents()
+    for at, size, fill in (
+        (0, MIB, 1), (2 * MIB, MIB, 2), (MIB // 2, 100, 3), (2 * MIB + 5, 2 * MIB, 4), (7, 9, 5),
+    ):  # fmt: skip
+        placed = lender.write(size, fill) if size >= 128 * KIB else None
+        dirty.write(at, bytes([fill]) * size if placed is None else placed)
+        model[at : at + size] = bytes([fill]) * size
+    assert overlay(bytes(8 * MIB), 0, dirty.overlapping(0, 8 * MIB)) == model
+    dirty.put_under([(6 * MIB, lender.write(MIB, 6) or b"")])
+    model[6 * MIB : 7 * MIB] = b"\6" * MIB
+    dirty.truncate(6 * MIB + 1000)
+    del model[6 * MIB + 1000 :]
+    assert overlay(bytes(len(model)), 0, dirty.overlapping(0, len(model))) == model
+    assert dirty.memory_bytes <= dirty.bytes
