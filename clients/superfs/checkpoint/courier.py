@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from superfs.checkpoint.extentio import Way
 from superfs.checkpoint.limits import ARENA_BYTES_MIN, ARENA_STEP_BYTES
 from superfs.core.errors import Code, FsError, known_code
 
@@ -86,15 +87,18 @@ class Courier:
             self._receive()
 
     def deliver(
-        self, path: str, spans: Sequence[Span], *, new: bool, size: int, durable: bool
-    ) -> list[list[int]]:
-        """Writes from the arena to a file, which is `new` and is to have that size in the end, or
-        was begun by an earlier call; the hashes of the blocks of each span."""
-        request = {"do": "deliver", "path": path, "new": new, "size": size}
+        self, where: tuple[str, str], spans: Sequence[Span], *, new: bool, size: int, durable: bool
+    ) -> tuple[list[list[int]], Way]:
+        """Writes from the arena to a file (path, io), which is `new` and is to have that size in
+        the end, or was begun by an earlier call; the hashes of the blocks of each span, and how it
+        was written."""
+        path, io = where
+        request = {"do": "deliver", "path": path, "io": io, "new": new, "size": size}
         request |= {"spans": spans, "durable": durable}
         with self._lock:
             self._send(request)
-            return list(self._receive()["hashes"])
+            reply = self._receive()
+        return list(reply["hashes"]), Way(*reply["way"])
 
     def _send(self, request: dict[str, Any], fds: Sequence[int] = ()) -> None:
         line = json.dumps(request, separators=(",", ":")).encode() + b"\n"

@@ -3,8 +3,8 @@
 Started by `courier.Courier` with the number of its socket. One request a line, one answer a line:
 
     {"do": "arena", "bytes": n} + descriptor                       {}
-    {"do": "deliver", "path", "new", "size", "spans": [[arena, file, bytes]...], "durable"}
-                                                                   {"hashes": [[...] of each span]}
+    {"do": "deliver", "path", "io", "new", "size", "spans": [[arena, file, bytes]...], "durable"}
+                                           {"hashes": [[...] of each span], "way": [name, why]}
 
 An answer with "errno" or "code" is an error. It ends with its socket, which is when the trainer
 closes it or dies; what it was writing then never becomes a checkpoint.
@@ -21,11 +21,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from superfs.checkpoint.blocks import BlockWriter
-from superfs.checkpoint.directory import FileSink
+from superfs.checkpoint.directory import open_sink
 from superfs.core.errors import FsError
+
+if TYPE_CHECKING:
+    from superfs.checkpoint.extentio import Way
 
 PARENT_CHECK_S = 1.0
 NICE = 5
@@ -47,16 +50,16 @@ class Arena:
 
 
 def deliver(
-    arena: Arena, path: str, spans: list[list[int]], *, new: bool, size: int, durable: bool
-) -> list[list[int]]:
-    sink = FileSink(Path(path), new=new, durable=durable, size=size)
+    arena: Arena, path: str, spans: list[list[int]], *, io: str, new: bool, size: int, durable: bool
+) -> tuple[list[list[int]], Way]:
+    sink = open_sink(Path(path), io=io, new=new, durable=durable, size=size)
     try:
         out = BlockWriter(sink, 0 if new else spans[0][1])
         hashes = [out.write(arena.view[at : at + size], offset) for at, offset, size in spans]
         out.flush()
         if durable:
             sink.sync()
-        return hashes
+        return hashes, sink.way
     finally:
         sink.close()
 
@@ -81,9 +84,9 @@ def _answer(arena: Arena, request: dict[str, Any], fds: list[int]) -> dict[str, 
         if request["do"] == "arena":
             arena.replace(fds.pop(0), request["bytes"])
             return {}
-        how = {name: request[name] for name in ("new", "size", "durable")}
-        hashes = deliver(arena, request["path"], request["spans"], **how)
-        return {"hashes": hashes}
+        how = {name: request[name] for name in ("io", "new", "size", "durable")}
+        hashes, way = deliver(arena, request["path"], request["spans"], **how)
+        return {"hashes": hashes, "way": [way.name, way.why]}
     except FsError as error:
         return {"code": int(error.code), "detail": error.detail}
     except OSError as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from superfs.checkpoint import manifest as manifests
 from superfs.checkpoint import steps
+from superfs.checkpoint.extentio import Way
 from superfs.checkpoint.limits import MIB
 from superfs.checkpoint.residency import resident
 from superfs.core.errors import Code, FsError
@@ -27,6 +28,7 @@ from superfs.core.errors import Code, FsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from superfs.checkpoint.extentio import Sink
     from superfs.checkpoint.manifest import Manifest
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,19 +52,25 @@ class FileSink:
         """`size`: what a new file is going to have. Its room is taken at once: writing into it then
         costs a third less, and a full disk says so before anything was written."""
         self._path, self._durable = path, durable
-        with _told_of(path):
+        self.way = Way("file")
+        with told_of(path):
             flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if new else 0)
             self._fd = os.open(path, flags, 0o644)
         if new and size:
             try:
-                with _told_of(path, made_here=True):
+                with told_of(path, made_here=True):
                     _take_room(self._fd, size)
             except BaseException:
                 self.close()
                 raise
 
+    @property
+    def number(self) -> int:
+        """The file's inode number."""
+        return os.fstat(self._fd).st_ino
+
     def pwrite(self, buffers: Sequence[memoryview], offset: int) -> None:
-        with _told_of(self._path, made_here=True):
+        with told_of(self._path, made_here=True):
             for first in range(0, len(buffers), BUFFERS_MAX):
                 waiting = list(buffers[first : first + BUFFERS_MAX])
                 while waiting:
@@ -73,7 +81,7 @@ class FileSink:
                     _drop(waiting, written)
 
     def sync(self) -> None:
-        with _told_of(self._path, made_here=True):
+        with told_of(self._path, made_here=True):
             os.fsync(self._fd)
 
     def close(self) -> None:
@@ -135,15 +143,17 @@ class FileSource:
 
 
 class DirectoryIO:
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], io: str = "auto") -> None:
+        """`io`: how files of attempts are written (`direct.open_sink`)."""
         self.path = Path(os.path.abspath(path))
+        self.io = io
 
     def attempt_path(self, attempt: str) -> Path:
         return self.path.parent / f".{self.path.name}.superfs-attempt-{attempt}"
 
     def begin(self, attempt: str) -> None:
         self._refuse_taken()
-        with _told_of(self.attempt_path(attempt)):
+        with told_of(self.attempt_path(attempt)):
             parent = self.path.parent
             made = [one for one in (parent, *parent.parents) if not one.exists()]
             parent.mkdir(parents=True, exist_ok=True)
@@ -151,11 +161,12 @@ class DirectoryIO:
                 sync_directory(one.parent)
             self.attempt_path(attempt).mkdir()
 
-    def create(self, attempt: str, file: str, *, durable: bool, size: int = 0) -> FileSink:
-        return FileSink(self.attempt_path(attempt) / file, durable=durable, size=size)
+    def create(self, attempt: str, file: str, *, durable: bool, size: int = 0) -> Sink:
+        path = self.attempt_path(attempt) / file
+        return open_sink(path, io=self.io, new=True, durable=durable, size=size)
 
-    def location(self, attempt: str, file: str) -> str:
-        return str(self.attempt_path(attempt) / file)
+    def location(self, attempt: str, file: str) -> tuple[str, str]:
+        return str(self.attempt_path(attempt) / file), self.io
 
     def sizes(self, attempt: str) -> dict[str, int]:
         with os.scandir(self.attempt_path(attempt)) as entries:
@@ -171,7 +182,7 @@ class DirectoryIO:
                 sink.sync()
         finally:
             sink.close()
-        with _told_of(self.path):
+        with told_of(self.path):
             if durable:
                 sync_directory(source)
             steps.reached("before-rename")
@@ -230,6 +241,24 @@ class DirectoryIO:
             if any(name == self.path.name for name, _, _ in attempts(self.path.parent)):
                 return f"{text}, only an attempt at one that was never committed"
         return text
+
+
+def open_sink(path: Path, *, io: str, new: bool, durable: bool, size: int) -> Sink:
+    """A file to write: as any, or past the SuperFS mount that it is on (`direct.past`)."""
+    sink = FileSink(path, new=new, durable=durable, size=size)
+    try:
+        if io != "direct" and b" - fuse" not in Path("/proc/self/mountinfo").read_bytes():
+            return sink
+        from superfs.checkpoint.direct import past  # half a second, where there is no such mount
+
+        found = past(path, sink, io)
+    except BaseException:
+        sink.close()
+        raise
+    if found is None:
+        return sink
+    sink.close()
+    return found
 
 
 def sync_directory(path: Path) -> None:
@@ -292,7 +321,7 @@ def _take_room(fd: int, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _told_of(path: Path, *, made_here: bool = False) -> Iterator[None]:
+def told_of(path: Path, *, made_here: bool = False) -> Iterator[None]:
     """What the system refuses while a save writes, with where. What a full disk took of a file is
     given back at once: others need the room."""
     try:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,8 +14,19 @@ if TYPE_CHECKING:
     Buffer = memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a file is written: "direct" past a SuperFS mount, through a "mount", or like any "file",
+    on no such mount. `why`: not past the mount that it is on."""
+
+    name: str
+    why: str = ""
+
+
 class Sink(Protocol):
     """A file of an attempt that one process writes."""
+
+    way: Way
 
     def pwrite(self, buffers: Sequence[Buffer], offset: int) -> None:
         """All of it, or OSError."""
@@ -56,8 +68,9 @@ class ExtentIO(Protocol):
         may begin with that at once. `size`: what it will have, if that is known: storage may take
         the room for it at once."""
 
-    def location(self, attempt: str, file: str) -> str:
-        """Where the writer process creates a file of an attempt: a path."""
+    def location(self, attempt: str, file: str) -> tuple[str, str]:
+        """Where the writer process creates a file of an attempt, a path; and how it is written
+        (`direct.open_sink`)."""
 
     def sizes(self, attempt: str) -> dict[str, int]:
         """The files of an attempt as the coordinator sees them."""

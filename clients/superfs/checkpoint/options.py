@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 VERIFY = ("first", "always", "never")
 IN_FLIGHT = ("wait", "skip", "fail")
+IO = ("auto", "direct", "mount")
 
 
 @dataclass(frozen=True, slots=True)

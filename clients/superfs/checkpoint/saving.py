@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from superfs.checkpoint.courier import Span
     from superfs.checkpoint.describe import Local
-    from superfs.checkpoint.extentio import ExtentIO
+    from superfs.checkpoint.extentio import ExtentIO, Way
     from superfs.checkpoint.holdings import Description
     from superfs.checkpoint.options import Options
     from superfs.checkpoint.plan import Piece
@@ -55,6 +55,7 @@ def write_now(
             if sink is None or out is None:
                 size = _size(local, outcome)
                 sink = io.create(attempt, written.file, durable=durable, size=size)
+                written.way = sink.way
                 out = BlockWriter(sink)
                 steps.reached("file-created")
             hashes = out.write(tensors.memory(data), offset)
@@ -138,7 +139,7 @@ def write_staged(
     if not staged.end:
         return written
     steps.reached("before-delivery")
-    _deliver(io, attempt, session, staged, durable=durable)
+    written.way = _deliver(io, attempt, session, staged, durable=durable)
     steps.reached("after-delivery")
     written.hashes = staged.hashes
     written.objects = staged.objects
@@ -146,16 +147,17 @@ def write_staged(
     return written
 
 
-def _deliver(
-    io: ExtentIO, attempt: str, session: Session, staged: Staged, *, durable: bool
-) -> None:
+def _deliver(io: ExtentIO, attempt: str, session: Session, staged: Staged, *, durable: bool) -> Way:
     assert session.courier is not None
-    path = io.location(attempt, file_name(session.rank))
+    where = io.location(attempt, file_name(session.rank))
     new = not staged.waves
-    hashes = session.courier.deliver(path, staged.spans, new=new, size=staged.size, durable=durable)
+    hashes, way = session.courier.deliver(
+        where, staged.spans, new=new, size=staged.size, durable=durable
+    )
     for owner, found in zip(staged.owners, hashes, strict=True):
         if owner >= 0:
             staged.hashes[owner] += found
+    return way
 
 
 def _size(local: Local, outcome: Outcome) -> int:

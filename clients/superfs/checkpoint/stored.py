@@ -19,6 +19,7 @@ from superfs.core.errors import Code, FsError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from superfs.checkpoint.extentio import Way
     from superfs.checkpoint.plan import Plan
 
 
@@ -41,6 +42,7 @@ class Written:
     hashes: list[list[int]] = field(default_factory=list)
     objects: list[WrittenObjects] = field(default_factory=list)
     exported: list[Any] = field(default_factory=list)  # of another format, if it was asked for
+    way: Way | None = None  # None: it had nothing to write
 
 
 def file_name(rank: int) -> str:

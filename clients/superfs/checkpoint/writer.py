@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from superfs.checkpoint.describe import describe
 from superfs.checkpoint.directory import DirectoryIO
 from superfs.checkpoint.exporting import write_metadata
 from superfs.checkpoint.metadata import metadata_of
-from superfs.checkpoint.options import Options
+from superfs.checkpoint.options import IO, Options
 from superfs.checkpoint.stored import assemble
 from superfs.core.errors import Code, FsError
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
 
     from superfs.checkpoint.describe import Local
-    from superfs.checkpoint.extentio import ExtentIO
+    from superfs.checkpoint.extentio import ExtentIO, Way
     from superfs.checkpoint.saving import Staged
     from superfs.checkpoint.session import Outcome, Session
     from superfs.checkpoint.stored import Written
@@ -69,7 +70,9 @@ class SuperFSWriter(StorageWriter, AsyncStager):
     tensors that several ranks hold are compared: whole the first time and sampled later, whole
     "always", or "never". `in_flight`: what `async_save` does while an earlier one is being
     written. `durable`: sync before the commit. `export_dcp`: write everything once more, as stock
-    DCP reads it.
+    DCP reads it. `io`: on a SuperFS mount bytes go past it, to the daemons of its cluster, "direct"
+    or with an error that says why not; "auto" goes through the "mount" then, and says so in the
+    log. `way` is how this rank's bytes went in the last save; None: it had nothing to write.
     """
 
     _synchronize_after_execute = False
@@ -88,7 +91,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         export_dcp: bool = False,
         arena_bytes: int | None = None,
         timeout_s: float = sessions.TIMEOUT_S,
-        io: Callable[[str | os.PathLike[str]], ExtentIO] = DirectoryIO,
+        io: str | Callable[[str | os.PathLike[str]], ExtentIO] = "auto",
     ) -> None:
         super().__init__()
         self._options = Options(
@@ -101,9 +104,14 @@ class SuperFSWriter(StorageWriter, AsyncStager):
             arena_bytes,
         )
         self._group, self._no_dist, self._timeout_s = process_group, no_dist, timeout_s
+        if isinstance(io, str):
+            if io not in IO:
+                raise ValueError(f"io is one of {', '.join(IO)}, or makes an ExtentIO of a path")
+            io = partial(DirectoryIO, io=io)
         self._new_io = io
         self._path = path
         self._io = io(path)
+        self.way: Way | None = None
         self._items: Sequence[WriteItem] | None = None
         self._save: Save | None = None
         self._is_coordinator = False
@@ -245,6 +253,7 @@ class SuperFSWriter(StorageWriter, AsyncStager):
         finally:
             if not self._is_coordinator or written is None:
                 self._over()
+        self.way = written.way if written is not None else None
         if written is not None:
             results.append(WriteResult(MetadataIndex(written.file), written.bytes, written))
         future: torch.futures.Future[list[WriteResult]] = torch.futures.Future()
