@@ -92,9 +92,13 @@ class SmallReads:
     async def read(self, files: Sequence[tuple[Where, int]]) -> list[bytes | FsError]:
         """The first `length` bytes of each: (where, length), each within a message."""
         groups: dict[tuple[DataStream, bytes], list[Wanted]] = {}
+        streams: dict[tuple[int, ...], DataStream] = {}
         for index, (where, length) in enumerate(files):
             assert length <= MESSAGE_DATA_BYTES_MAX, "small files only"
-            stream = self._streams.data_stream(chain_of(where.chains, 0))
+            stream = streams.get(where.chains)
+            if stream is None:
+                stream = self._streams.data_stream(chain_of(where.chains, 0))
+                streams[where.chains] = stream
             group = groups.setdefault((stream, where.capability), [])
             group.append(Wanted(index, where, length))
         results: Results = [None] * len(files)
