@@ -200,3 +200,26 @@ def test_a_sample_is_read_here_and_there(session: Session, tmp_path: Path) -> No
     assert 1500 < len(numbers) < 3000
     assert min(numbers) == 0
     assert max(numbers) > 3000
+
+
+def test_csv_has_its_options(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id;when\n1;2024-02-29 10:00:00\n2;2024-03-01\n")
+    text = f"""version: 1
+read:
+  format: csv
+  path: {tmp_path}/in.csv
+  options: {{header: true, sep: ;, inferSchema: true}}
+steps:
+  - withColumns: {{day: 'date_format(when, "yyyy/MM/dd")'}}
+write:
+  format: csv
+  path: {tmp_path}/out
+  options: {{header: true, quoteAll: true}}
+"""
+    loads(text).run(session)
+    (part,) = (tmp_path / "out").glob("part-*")
+    lines = part.read_text().splitlines()
+    assert lines[0] == '"id","when","day"'
+    assert lines[1] == '"1","2024-02-29T10:00:00.000Z","2024/02/29"'
+    with pytest.raises(RecipeError, match=r"options\.header: is not known"):
+        loads(text.replace("format: csv", "format: json"))

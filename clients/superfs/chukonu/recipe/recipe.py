@@ -16,6 +16,8 @@ from superfs.chukonu.recipe.document import Item, RecipeError, parse
 from superfs.chukonu.recipe.steps import Step, apply, check_steps
 from superfs.chukonu.session import Session
 from superfs.chukonu.sinks.formats import SUFFIX
+from superfs.chukonu.sources.csvdialect import NAMES as CSV_READ
+from superfs.chukonu.writer import CSV_OPTIONS as CSV_WRITE
 from superfs.chukonu.writer import MODES
 from superfs.chukonu.writer import OPTIONS as WRITE_OPTIONS
 
@@ -119,7 +121,8 @@ def _settings(item: Item) -> dict[str, str]:
 def _input(read: Item, steps: Item | None) -> Input:
     found = read.mapping(["path"], ["format", "schema", "options"])
     kind = found["format"].one_of(FORMATS) if "format" in found else "parquet"
-    options = _options(found.get("options"), READ_OPTIONS)
+    known = (*READ_OPTIONS, *(CSV_READ if kind == "csv" else ()))
+    options = _options(found.get("options"), known)
     schema = found["schema"].text() if "schema" in found else None
     if schema is not None:
         _checked_schema(found["schema"])
@@ -158,5 +161,6 @@ def _output(item: Item) -> Output:
     found = item.mapping(["path"], ["format", "mode", "options"])
     kind = found["format"].one_of(SUFFIX) if "format" in found else "parquet"
     mode = found["mode"].one_of(MODES) if "mode" in found else "error"
-    options = _options(found.get("options"), WRITE_OPTIONS)
+    known = (*WRITE_OPTIONS, *(sorted(CSV_WRITE) if kind == "csv" else ()))
+    options = _options(found.get("options"), known)
     return Output(kind, found["path"].text(), mode, options, item)
