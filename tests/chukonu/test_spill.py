@@ -184,3 +184,21 @@ def test_an_iterator_that_is_left_holds_up_nobody(tiny: Session) -> None:
     next(left)
     assert rows(tiny).count() == 600
     left.close()
+
+
+def test_what_is_finished_in_memory_is_written_by_all_threads(tmp_path: Path) -> None:
+    """In order, the same for any number of them, and counted once."""
+    text = "some text that makes rows large enough " * 5
+    rows = [(i * 7919 % 100_003, text) for i in range(100_000)]
+    for threads, parts in ((1, 1), (3, 3)):
+        with Session.builder.config("chukonu.threads", threads).getOrCreate() as session:
+            frame = session.createDataFrame(rows, "i INT, s STRING")
+            out = tmp_path / f"{threads}"
+            frame.dropDuplicates(["i"]).orderBy("i").write.parquet(str(out))
+            assert len(list(out.glob("part-*"))) == parts
+            found = session.read.parquet(str(out)).select("i").toArrow()
+            assert found["i"].to_pylist() == sorted(i for i, _ in rows)
+            frame.dropDuplicates(["i"]).orderBy("i").count()
+            counts = session.executor.last_run.statistics()["operators"]
+            wide = [o for o in counts if o["operator"].startswith(("Distinct", "Sort"))]
+            assert [o["rows_in"] for o in wide] == [o["rows_out"] for o in wide] == [len(rows)] * 2

@@ -75,6 +75,11 @@ class Exchange:
             self._held.release()
         return self
 
+    @property
+    def size_bytes(self) -> int:
+        """Of what is in memory."""
+        return sum(frame.estimated_size() for frame in self.frames)
+
     def whole(self) -> Frame:
         """What is in memory."""
         assert self._files is None

@@ -36,6 +36,7 @@ class Job:
     def __init__(self, executor: Executor, plan: p.Node) -> None:
         self._executor = executor
         self.budget = executor.budget
+        self.threads = executor.threads
         self.output = plan.output
         self._stages = cut(plan)
         scans = [node for node, _ in operators(self._stages) if isinstance(node, p.Scan)]

@@ -5,6 +5,7 @@ What fits in memory is one part. What does not has a part for each file that it 
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from superfs.chukonu.plan.stages import Stage
 
 Frame = Any
+SHARE_BYTES = 4 << 20
+"""Less is not worth a part of its own."""
 Counted = tuple[int, Frame]
 
 
@@ -50,6 +53,9 @@ def _parts(
             rows = 0
 
     if not exchange.spilled:
+        count = min(job.threads, exchange.size_bytes // SHARE_BYTES)
+        if count > 1:
+            return _shares(node, exchange, finish, limit, count, counted=counted)
         return [made("all", node, lambda: finished(exchange.whole))]
 
     def of_leaf(leaf: Leaf) -> Part:
@@ -58,6 +64,34 @@ def _parts(
         return made(leaf.name, node, lambda: finished(leaf.pieces.whole))
 
     return [of_leaf(leaf) for leaf in exchange.leaves()]
+
+
+def _shares(
+    node: p.Node,
+    exchange: Exchange,
+    finish: Callable[[Frame], Frame],
+    limit: int,
+    count: int,
+    *,
+    counted: bool,
+) -> list[Part]:
+    """What was finished in memory as several parts, for what comes after it, writing mostly, is
+    work for all threads. Whoever comes first finishes it, the others wait."""
+    lock = threading.Lock()
+    found: list[Frame] = []
+
+    def share(number: int) -> Iterator[Counted]:
+        with lock:
+            if not found:
+                found.append(finish(exchange.whole()))
+        whole = found[0]
+        rows = 0 if counted or number else sum(frame.height for frame in exchange.frames)
+        start, end = (whole.height * n // count for n in (number, number + 1))
+        for frame in sliced(whole.slice(start, end - start), limit):
+            yield rows, frame
+            rows = 0
+
+    return [made(f"all.{n}/{count}", node, partial(share, n)) for n in range(count)]
 
 
 # ---- groups and distinct rows
