@@ -1,11 +1,13 @@
 """Layers loaded while others are computed, from a store that gives so many bytes a second.
 
-    python bench/kvcache_layers.py [--tokens 2048] [--cached 1792] [--block 64] [--rounds 3]
+    python bench/kvcache_layers.py [--tokens 2048] [--cached 1792] [--rounds 3] [--threads 1]
 
 For each rate: `load`, the prefix read and not used; `compute`, what is behind it computed with the
 prefix in the process; `hit`, both by `prefill_with_store`, beside the longer of the two. Then `hit`
-with an admission test that knows nothing yet, and with the same one again, beside everything
-computed (`all`, without a store). Arms take turns within each round; medians, minima, maxima.
+with an admission test that knows nothing yet (`first`), and with the same one again, beside
+everything computed (`all`, without a store), right before. Arms take turns within each round, whose
+ratios are printed as they come; then medians, minima, maxima. `--threads 1` leaves a processor of
+two to the rest of the machine.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class Bench:
         with KVStore.open(config, "bench", self.chain) as store:
             filled = hf.prefill_with_store(self.model, self.ids[: args.cached], store)
         self.prefix = filled.cache
+        self.logits = self.compute(copy.deepcopy(self.prefix), args.cached)
         self.keys = self.chain.keys(self.ids)
         self.cached = args.cached // args.block
         self.size = len(self.room()[0])
@@ -69,6 +72,9 @@ class Bench:
         found = work()
         self.seconds[arm, rate].append(time.perf_counter() - started)
         return found
+
+    def last(self, arm: str, rate: int) -> float:
+        return self.seconds[arm, rate][-1]
 
     def compute(self, cache: Any, first: int) -> torch.Tensor:  # noqa: ANN401
         out = None
@@ -89,8 +95,7 @@ class Bench:
         store.remove(self.keys[self.cached : self.cached + 1])
 
     def round(self) -> None:
-        empty = type(self.prefix)(config=self.model.config)
-        self.logits = self.timed("all", 0, lambda: self.compute(empty, 0))
+        ratios = []
         for rate in OVERLAPPED:
             with self.store(rate) as store:
                 room = self.room()
@@ -101,11 +106,20 @@ class Bench:
                 cache = copy.deepcopy(self.prefix)
                 self.timed("compute", rate, lambda c=cache: self.compute(c, self.args.cached))
                 self.hit(store, "hit", rate, None)
+            longer = max(self.last("load", rate), self.last("compute", rate))
+            ratios.append(f"{rate or 'all'}: {self.last('hit', rate) / longer:.2f}")
+        print("hit of the longer:", ", ".join(ratios), flush=True)
+        ratios.clear()
         for rate in ADMITTED:
             with self.store(rate) as store:
                 admission = Admission()
+                empty = type(self.prefix)(config=self.model.config)
+                self.timed("all", rate, lambda e=empty: self.compute(e, 0))
                 self.hit(store, "first", rate, admission)
                 self.hit(store, "again", rate, admission)
+            first, again = (self.last(a, rate) / self.last("all", rate) for a in ("first", "again"))
+            ratios.append(f"{rate or 'all'}: {first:.2f} {again:.2f}")
+        print("first and again of all:", ", ".join(ratios), flush=True)
 
     def show(self) -> None:
         def middle(arm: str, rate: int) -> float:
@@ -115,21 +129,24 @@ class Bench:
             times = sorted(self.seconds[arm, rate])
             return f"{middle(arm, rate) * 1e3:6.0f} ({times[0] * 1e3:.0f} to {times[-1] * 1e3:.0f})"
 
+        def of(arm: str, *others: str) -> str:
+            """Medians, of each round beside the longest of the others."""
+            found = []
+            for n, mine in enumerate(self.seconds[arm, rate]):
+                found.append(mine / max(self.seconds[other, rate][n] for other in others))
+            return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
         print(f"{self.cached} blocks, {self.cached * self.size / 1e6:.0f} MB; ms")
         for rate in OVERLAPPED:
-            longer = max(middle("load", rate), middle("compute", rate))
             print(
                 f"{rate or 'unlimited':>9} MB/s: load {ms('load', rate)}, compute "
-                f"{ms('compute', rate)}, hit {ms('hit', rate)}: {middle('hit', rate) / longer:.2f}"
-                " of the longer"
+                f"{ms('compute', rate)}, hit {ms('hit', rate)}: {of('hit', 'load', 'compute')} "
+                "of the longer"
             )
-        print(f"all {ms('all', 0)}")
         for rate in ADMITTED:
-            whole = middle("all", 0)
             print(
-                f"{rate or 'unlimited':>9} MB/s, admission: first {ms('first', rate)}: "
-                f"{middle('first', rate) / whole:.2f} of all; again {ms('again', rate)}: "
-                f"{middle('again', rate) / whole:.2f}"
+                f"{rate or 'unlimited':>9} MB/s: all {ms('all', rate)}, with admission first "
+                f"{of('first', 'all')} of it, again {of('again', 'all')}"
             )
 
 
@@ -137,10 +154,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (
         ("tokens", 2048), ("cached", 1792), ("block", 64), ("rounds", 3), ("hidden", 512),
-        ("layers", 8),
+        ("layers", 8), ("threads", 1),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         settings = {"slab_bytes": 256 * MIB, "slab_dir": name}
         with Cluster(settings={"datad": {"kvcache": settings}}) as cluster:
@@ -150,7 +168,8 @@ def main() -> None:
                 bench.round()
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; ", end="")
     print(f"{args.cached} of {args.tokens} tokens cached, in chunks of {args.block}, ", end="")
-    print(f"{args.layers} layers, {args.rounds} rounds; torch {torch.__version__}")
+    print(f"{args.layers} layers, {args.rounds} rounds, {args.threads} threads; ", end="")
+    print(f"torch {torch.__version__}")
     bench.show()
 
 

@@ -41,6 +41,9 @@ class Nothing:
     def storing(self, _keys: Any, _count: int, _size: int) -> None:  # noqa: ANN401
         return None
 
+    def behind(self, _work: Any, _works: Any) -> None:  # noqa: ANN401
+        pass
+
 
 def make_model(layers: int, hidden: int) -> Any:  # noqa: ANN401
     torch.manual_seed(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +49,7 @@ class SlowStore:
         self.chain = chain
         self.clock = clock
         self.bytes_per_s = bytes_per_s
+        self.writes_per_s = float("inf")
         self.blocks: dict[bytes, bytes] = {}
         self.read_bytes = 0
 
@@ -70,6 +72,9 @@ class SlowStore:
     def storing(self, keys: Sequence[bytes], count: int, size: int) -> SlowStoring:
         return SlowStoring(self, keys, count)
 
+    def behind(self, work: Future[Any], _: Callable[[], bool]) -> None:
+        wait([work])
+
 
 class SlowStoring:
     def __init__(self, store: SlowStore, keys: Sequence[bytes], count: int) -> None:
@@ -78,21 +83,20 @@ class SlowStoring:
 
     def write(self, number: int, data: memoryview) -> None:
         self.made[number] += bytes(data)
+        self.store.clock.advance(len(data) / self.store.writes_per_s)
+
+    def abort(self) -> None:
+        pass
 
     def commit(self) -> int:
         self.store.blocks |= dict(zip(self.keys[-self.count :], self.made, strict=True))
         return len(self.keys)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bytes_per_s", [1e3, 1e6, 1e15])
-def test_a_hit_never_hurts(bytes_per_s: float) -> None:
-    """After the first one: 1.05 times the time of computing everything at most, and where loading
-    pays everything is loaded. The logits are the same always."""
+def timed_model(clock: ManualClock) -> Any:  # noqa: ANN401
+    """That takes `TOKEN_S` for each token."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from superfs.kvcache import hf
-
     torch.manual_seed(1)
     model: Any = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
@@ -100,10 +104,22 @@ def test_a_hit_never_hurts(bytes_per_s: float) -> None:
             num_key_value_heads=2, vocab_size=101, max_position_embeddings=2048,
         )
     ).eval()  # fmt: skip
-    clock = ManualClock()
     model.register_forward_pre_hook(
         lambda _m, _a, kw: clock.advance(TOKEN_S * kw["input_ids"].shape[1]), with_kwargs=True
     )
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bytes_per_s", [1e3, 1e6, 1e15])
+def test_a_hit_never_hurts(bytes_per_s: float) -> None:
+    """After the first one: 1.05 times the time of computing everything at most, and where loading
+    pays everything is loaded. The logits are the same always."""
+    clock = ManualClock()
+    model = timed_model(clock)
+    torch = pytest.importorskip("torch")
+    from superfs.kvcache import hf
+
     chain = KeyChain(hf.fingerprint(model, block_tokens=8))
     token_bytes = 2 * 2 * 2 * 16 * 4
     store: Any = SlowStore(chain, clock, bytes_per_s)
@@ -124,4 +140,30 @@ def test_a_hit_never_hurts(bytes_per_s: float) -> None:
             assert took <= 1.05 * 163 * TOKEN_S
     store.bytes_per_s = 1e15
     clock.advance(31)
+    assert hf.prefill_with_store(model, tokens, store, admission=admission).restored_tokens == 160
+
+
+@pytest.mark.slow
+def test_what_is_not_worth_loading_is_not_worth_storing() -> None:
+    """And is found out by storing: nothing was ever loaded."""
+    clock = ManualClock()
+    model = timed_model(clock)
+    from superfs.kvcache import hf
+
+    store: Any = SlowStore(KeyChain(hf.fingerprint(model, block_tokens=8)), clock, 1e3)
+    store.writes_per_s = 1e3
+    admission = Admission(clock=clock.monotonic)
+    write_s, compute_s = 8 * 512 / 2 / 1e3, 163 * TOKEN_S
+    tokens = list(range(100)) + list(range(63))
+    started = clock.monotonic()
+    first = hf.prefill_with_store(model, tokens, store, admission=admission)
+    assert first.stored_tokens == 0
+    assert clock.monotonic() - started <= 1.05 * compute_s + write_s + 8 * TOKEN_S
+    for _ in range(2):
+        started = clock.monotonic()
+        assert hf.prefill_with_store(model, tokens, store, admission=admission).stored_tokens == 0
+        assert clock.monotonic() - started == pytest.approx(compute_s), "nothing is tried"
+    store.writes_per_s = store.bytes_per_s = 1e15
+    clock.advance(31)
+    assert hf.prefill_with_store(model, tokens, store, admission=admission).stored_tokens == 160
     assert hf.prefill_with_store(model, tokens, store, admission=admission).restored_tokens == 160

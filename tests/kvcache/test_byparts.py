@@ -16,7 +16,7 @@ from superfs.core.limits import KIB, KV_KEYS_MAX, MIB
 from superfs.daemon.clock import ManualClock
 from superfs.kvcache import Fingerprint, KeyChain, KVStore
 from superfs.kvcache.hands import ALONE_BYTES, Hands
-from superfs.kvcache.pace import Pace
+from superfs.kvcache.pace import LATE_S, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,6 +179,20 @@ def test_a_pace() -> None:
     assert slept[-1] == pytest.approx(0.1), "what was not used is not kept"
     Pace(0, clock.monotonic, sleep).spend(10**12)
     assert len(slept) == 6
+
+
+def test_a_system_that_wakes_up_late_is_made_up_for() -> None:
+    clock = ManualClock()
+    pace = Pace(1000, clock.monotonic, lambda seconds: clock.advance(seconds + LATE_S / 2))
+    started = clock.monotonic()
+    for _ in range(50):
+        pace.spend(100)
+    assert clock.monotonic() - started == pytest.approx(5 + LATE_S / 2)
+    pace = Pace(1000, clock.monotonic, lambda seconds: clock.advance(seconds + 10))
+    started = clock.monotonic()
+    pace.spend(100)
+    pace.spend(100)
+    assert clock.monotonic() - started == pytest.approx(20.2 - LATE_S), "but not for all of it"
 
 
 @pytest.mark.parametrize("threads", [1, 3])

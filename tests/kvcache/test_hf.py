@@ -74,10 +74,12 @@ def store(pooled: Cluster, request: pytest.FixtureRequest) -> Iterator[Callable[
     config = ClientConfig(cluster=(pooled.target("clusterd"),), token_file=pooled.token_file)
     with ExitStack() as opened:
 
-        def make(model: Any, salt: bytes = b"", **more: Any) -> KVStore:  # noqa: ANN401
+        def make(
+            model: Any, salt: bytes = b"", bytes_per_s: float = 0, **more: Any  # noqa: ANN401
+        ) -> KVStore:  # fmt: skip
             more.setdefault("block_tokens", BLOCK)
             chain = KeyChain(hf.fingerprint(model, **more), salt)
-            return opened.enter_context(KVStore.open(config, name, chain))
+            return opened.enter_context(KVStore.open(config, name, chain, bytes_per_s=bytes_per_s))
 
         yield make
     assert not pooled.trouble()
@@ -154,6 +156,23 @@ def test_a_part_that_is_stored(store: Callable[..., KVStore]) -> None:
     assert (again.restored_tokens, again.stored_tokens) == (64, 128)
     assert same(again, *in_chunks(model, tokens, 4 * BLOCK))
     assert hf.prefill_with_store(model, tokens, one).restored_tokens == 128
+
+
+def test_storing_goes_on_behind(store: Callable[..., KVStore]) -> None:
+    """Nobody waits for it but who asks the store for something else."""
+    model = make_model()
+    slow, tokens = store(model, bytes_per_s=400e3), prompt(150)
+    keys = slow.chain.keys(tokens)
+    filled = hf.prefill_with_store(model, tokens, slow)
+    assert not filled._stored.done(), "some 200 ms of bytes"
+    assert slow.match(keys) == len(keys)
+    assert filled._stored.done()
+    assert slow.remove(keys[:1]) == len(keys)
+    filled = hf.prefill_with_store(model, tokens, slow)
+    slow.close()
+    assert filled._stored.done()
+    assert filled.stored_tokens == 144
+    assert store(model).match(keys) == len(keys)
 
 
 def test_one_shot_has_the_same_tokens(store: Callable[..., KVStore]) -> None:

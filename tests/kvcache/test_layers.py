@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,6 +73,9 @@ class Store:
     def storing(self, keys: Sequence[bytes], count: int, size: int) -> Storing:
         self.pending += 1
         return Storing(self, keys, count, size)
+
+    def behind(self, work: Future[Any], _: Callable[[], bool]) -> None:
+        wait([work])
 
 
 class Storing:

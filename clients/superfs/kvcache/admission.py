@@ -5,7 +5,8 @@
 
 Both rates are moving averages of what happened. While a prefix is loaded its own rate is watched:
 as soon as the rest of it would be computed sooner, it is. When nothing was loaded for `probe_s` the
-rate is not known any more, and the next load is begun to see.
+rate is not known any more, and the next load is begun to see. Storing is judged in the same way:
+what takes longer to store than to compute would take as long to load, and is worth neither.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Admission:
     _load_s: float | None = field(default=None, init=False)  # for a byte
     _loaded_at: float = field(default=0.0, init=False)
     _compute_s: float | None = field(default=None, init=False)  # for a token
+    _slow_at: float | None = field(default=None, init=False)  # when it was found too slow
 
     def loaded(self, size: int, seconds: float) -> None:
         if size:
@@ -46,16 +48,32 @@ class Admission:
     def knows_computing(self) -> bool:
         return self._compute_s is not None
 
+    @property
+    def stores(self) -> bool:
+        """Whether to store what is computed: not where the store was too slow a while ago."""
+        return self._slow_at is None or self.clock() - self._slow_at > self.probe_s
+
     def goes_on(self, done: int, total: int, seconds: float, tokens: int) -> bool:
         """Whether to go on with a load of `total` bytes, which `tokens` stand for, when `done` of
         them have taken so long: not where the rest comes later than it is computed."""
-        if self._compute_s is None or done >= total:
-            return True
-        compute_s = self._compute_s * tokens
-        if seconds < JUDGED_AT * compute_s or (total - done) * seconds <= compute_s * done:
+        if not self._is_slow(done, total, seconds, tokens):
             return True
         self.loaded(done, seconds)
+        self._slow_at = self.clock()
         return False
+
+    def stores_on(self, done: int, total: int, seconds: float, tokens: int) -> bool:
+        """The same of storing."""
+        if not self._is_slow(done, total, seconds, tokens):
+            return True
+        self._slow_at = self.clock()
+        return False
+
+    def _is_slow(self, done: int, total: int, seconds: float, tokens: int) -> bool:
+        if self._compute_s is None or done >= total:
+            return False
+        compute_s = self._compute_s * tokens
+        return seconds >= JUDGED_AT * compute_s and (total - done) * seconds > compute_s * done
 
     def step(self, tokens: int, chunk_tokens: int, token_bytes: int) -> int:
         """How many of so many tokens, which may be stored, to load now: whole chunks, or none."""
@@ -66,6 +84,7 @@ class Admission:
             self._load_s = None
             return chunk_tokens
         if self._compute_s is not None and load_s * token_bytes >= self._compute_s:
+            self._slow_at = self._loaded_at
             return 0
         most = min(tokens, max(chunk_tokens, STEP_BYTES // token_bytes))
         return most // chunk_tokens * chunk_tokens

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+LATE_S = 0.02
+"""A system that wakes up later than it was told to is made up for, up to so much."""
+
+
 class Pace:
     def __init__(
         self,
@@ -23,6 +27,7 @@ class Pace:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._free_at = 0.0
+        self._late_s = 0.0
 
     def spend(self, size: int) -> None:
         """Before so many bytes are moved: waits until it is their turn. In any thread."""
@@ -30,7 +35,9 @@ class Pace:
             return
         with self._lock:
             now = self._clock()
-            self._free_at = max(now, self._free_at) + size / self.bytes_per_s
-            wait = self._free_at - now
-        if wait > 0:
-            self._sleep(wait)
+            turn = max(now - self._late_s, self._free_at) + size / self.bytes_per_s
+            self._free_at, self._late_s = turn, 0.0
+        if turn > now:
+            self._sleep(turn - now)
+            with self._lock:
+                self._late_s = min(LATE_S, max(0.0, self._clock() - turn))

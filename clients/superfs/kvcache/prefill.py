@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,12 @@ class Prefill:
     logits: torch.Tensor  # [vocabulary], of the last token
     restored_tokens: int  # came from the store
     computed_tokens: int  # went through the model
-    stored_tokens: int  # of the prompt, that are in the store now
+    _stored: Future[int]
+
+    @property
+    def stored_tokens(self) -> int:
+        """Of the prompt, that are in the store when storing is over: waits for that."""
+        return self._stored.result()
 
 
 class Run:
@@ -62,7 +67,7 @@ class Run:
         self.keys = store.chain.keys(tokens)
         self.cache = cache
         self.stored = 0  # blocks; of the thread that talks to the store
-        self._learned = 0
+        self._thread = 0
 
     @property
     def part(self) -> tuple[int, int, int, int]:
@@ -71,13 +76,20 @@ class Run:
         return (2, p.kv_heads, p.block_tokens, p.head_dim)
 
     def run(self) -> Prefill:
-        with ThreadPoolExecutor(1, "kvcache") as worker:
-            found = self._go(Pass(self, worker, self._wanted(), None))
-        assert found is not None
-        restored, logits = found
-        return Prefill(
-            self.cache, logits, restored, len(self.tokens) - restored, self.stored * self.block
-        )
+        """Storing may go on behind it: who asks the store for something else waits."""
+        worker = ThreadPoolExecutor(1, "kvcache", self._begin)
+        try:
+            restored, logits = self._go(Pass(self, worker, self._wanted(), None))
+        except BaseException:
+            worker.shutdown()
+            raise
+        stored = worker.submit(lambda: self.stored * self.block)
+        self.store.behind(stored, lambda: threading.get_ident() == self._thread)
+        worker.shutdown(wait=False)
+        return Prefill(self.cache, logits, restored, len(self.tokens) - restored, stored)
+
+    def _begin(self) -> None:
+        self._thread = threading.get_ident()
 
     def _go(self, first: Pass) -> tuple[int, torch.Tensor]:
         """Tokens that were restored, and the logits of the last one."""
@@ -145,6 +157,7 @@ class Pass:
         self._found = threading.Event()
         self._blocks = blocks
         self._storings: dict[int, Storing | None] = {}
+        self._written, self._writing_s = 0, 0.0
         self._turns: Turns | None = None
         if room is None and blocks:
             self._blocks = 0
@@ -277,14 +290,34 @@ class Pass:
             for side, tensor in enumerate((keys, values)):
                 part[:, side] = tensor[0].unflatten(1, (count, run.block)).transpose(0, 1)
             for n in range(count):
-                storing.write(n, bytes_of(part[n]))
+                if not self._write(storing, n, bytes_of(part[n])):
+                    storing.abort()
+                    self._storings[number] = None
+                    return
         except FsError as error:
             log.warning("the KVCache pool was not written: %s", error)
             self._storings[number] = None
 
+    def _write(self, storing: Storing, number: int, data: memoryview) -> bool:
+        """False: it takes longer than it is worth."""
+        admission = self._run.admission
+        if admission is None:
+            storing.write(number, data)
+            return True
+        began = admission.clock()
+        storing.write(number, data)
+        self._written += len(data)
+        self._writing_s += admission.clock() - began
+        tokens = sum(1 for at in self._starts if at + self._run.chunk <= len(self._run.tokens))
+        tokens *= self._run.chunk
+        total = tokens // self._run.block * self._run.block_bytes
+        return admission.stores_on(self._written, total, self._writing_s, tokens)
+
     def _room_for(self, number: int, count: int) -> Storing | None:
-        """None: what is before it is not stored, or on its way."""
+        """None: what is before it is neither stored nor on its way, or it is not worth it."""
         run = self._run
+        if run.admission is not None and not run.admission.stores:
+            return None
         first = self._starts[number] // run.block
         before = self._storings.get(number - 1)
         if count > KV_KEYS_MAX or (run.stored != first and before is None):

@@ -7,6 +7,7 @@ Blocking; one call at a time.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,7 +23,7 @@ from superfs.rpc.errors import from_rpc
 from superfs.v1 import cluster_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from superfs.client import ClientConfig
     from superfs.core.kvcache.keys import KeyChain
@@ -52,8 +53,23 @@ class Reached:
         self._hands = Hands()
         self._homes: dict[int, Home] = {}
         self._token = b""
+        self._work: Future[Any] | None = None
+        self._works: Callable[[], bool] = lambda: False
+
+    def behind(self, work: Future[Any], works: Callable[[], bool]) -> None:
+        """Somebody goes on with this store in a thread of its own until `work` is done: whoever
+        else asks it for something waits. `works`: whether the calling thread is that one."""
+        self._work, self._works = work, works
+
+    def _settle(self) -> None:
+        work = self._work
+        if work is None or self._works():
+            return
+        wait([work])  # what it raises is for who has begun it
+        self._work = None
 
     def close(self) -> None:
+        self._settle()
         for home in self._homes.values():
             home.close()
         self._hands.close()
@@ -85,6 +101,7 @@ class Reached:
 
     def _ask(self, home: Home, ask: Any) -> Any:  # noqa: ANN401
         """Once more with a new token, or after the daemon has started again."""
+        self._settle()
         for last in (False, True):
             try:
                 home.connect(self._token)
