@@ -1,11 +1,13 @@
 """FastDecode: tokens a second with and without the cache elsewhere, and what they are made of.
 
-    python bench/fastdecode.py [throughput] [kernel] [--rounds 3]
+    python bench/fastdecode.py [throughput] [kernel] [--rounds 3] [--only ARM …]
 
-throughput  Arms take turns: the engine in one process whose cache has room for 16 full sequences
-            (`capped`), the same with one R-worker that has room for 8 times that (`rworker`), and
-            one process with that much room (`uncapped`). The S-worker has one processor and the
-            R-worker the other; a single process has both, with a thread for each.
+throughput  Arms take turns, each a process of its own, all on both processors: the engine in one
+            process whose cache has room for 16 full sequences (`capped`), the same with an R-worker
+            that has room for 8 times that (`rworker`), and one process with that much room
+            (`uncapped`). The single processes are run both ways, with torch's threads (`-torch`)
+            and with a mini-batch a thread; the better one counts. `apart` has one processor for the
+            weights and the other for the R-worker, `alone` one for all with the small cache.
 kernel      Attention over a bfloat16 cache of 1 GiB against reading that much memory (numpy's sum
             of it, as 64-bit words), one thread each, in turns.
 
@@ -15,6 +17,7 @@ Random weights, random prompts, greedy; every request goes to its full length.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -59,7 +62,7 @@ class Worker:
     def __init__(self, room: Path, name: str, memory: int, cpus: set[int]) -> None:
         self.path = room / name
         command = [
-            sys.executable, "-c", WORKER, str(self.path), str(memory), "1",
+            sys.executable, "-c", WORKER, str(self.path), str(memory), str(len(cpus)),
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True,
@@ -97,11 +100,19 @@ def memory_of(form: Form, sequences: int, tokens: int) -> int:
 
 
 def serve(
-    part: SModel, links: list[Any], args: argparse.Namespace, *, batch: int, minis: int, count: int
+    part: SModel,
+    links: list[Any],
+    args: argparse.Namespace,
+    *,
+    minis: int,
+    threads: int,
+    count: int,
 ) -> tuple[float, Engine]:
     """Tokens a second, prompts included in the time."""
     whole = args.prompt + args.new
-    config = EngineConfig(batch=batch, minis=minis, tokens_max=whole, chunk_tokens=512)
+    config = EngineConfig(
+        batch=count, minis=minis, threads=threads, tokens_max=whole, chunk_tokens=512
+    )
     generator = torch.Generator().manual_seed(1)
     prompts = torch.randint(8192, (count, args.prompt), generator=generator).tolist()
     with Engine(part, links, config) as engine:
@@ -116,48 +127,83 @@ def serve(
     return count * args.new / took, engine
 
 
-def throughput(args: argparse.Namespace) -> None:
+PLACES = {  # arm: room for sequences, R-worker, threads at the weights
+    "capped-torch": (16, False, 1),
+    "capped": (16, False, 2),
+    "rworker": (128, True, 2),
+    "uncapped-torch": (128, False, 1),
+    "uncapped": (128, False, 2),
+    "apart": (128, True, 1),
+    "alone": (16, False, 1),
+}
+COUNT = 128
+
+
+def place(args: argparse.Namespace) -> None:
+    """One arm, in this process: a line of JSON."""
+    arm = args.place
+    room_for, elsewhere, threads = PLACES[arm]
+    use({0} if arm in ("apart", "alone") else {0, 1})
     part = make_model(args)
     form, whole = part.form, args.prompt + args.new
-    small, large = memory_of(form, 16, whole), 8 * memory_of(form, 16, whole)
-    count = 128
-    sizes = {"slots": 128, "tokens_max": whole}
-    rates: dict[str, list[float]] = {"capped": [], "rworker": [], "uncapped": []}
-    for _ in range(args.rounds):
-        for arm in rates:
-            if arm == "rworker":
-                with tempfile.TemporaryDirectory() as room:
-                    worker = Worker(Path(room), "r", large, {1})
-                    use({0})
-                    links: list[Any] = [SharedLink(worker.path, form, rows=64, minis=2, **sizes)]
-                    rate, engine = serve(part, links, args, batch=128, minis=2, count=count)
-                    worker.close()
-                    wired = links[0].counters
-                    law = form.wire_bytes * form.head_dim * 2 * (form.heads + form.kv_heads)
-                    on_wire = (wired.step_bytes + wired.message_bytes) / (wired.rows * law)
-            else:
-                use({0, 1})
-                memory = small if arm == "capped" else large
-                links = [
-                    LocalLink(form, rows=128, minis=1, memory_bytes=memory, threads=2, **sizes)
-                ]
-                # Memory decides how many there are at a time.
-                rate, engine = serve(part, links, args, batch=128, minis=1, count=count)
-            rates[arm].append(rate)
-            print(f"  {arm}: {rate:.0f} tokens/s, {engine.figures}", file=sys.stderr)
-    print(f"\n{count} requests of {args.prompt} + {args.new} tokens; cache for 16 or 128 of them")
-    for arm, found in rates.items():
+    memory = memory_of(form, room_for, whole)
+    minis = 1 if arm.endswith("-torch") or arm == "alone" else 2
+    sizes: dict[str, Any] = {
+        "slots": COUNT, "tokens_max": whole, "rows": -(-COUNT // minis), "minis": minis,
+    }  # fmt: skip
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as room:
+        if elsewhere:
+            cpus = {1} if arm == "apart" else {0, 1}
+            worker = Worker(Path(room), "r", memory, cpus)
+            link: Any = SharedLink(worker.path, form, **sizes)
+        else:
+            link = LocalLink(form, memory_bytes=memory, threads=1 if arm == "alone" else 2, **sizes)
+        rate, engine = serve(part, [link], args, minis=minis, threads=threads, count=COUNT)
+        if elsewhere:
+            wired = link.counters
+            law = form.wire_bytes * form.head_dim * 2 * (form.heads + form.kv_heads)
+            found["wire"] = (wired.step_bytes + wired.message_bytes) / (wired.rows * law)
+            worker.close()
+    print(json.dumps(found | {"rate": rate, "waited_s": engine.figures.waited_s}))
+
+
+def throughput(args: argparse.Namespace) -> None:
+    rates: dict[str, list[float]] = {}
+    for number in range(args.rounds):
+        for arm in args.only or PLACES:
+            command = [
+                sys.executable, __file__, "--place", arm, *(
+                    f"--{name.replace('_', '-')}={getattr(args, name)}"
+                    for name in ("hidden", "layers", "kv_heads", "dtype", "prompt", "new")
+                ),
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            rates.setdefault(arm, []).append(found["rate"])
+            wire = f", {found['wire']:.3f} of the law's bytes" if "wire" in found else ""
+            print(f"  round {number} {arm}: {found['rate']:.0f} tokens/s{wire}", flush=True)
+    print(
+        f"\n{COUNT} requests of {args.prompt} + {args.new} tokens; cache for 16 or {COUNT} of them"
+    )
+    for arm, each in rates.items():
         print(
-            f"{arm:10} {statistics.median(found):8.0f} tokens/s  "
-            f"({min(found):.0f} to {max(found):.0f})"
+            f"{arm:15} {statistics.median(each):8.0f} tokens/s  "
+            f"({min(each):.0f} to {max(each):.0f})"
         )
-    print(f"bytes on the wire, messages included: {on_wire:.3f} of layers * (2h + 2h*kv/q) * size")
-    for arm in ("capped", "uncapped"):
-        ratios = [a / b for a, b in zip(rates["rworker"], rates[arm], strict=True)]
-        print(
-            f"rworker against {arm}: {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+    for ours, arms in (
+        ("rworker", ("capped", "capped-torch")), ("rworker", ("uncapped", "uncapped-torch")),
+        ("apart", ("alone",)),
+    ):  # fmt: skip
+        present = [rates[arm] for arm in arms if arm in rates]
+        if present and ours in rates:
+            ratios = [
+                mine / max(others) for mine, *others in zip(rates[ours], *present, strict=True)
+            ]
+            print(
+                f"{ours} against {arms[0]}: {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f})"
+            )
 
 
 def kernel(args: argparse.Namespace) -> None:
@@ -200,8 +246,10 @@ ARMS = {"throughput": throughput, "kernel": kernel}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("arms", nargs="*", choices=[*ARMS], default=[])
+    parser.add_argument("arms", nargs="*", metavar="|".join(ARMS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=PLACES, help="arms of throughput")
+    parser.add_argument("--place", choices=PLACES, help="one arm of throughput, in this process")
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--kv-heads", type=int, default=4)
@@ -210,6 +258,11 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=96)
     parser.add_argument("--group", type=int, default=4)
     args = parser.parse_args()
+    if args.place:
+        place(args)
+        return
+    if unknown := set(args.arms) - set(ARMS):
+        parser.error(f"{', '.join(unknown)}: there are {', '.join(ARMS)}")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {args}")
     for arm in args.arms or ARMS:
         ARMS[arm](args)

@@ -68,13 +68,13 @@ def test_models(kind: str) -> None:
     assert len({tuple(request.generated) for request in asked}) == len(asked)
 
 
-@pytest.mark.parametrize("minis", [1, 2])
-def test_one_worker_of_its_own(workers: Workers, minis: int) -> None:
+@pytest.mark.parametrize(("minis", "threads"), [(1, 1), (2, 1), (2, 2)])
+def test_one_worker_of_its_own(workers: Workers, minis: int, threads: int) -> None:
     model = make_model()
     part = SModel(model)
     workers.start("one")
     link = workers.link(part, "one")
-    asked = served(part, [link], minis=minis)
+    asked = served(part, [link], minis=minis, threads=threads)
     check(model, asked)
     form = part.form
     token_bytes = 4 * form.layers * form.head_dim * (2 * form.heads + 2 * form.kv_heads)

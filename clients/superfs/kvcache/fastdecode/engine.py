@@ -25,13 +25,14 @@ from superfs.kvcache.fastdecode.placing import EngineConfig, Mini, Place, Placin
 from superfs.kvcache.fastdecode.prefill import Prefill
 from superfs.kvcache.fastdecode.requests import Request
 from superfs.kvcache.fastdecode.sampling import Choice, Sampling, choose
+from superfs.kvcache.fastdecode.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from superfs.kvcache.fastdecode.link import Link
     from superfs.kvcache.fastdecode.requests import Decode
-    from superfs.kvcache.fastdecode.smodel import Rows, SModel
+    from superfs.kvcache.fastdecode.smodel import SModel
 
 log = logging.getLogger("superfs.fastdecode")
 
@@ -81,6 +82,7 @@ class Engine:
         self.config = config
         self.figures = Figures()
         self.placing = Placing(config, links)
+        self._weights = Weights(part, config.threads)
         self._ends = frozenset(ends)
         self._decode = decode
         self._clock = clock
@@ -98,6 +100,7 @@ class Engine:
         self.close()
 
     def close(self) -> None:
+        self._weights.close()
         for place in self.placing.places:
             if not place.lost:
                 place.link.close()
@@ -164,18 +167,24 @@ class Engine:
                 yield False
                 continue
             requests = list(mini.requests)
-            rows = self.part.embed(
-                [r.tokens[-1] for r in requests], [len(r.tokens) - 1 for r in requests]
-            )
             state.groups = _groups(requests)
             refused: set[int] = set()
+            computed = self._weights.first(
+                [r.tokens[-1] for r in requests], [len(r.tokens) - 1 for r in requests]
+            )
             for layer in range(self.part.layers):
-                q, k, v = self.part.before(layer, rows)
+                if not computed.done():
+                    yield True  # meanwhile another mini-batch is served
+                ready = computed.result()
+                assert ready.sent is not None
                 for group in state.groups:
-                    self._post(group, mini, layer, q, k, v)
+                    self._post(group, mini, layer, *ready.sent)
                 yield True
-                self._attended(state, layer, rows, q, refused)
-            self._decoded(state, requests, rows, refused)
+                o = self._attended(state, ready.sent[0], refused)
+                computed = self._weights.next(layer, ready.rows, o)
+            if not computed.done():
+                yield True
+            self._decoded(state, requests, computed.result().logits, refused)
 
     def _post(
         self, group: _Group, mini: Mini, layer: int, q: torch.Tensor, k: torch.Tensor,
@@ -188,9 +197,7 @@ class Engine:
         with self._watched(group.place):
             group.place.link.post(mini.number, layer, group.slots, q, k, v)
 
-    def _attended(
-        self, state: _State, layer: int, rows: Rows, q: torch.Tensor, refused: set[int]
-    ) -> None:
+    def _attended(self, state: _State, q: torch.Tensor, refused: set[int]) -> torch.Tensor:
         """Rows whose R-worker is lost go on with zeros, disturb nobody, and are thrown away."""
         o = torch.zeros_like(q) if any(g.place.lost for g in state.groups) else torch.empty_like(q)
         started = self._clock()
@@ -205,15 +212,16 @@ class Engine:
             if group.place.lost:
                 o[group.rows if group.rows is not None else slice(None)] = 0
         self.figures.waited_s += self._clock() - started
-        self.part.after(layer, rows, o)
+        return o
 
     def _decoded(
-        self, state: _State, requests: list[Request], rows: Rows, refused: set[int]
-    ) -> None:
+        self, state: _State, requests: list[Request], logits: torch.Tensor | None,
+        refused: set[int],
+    ) -> None:  # fmt: skip
+        assert logits is not None
         mini = state.mini
         mini.step += 1
         self.figures.steps += 1
-        logits = self.part.logits(rows.hidden)
         best = logits.argmax(-1).tolist()
         for row, request in enumerate(requests):
             assert request.place is not None

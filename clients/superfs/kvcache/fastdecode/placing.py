@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class EngineConfig:
     batch: int = 64  # sequences at a time
     minis: int = 2  # mini-batches that take turns: 2, or 1 where nothing is elsewhere
+    threads: int = 1  # mini-batches that are at the weights together; 1: one, with torch's threads
     tokens_max: int = 4096  # of one sequence
     chunk_tokens: int = 512  # of prompts, between two steps
     level_length: int = 0  # steps of a sequence, for the level schedule; 0: without it
@@ -34,6 +35,7 @@ class EngineConfig:
         checks = (
             ("batch", 1, min(ROWS_MAX * self.minis, SLOTS_MAX)),
             ("minis", 1, MINIS_MAX),
+            ("threads", 1, MINIS_MAX),
             ("tokens_max", 1, 1 << 22),
             ("chunk_tokens", 1, 1 << 20),
             ("level_length", 0, 1 << 22),
