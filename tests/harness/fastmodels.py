@@ -4,6 +4,7 @@ processes."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from harness.daemon import Daemon
 from harness.waiting import wait_until
 from superfs.core.limits import MIB
 from superfs.kvcache.fastdecode.link import LocalLink, SharedLink
+from superfs.kvcache.fastdecode.streamlink import StreamLink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 VOCABULARY = 301
 TOKENS_MAX = 512
 BATCH = 12
+SECRET = b"what two hosts share"
 CLOSE = 1e-3
 """Two best logits that differ by less may come out the other way round."""
 
@@ -94,6 +97,7 @@ class Workers:
         self._directory = directory
         self._opened = ExitStack()
         self.daemons: dict[str, Daemon] = {}
+        self.addresses: dict[str, str] = {}  # for other hosts
 
     def start(self, name: str, **settings: Any) -> Path:  # noqa: ANN401
         """Its socket."""
@@ -102,6 +106,11 @@ class Workers:
             "socket": str(path), "memory_bytes": 16 * MIB, "threads": 1, "lease_s": 30.0,
             "kernel_dir": os.path.expanduser("~/.cache/superfs/kernels"),
         } | settings  # fmt: skip
+        if "listen" in settings:
+            secret = self._directory / "secret"
+            secret.touch(0o600)
+            secret.write_bytes(SECRET)
+            settings["secret_file"] = str(secret)
         lines = [
             f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {v}" for k, v in settings.items()
         ]
@@ -114,6 +123,8 @@ class Workers:
         self._opened.callback(self._end, daemon)
         wait_until(lambda: "serving at" in daemon.tail() or not daemon.running, name)
         assert daemon.running, daemon.tail()
+        found = re.search(r" and (\S+:\d+): ", daemon.tail())
+        self.addresses[name] = found[1] if found else ""
         return path
 
     @staticmethod
@@ -121,6 +132,12 @@ class Workers:
         if daemon.running:
             os.kill(daemon.pid, signal.SIGCONT)
             daemon.stop()
+
+    def stream(self, part: SModel, name: str, **more: Any) -> StreamLink:  # noqa: ANN401
+        """To one that was started with listen="127.0.0.1:0"."""
+        sizes: dict[str, Any] = {"rows": BATCH, "minis": 2, "slots": BATCH}
+        sizes |= {"tokens_max": TOKENS_MAX, "secret": SECRET}
+        return StreamLink(self.addresses[name], part.form, **(sizes | more))
 
     def link(self, part: SModel, name: str, **more: Any) -> SharedLink:  # noqa: ANN401
         sizes = {"rows": BATCH, "minis": 2, "slots": BATCH, "tokens_max": TOKENS_MAX}

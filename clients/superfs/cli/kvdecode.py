@@ -95,8 +95,13 @@ def generate(
         Path | None, typer.Option("--output", help="A line of JSON for each; else to stdout.")
     ] = None,
     rworkers: Annotated[
-        list[Path] | None,
-        typer.Option("--rworker", metavar="SOCKET", help="Repeatable; none: in this process."),
+        list[str] | None,
+        typer.Option(
+            "--rworker", metavar="SOCKET|HOST:PORT", help="Repeatable; none: in this process."
+        ),
+    ] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option("--secret-file", help="Of R-workers on other hosts.")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences at a time.")] = 64,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 128,
@@ -131,7 +136,9 @@ def generate(
         )  # fmt: skip
         loaded = _load(model, device)
         prompts = batches.read_prompts(prompt_file, loaded)
-        where = batches.Where(rworkers or [], storage, memory, local_share, max(1, threads))
+        where = batches.Where(
+            rworkers or [], storage, memory, local_share, max(1, threads), secret_file
+        )
         longest = max(map(len, prompts)) + max_tokens
         engine = opened.enter_context(
             batches.engine_of(loaded, where, batch=min(batch, len(prompts)), tokens_max=longest)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transformers
 
 from superfs.core.errors import Code, FsError
 from superfs.kvcache.fastdecode.engine import Engine
+from superfs.kvcache.fastdecode.frames import read_secret, split_address
 from superfs.kvcache.fastdecode.link import LocalLink, SharedLink
 from superfs.kvcache.fastdecode.placing import EngineConfig
 from superfs.kvcache.fastdecode.smodel import SModel
+from superfs.kvcache.fastdecode.streamlink import StreamLink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
+    from superfs.kvcache.fastdecode.form import Form
     from superfs.kvcache.fastdecode.link import Link
     from superfs.kvcache.fastdecode.requests import Request
     from superfs.kvcache.fastdecode.sampling import Sampling
@@ -95,11 +98,12 @@ def _tokens(line: bytes, loaded: Loaded, where: str) -> list[int]:
 class Where:
     """R-workers, and what stays in this process."""
 
-    sockets: Sequence[Path]
+    rworkers: Sequence[str]  # paths of sockets on this host, HOST:PORT elsewhere
     storage: str = ""
     memory_bytes: int = 0  # of this process; 0: none, unless there are no R-workers
     local_share: float = 0.0
     threads: int = 1
+    secret_file: Path | None = None  # for those elsewhere
 
 
 DEFAULT_MEMORY_BYTES = 1 << 30
@@ -107,17 +111,15 @@ DEFAULT_MEMORY_BYTES = 1 << 30
 
 def engine_of(loaded: Loaded, where: Where, *, batch: int, tokens_max: int) -> Engine:
     part = SModel(loaded.model, storage=where.storage)
-    minis = 2 if where.sockets and batch > 1 else 1
+    minis = 2 if where.rworkers and batch > 1 else 1
     config = EngineConfig(
         batch=batch, minis=minis, tokens_max=tokens_max, local_share=where.local_share
     )
     links: list[Link] = []
     try:
-        for path in where.sockets:
-            shared = SharedLink(
-                path, part.form, rows=config.rows, minis=minis, slots=batch, tokens_max=tokens_max
-            )
-            links.append(shared)
+        sizes = {"rows": config.rows, "minis": minis, "slots": batch, "tokens_max": tokens_max}
+        for name in where.rworkers:
+            links.append(_link(name, where.secret_file, part.form, sizes))
         if where.local_share or not links:
             memory = where.memory_bytes or DEFAULT_MEMORY_BYTES
             here = LocalLink(
@@ -131,6 +133,15 @@ def engine_of(loaded: Loaded, where: Where, *, batch: int, tokens_max: int) -> E
         for link in links:
             link.close()
         raise
+
+
+def _link(name: str, secret_file: Path | None, form: Form, sizes: dict[str, int]) -> Link:
+    if "/" in name:
+        return SharedLink(Path(name), form, **sizes)
+    split_address(name)
+    if secret_file is None:
+        raise FsError(Code.INVALID, f"{name} is on another host: give --secret-file")
+    return StreamLink(name, form, secret=read_secret(secret_file), **sizes)
 
 
 def generate(

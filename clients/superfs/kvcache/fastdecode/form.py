@@ -128,6 +128,13 @@ class Area:
         start = mini * sum(sizes)
         return start, start + sizes[0], start + sum(sizes[:2]), start + sum(sizes[:3])
 
+    def views(self, memory: Memory, mini: int, count: int) -> list[Memory]:
+        """q, k, v and o of its first `count` rows, as [rows, bytes]."""
+        return [
+            memory[at : at + count * width].reshape(count, width)
+            for at, width in zip(self.offsets(mini), self._widths, strict=True)
+        ]
+
     @property
     def fill_offset(self) -> int:
         return self.offsets(self.minis)[0]

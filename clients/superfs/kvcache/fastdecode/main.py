@@ -23,6 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from superfs.core.config import ConfigError, dump, load
+from superfs.core.errors import FsError
+from superfs.kvcache.fastdecode.frames import read_secret, split_address
+from superfs.kvcache.fastdecode.remote import RemoteServer
 from superfs.kvcache.fastdecode.rworker import LocalServer
 from superfs.kvcache.fastdecode.session import Room
 from superfs.rpc.memory import keep_large_buffers
@@ -42,6 +45,8 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
     socket: Path = Path("/run/superfs/rworker.sock")
+    listen: str = ""  # HOST:PORT, for S-workers on other hosts; "": none
+    secret_file: Path = Path("/etc/superfs/rworker.secret")
     memory_bytes: int = 1 << 30
     threads: int = 0  # that attend; 0: one for each processor it may use
     sessions_max: int = 16
@@ -59,9 +64,14 @@ class WorkerConfig:
         for name, least, most in ranges:
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be from {least} to {most}")
-        for name in ("socket", "kernel_dir"):
+        for name in ("socket", "secret_file", "kernel_dir"):
             if not getattr(self, name).is_absolute():
                 raise ConfigError(f"{name} must be an absolute path")
+        if self.listen:
+            try:
+                split_address(self.listen)
+            except FsError as error:
+                raise ConfigError(f"listen: {error.detail}") from None
         if self.log_level not in LEVELS:
             raise ConfigError(f"log_level must be one of {', '.join(LEVELS)}")
 
@@ -107,15 +117,23 @@ def serve(config: WorkerConfig) -> None:
         config.memory_bytes, threads=threads, kernel_dir=config.kernel_dir,
         lease_s=config.lease_s, sessions_max=config.sessions_max,
     )  # fmt: skip
+    secret = read_secret(config.secret_file) if config.listen else b""
     server = LocalServer(config.socket, room, config.lease_s)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    log.info("serving at %s: %d bytes, %d threads", config.socket, config.memory_bytes, threads)
-    notify(f"READY=1\nSTATUS=serving at {config.socket}")
+    remote: RemoteServer | None = None
     try:
+        where = str(config.socket)
+        if config.listen:
+            remote = RemoteServer(config.listen, secret, room, config.lease_s)
+            where += f" and {remote.address}"
+        log.info("serving at %s: %d bytes, %d threads", where, config.memory_bytes, threads)
+        notify(f"READY=1\nSTATUS=serving at {where}")
         server.serve(lambda: notify("WATCHDOG=1"))
     finally:
         notify("STOPPING=1")
+        if remote is not None:
+            remote.close()
         server.close()
     log.info("stopped")
 
@@ -143,9 +161,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         logging.basicConfig(level=config.log_level.upper(), handlers=[output])
         keep_large_buffers()
         serve(config)
-    except (ConfigError, OSError) as error:
+    except (ConfigError, FsError, OSError) as error:
         print(f"superfs-rworker: {error}", file=sys.stderr)
-        sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else 1)
+        sys.exit(1 if isinstance(error, OSError) else EXIT_CONFIG)
     sys.exit(0)
 
 

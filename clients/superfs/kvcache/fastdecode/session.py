@@ -6,6 +6,7 @@ else.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,31 +74,58 @@ class Session:
             raise FsError(Code.BAD_REQUEST, f"{kind or 'nothing'} cannot be asked here")
         return None
 
-    def _step(self, step: pb.RwStep) -> pb.RwReply:
+    # ---- of a stream: rows that travel with the messages
+
+    def incoming(self, request: pb.RwRequest) -> list[Memory]:
+        """Where the rows belong that come with it."""
+        kind = request.WhichOneof("kind")
+        if kind == "step":
+            return self._views(request.step)[:3]
+        if kind == "fill":
+            return self._filling(request.fill)
+        return []
+
+    def outgoing(self, request: pb.RwRequest) -> list[Memory]:
+        """The rows that go with its reply, after `handle`."""
+        return self._views(request.step)[3:] if request.WhichOneof("kind") == "step" else []
+
+    # ---- inside
+
+    def _views(self, step: pb.RwStep) -> list[Memory]:
         if step.mini >= self.area.minis:
             raise FsError(Code.BAD_REQUEST, f"there is no mini-batch {step.mini}")
-        refused: list[int] = []
         if step.layer == 0:
             if len(step.slots) % 4 or len(step.slots) // 4 > self.area.rows:
                 raise FsError(Code.BAD_REQUEST, f"{len(step.slots)} bytes of slots")
-            slots = np.frombuffer(step.slots, "<u4").astype(np.int32)
-            self._rows[step.mini], refused = self.cache.step(slots)
+            return self.area.views(self._memory, step.mini, len(step.slots) // 4)
         rows = self._rows[step.mini]
         if rows is None:
             raise FsError(Code.BAD_REQUEST, f"a layer of mini-batch {step.mini} before its first")
-        count = len(rows.slots)
-        q, k, v, o = self._views(step.mini, count)
+        return self.area.views(self._memory, step.mini, len(rows.slots))
+
+    def _step(self, step: pb.RwStep) -> pb.RwReply:
+        q, k, v, o = self._views(step)
+        refused: list[int] = []
+        if step.layer == 0:
+            slots = np.frombuffer(step.slots, "<u4").astype(np.int32)
+            self._rows[step.mini], refused = self.cache.step(slots)
+        rows = self._rows[step.mini]
+        assert rows is not None
         self.cache.attend(rows, step.layer, q, k, v, o)
         done = pb.RwDone(mini=step.mini, layer=step.layer, refused=refused)
         return pb.RwReply(done=done)
 
-    def _fill(self, fill: pb.RwFill) -> pb.RwReply:
+    def _filling(self, fill: pb.RwFill) -> list[Memory]:
         form = self.area.form
         if not 1 <= fill.count <= self.area.fill_tokens:
             raise FsError(Code.BAD_REQUEST, f"{fill.count} tokens at a time")
         start, size = self.area.fill_offset, fill.count * form.key_bytes
-        k = self._memory[start : start + size].reshape(fill.count, -1)
-        v = self._memory[start + size : start + 2 * size].reshape(fill.count, -1)
+        return [
+            self._memory[at : at + size].reshape(fill.count, -1) for at in (start, start + size)
+        ]
+
+    def _fill(self, fill: pb.RwFill) -> pb.RwReply:
+        k, v = self._filling(fill)
         try:
             self.cache.fill(fill.slot, fill.layer, fill.first, fill.count, k, v)
         except FsError as error:
@@ -105,14 +133,6 @@ class Session:
                 raise
             return pb.RwReply(code=error.code, detail=error.detail)
         return pb.RwReply(filled=pb.RwFilled(slot=fill.slot, layer=fill.layer))
-
-    def _views(self, mini: int, count: int) -> list[Memory]:
-        form = self.area.form
-        widths = (form.query_bytes, form.key_bytes, form.key_bytes, form.query_bytes)
-        return [
-            self._memory[at : at + count * width].reshape(count, width)
-            for at, width in zip(self.area.offsets(mini), widths, strict=True)
-        ]
 
 
 class Room:
@@ -126,6 +146,7 @@ class Room:
         self._settings = (threads, kernel_dir, lease_s)
         self._sessions_max = sessions_max
         self.sessions: set[Session] = set()
+        self._lock = threading.Lock()  # S-workers come to several threads
 
     @property
     def left_bytes(self) -> int:
@@ -133,6 +154,10 @@ class Room:
 
     def admit(self, opening: pb.RwOpen, memory_of: Callable[[Area], Memory]) -> Session:
         """NO_SPACE: for so much there is no memory, or for one more S-worker at all."""
+        with self._lock:
+            return self._admit(opening, memory_of)
+
+    def _admit(self, opening: pb.RwOpen, memory_of: Callable[[Area], Memory]) -> Session:
         if len(self.sessions) >= self._sessions_max:
             raise FsError(Code.NO_SPACE, f"{len(self.sessions)} S-workers are here already")
         area = area_of(opening)
@@ -151,5 +176,6 @@ class Room:
         return session
 
     def leave(self, session: Session) -> None:
-        self.sessions.discard(session)
-        session.close()
+        with self._lock:
+            self.sessions.discard(session)
+            session.close()
