@@ -152,6 +152,21 @@ def test_any_history(data: st.DataObject) -> None:
     cache.close()
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_int8_is_the_same_in_both(wire: str) -> None:
+    """Also where what is kept is exactly between two numbers: byte for byte."""
+    form = form_of("int8", wire, layers=1)
+    generator = torch.Generator().manual_seed(7)
+    table: Any = np.zeros(1, np.int32)
+    for power in range(-20, 8):
+        halves = torch.randint(-254, 255, (PAGE_TOKENS, form.kv_heads, 16), generator=generator)
+        tokens = memory((halves * 0.5 * 2.0**power).to(getattr(torch, wire)))
+        pools: list[Any] = [np.zeros((1, form.page_bytes), np.uint8) for _ in range(2)]
+        for pool, one in zip(pools, both(form), strict=True):
+            one.fill(pool, 0, table, 0, PAGE_TOKENS, tokens, tokens)
+        assert (pools[0] == pools[1]).all()
+
+
 def test_no_room() -> None:
     """What does not fit is refused, and changes nothing."""
     form = form_of(layers=1)

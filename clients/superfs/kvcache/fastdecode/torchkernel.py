@@ -59,7 +59,9 @@ class TorchKernel:
                 most = new.abs().amax(-1)
                 scales = pages[..., 2 * self._side_bytes :].view(torch.float32)
                 scales[page, :, side * PAGE_TOKENS + place] = most / INT8_MAX
-                new = new * torch.where(most > 0, INT8_MAX / most, most).unsqueeze(-1)
+                # INT8_MAX / most would be a reciprocal, rounded, times INT8_MAX, rounded again.
+                inverse = torch.full_like(most, INT8_MAX).div(most)
+                new = new * torch.where(most > 0, inverse, most).unsqueeze(-1)
                 new = new.round()
             part = pages[..., side * self._side_bytes : (side + 1) * self._side_bytes]
             stored = part.view(self._storage).unflatten(
