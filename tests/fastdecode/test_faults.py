@@ -76,6 +76,37 @@ def test_a_worker_is_lost(workers: Workers, what: str, turns: int) -> None:
 
 
 @pytest.mark.allow_log("computed again")
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_worker_is_there_again(workers: Workers, elsewhere: bool) -> None:
+    """It stood still for longer than anybody waits: then it gets sequences once more."""
+    model = make_model()
+    part = SModel(model)
+    for name in ("one", "two"):
+        workers.start(name, **({"listen": "127.0.0.1:0"} if elsewhere else {}))
+    opened = workers.stream if elsewhere else workers.link
+    links = [opened(part, name, patience_s=0.5) for name in ("one", "two")]
+    with Engine(part, links, CONFIG) as engine:
+        asked = [engine.submit(make_prompt(3 + 9 * n, n), GREEDY) for n in range(10)]
+        for _ in range(9):
+            engine.advance()
+        os.kill(workers.daemons["one"].pid, signal.SIGSTOP)
+        engine.run()
+        lost = engine.placing.places[0]
+        assert lost.lost
+        os.kill(workers.daemons["one"].pid, signal.SIGCONT)
+
+        def back() -> bool:
+            engine.advance()
+            return not lost.lost
+
+        wait_until(back, "it is there again")
+        asked += [engine.submit(make_prompt(5 + 9 * n, n), GREEDY) for n in range(10)]
+        engine.run()
+        assert lost.link.counters.rows
+    check(model, asked)
+
+
+@pytest.mark.allow_log("computed again")
 def test_every_worker_is_lost(workers: Workers) -> None:
     part = SModel(make_model())
     workers.start("one")

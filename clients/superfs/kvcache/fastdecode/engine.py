@@ -12,7 +12,6 @@ R-worker had that is lost is computed again elsewhere, and goes on where it was.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from superfs.core.errors import Code, FsError
 from superfs.kvcache.fastdecode.placing import EngineConfig, Mini, Place, Placing
 from superfs.kvcache.fastdecode.prefill import Prefill
 from superfs.kvcache.fastdecode.requests import Request
+from superfs.kvcache.fastdecode.returning import Returning, Watched
 from superfs.kvcache.fastdecode.sampling import Choice, Sampling, choose
 from superfs.kvcache.fastdecode.weights import Weights
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from superfs.kvcache.fastdecode.link import Link
     from superfs.kvcache.fastdecode.requests import Decode
     from superfs.kvcache.fastdecode.smodel import SModel
-
-log = logging.getLogger("superfs.fastdecode")
 
 
 @dataclass(slots=True)
@@ -83,6 +81,7 @@ class Engine:
         self.figures = Figures()
         self.placing = Placing(config, links)
         self._weights = Weights(part, config.threads)
+        self._returning = Returning(self.placing, clock)
         self._ends = frozenset(ends)
         self._decode = decode
         self._clock = clock
@@ -101,6 +100,7 @@ class Engine:
 
     def close(self) -> None:
         self._weights.close()
+        self._returning.close()
         for place in self.placing.places:
             if not place.lost:
                 place.link.close()
@@ -194,7 +194,7 @@ class Engine:
             return
         if group.rows is not None:
             q, k, v = (t.index_select(0, group.rows) for t in (q, k, v))
-        with self._watched(group.place):
+        with Watched(group.place):
             group.place.link.post(mini.number, layer, group.slots, q, k, v)
 
     def _attended(self, state: _State, q: torch.Tensor, refused: set[int]) -> torch.Tensor:
@@ -204,7 +204,7 @@ class Engine:
         for group in state.groups:
             if group.place.lost:
                 continue
-            with self._watched(group.place):
+            with Watched(group.place):
                 found, without = group.place.link.take(state.mini.number)
                 which = group.rows if group.rows is not None else torch.arange(len(found))
                 o[which] = found.to(o.device)
@@ -248,9 +248,10 @@ class Engine:
 
     def _between(self, state: _State) -> None:
         mini = state.mini
+        self._returning.look()
         for place in self.placing.places:
             if not place.lost:
-                with self._watched(place):
+                with Watched(place):
                     place.link.keep_alive()
         for request in list(mini.requests):
             assert request.place is not None
@@ -300,7 +301,7 @@ class Engine:
             request = entering.requests[number]
             place = request.place
             if place is not None and not place.lost and number not in refused:
-                with self._watched(place, refused=lambda: refused.add(number)):
+                with Watched(place, refused=lambda: refused.add(number)):
                     place.link.fill(request.slot, layer, first, k, v)
 
         refused: set[int] = set()
@@ -340,7 +341,7 @@ class Engine:
         assert place is not None
         self.placing.leave(request)
         if not place.lost:
-            with self._watched(place):
+            with Watched(place):
                 place.link.free([slot])
 
     def _fail(self, error: FsError) -> None:
@@ -356,30 +357,6 @@ class Engine:
             state.turns = self._turns(state)
         self._waiting.clear()
         self._open.clear()
-
-    def _watched(self, place: Place, refused: Callable[[], None] | None = None) -> _Watched:
-        return _Watched(place, refused)
-
-
-class _Watched:
-    """An R-worker that fails is lost. With `refused`, NO_SPACE is none of that."""
-
-    def __init__(self, place: Place, refused: Callable[[], None] | None) -> None:
-        self._place, self._refused = place, refused
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        if not isinstance(error, FsError):
-            return False
-        if error.code is Code.NO_SPACE and self._refused is not None:
-            self._refused()
-            return True
-        log.warning("%s: its sequences are computed again elsewhere", error)
-        self._place.lost = True
-        self._place.link.close()
-        return True
 
 
 def _groups(requests: Sequence[Request]) -> list[_Group]:

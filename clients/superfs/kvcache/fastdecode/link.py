@@ -12,6 +12,7 @@ import mmap
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -70,6 +71,10 @@ class Link(Protocol):
     def free(self, slots: Sequence[int]) -> None: ...
 
     def keep_alive(self) -> None: ...
+
+    def again(self) -> Link:
+        """A new link to the same R-worker, which has none of the sequences. UNAVAILABLE."""
+        ...
 
     def close(self) -> None: ...
 
@@ -176,6 +181,9 @@ class LocalLink:
     def keep_alive(self) -> None:
         pass
 
+    def again(self) -> Link:
+        raise FsError(Code.UNAVAILABLE, f"{self.name}: this process")
+
     def close(self) -> None:
         self._session.close()
 
@@ -187,11 +195,15 @@ class SharedLink:
 
     def __init__(
         self, path: Path, form: Form, *, rows: int, minis: int, slots: int, tokens_max: int,
-        memory_bytes: int = 0, patience_s: float = 5.0,
+        memory_bytes: int = 0, patience_s: float = 5.0, open_s: float = OPEN_S,
     ) -> None:  # fmt: skip
         """`memory_bytes` 0: all that the R-worker has left. `patience_s`: after which an R-worker
-        that does not answer is lost."""
+        that does not answer is lost; `open_s`: that at the beginning."""
         self.name = str(path)
+        self.again = partial(
+            SharedLink, path, form, rows=rows, minis=minis, slots=slots, tokens_max=tokens_max,
+            memory_bytes=memory_bytes, patience_s=patience_s, open_s=patience_s,
+        )  # fmt: skip
         self.counters = Counters()
         self._patience_s = patience_s
         area = Area(form, rows, minis)
@@ -215,7 +227,7 @@ class SharedLink:
                 memory_bytes=memory_bytes,
             )  # fmt: skip
             self._send(pb.RwRequest(open=opening), [descriptor])
-            opened = self._receive(OPEN_S).opened
+            opened = self._receive(open_s).opened
         except FsError:
             self._socket.close()
             raise

@@ -172,6 +172,15 @@ class Placing:
         self._where[request] = (mini, span)
         mini.entering.append(request)
 
+    def renew(self, place: Place, link: Link) -> None:
+        """A place that was lost, and nobody is at, has a new link: with no sequences."""
+        assert place.lost, link.name
+        assert not place.promised_tokens, link.name
+        for mini in self.minis:
+            limit = max(1, link.capacity_tokens // self.config.minis)
+            mini.controls[place] = LoadControl(limit)
+        place.link, place.lost = link, False
+
     def leave(self, request: Request) -> None:
         """It has ended, or is to start again elsewhere: its place is free."""
         place = request.place

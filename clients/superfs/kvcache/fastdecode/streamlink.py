@@ -7,6 +7,7 @@ import queue
 import socket
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,10 +37,15 @@ class StreamLink:
 
     def __init__(
         self, address: str, form: Form, *, secret: bytes, rows: int, minis: int, slots: int,
-        tokens_max: int, memory_bytes: int = 0, patience_s: float = 5.0,
+        tokens_max: int, memory_bytes: int = 0, patience_s: float = 5.0, open_s: float = OPEN_S,
     ) -> None:  # fmt: skip
         """`address`: HOST:PORT. As `SharedLink`; UNAUTHENTICATED: either has another secret."""
         self.name = address
+        self.again = partial(
+            StreamLink, address, form, secret=secret, rows=rows, minis=minis, slots=slots,
+            tokens_max=tokens_max, memory_bytes=memory_bytes, patience_s=patience_s,
+            open_s=patience_s,
+        )  # fmt: skip
         self.counters = Counters()
         self._patience_s = patience_s
         area = Area(form, rows, minis)
@@ -59,7 +65,7 @@ class StreamLink:
                 memory_bytes=memory_bytes,
             )  # fmt: skip
             self._send(pb.RwRequest(open=opening))
-            opened = self._receive(OPEN_S).opened
+            opened = self._receive(open_s).opened
         except FsError:
             self.close()
             raise
