@@ -9,7 +9,7 @@ throughput  Arms take turns, each a process of its own, all on both processors: 
             and with a mini-batch a thread; the better one counts. `apart` has one processor for the
             weights and the other for the R-worker, `alone` one for all with the small cache.
 kernel      Attention over a bfloat16 cache of 1 GiB against reading that much memory (numpy's sum
-            of it, as 64-bit words), one thread each, in turns.
+            of it, as 64-bit words), in turns, on one processor and on both.
 
 Random weights, random prompts, greedy; every request goes to its full length.
 """
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -207,14 +208,22 @@ def throughput(args: argparse.Namespace) -> None:
 
 
 def kernel(args: argparse.Namespace) -> None:
-    use({0})
+    for group in (1, args.group):
+        for cpus in ({0}, {0, 1}):
+            kernel_on(args, group, cpus)
+
+
+def kernel_on(args: argparse.Namespace, group: int, cpus: set[int]) -> None:
+    use(cpus)
     rates: list[tuple[float, float]] = []
     tokens, sequences = 1024, 64
     kv_heads, dim = 8, 64
-    form = Form(1, args.group * kv_heads, kv_heads, dim, dim**-0.5, "bfloat16", "bfloat16")
+    form = Form(1, group * kv_heads, kv_heads, dim, dim**-0.5, "bfloat16", "bfloat16")
     per_token = 2 * kv_heads * dim * 2
     sequences = GIB // (per_token * tokens)
-    cache = Cache(form, memory_of(form, sequences, tokens + 64), sequences, tokens + 64)
+    cache = Cache(
+        form, memory_of(form, sequences, tokens + 64), sequences, tokens + 64, threads=len(cpus)
+    )
     fill = np.zeros((tokens, kv_heads * dim * 2), np.uint8)
     for slot in range(sequences):
         cache.fill(slot, 0, 0, tokens, fill, fill)
@@ -222,23 +231,27 @@ def kernel(args: argparse.Namespace) -> None:
     k = torch.randn(sequences, kv_heads * dim).to(torch.bfloat16).view(torch.uint8).numpy()
     o = np.zeros_like(q)
     plain = np.ones(GIB // 8, np.int64)
+    readers = ThreadPoolExecutor(len(cpus))
+    parts = np.split(plain, len(cpus))
     for _ in range(args.rounds + 1):
         started = time.perf_counter()
-        plain.sum()
+        list(readers.map(np.sum, parts))
         read = GIB / (time.perf_counter() - started)
         rows, _ = cache.step(np.arange(sequences, dtype=np.int32))
         held = int(rows.lengths.sum()) * per_token
         started = time.perf_counter()
         cache.attend(rows, 0, q, k, k, o)
         rates.append((held / (time.perf_counter() - started), read))
+    readers.shutdown()
+    cache.close()
     rates = rates[1:]
     ratios = [a / b for a, b in rates]
     print(
-        f"\nkernel, {args.group} queries for each head of keys: "
+        f"kernel, {group} queries for each head of keys, {len(cpus)} threads: "
         f"{statistics.median(a for a, _ in rates) / 1e9:.1f} GB/s, memory is read at "
         f"{statistics.median(b for _, b in rates) / 1e9:.1f} GB/s: {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+        f"({min(ratios):.2f} to {max(ratios):.2f})", flush=True,
+    )  # fmt: skip
 
 
 ARMS = {"throughput": throughput, "kernel": kernel}

@@ -84,7 +84,7 @@ def test_a_worker_is_there_again(workers: Workers, elsewhere: bool) -> None:
     for name in ("one", "two"):
         workers.start(name, **({"listen": "127.0.0.1:0"} if elsewhere else {}))
     opened = workers.stream if elsewhere else workers.link
-    links = [opened(part, name, patience_s=0.5) for name in ("one", "two")]
+    links = [opened(part, name, patience_s=s) for name, s in (("one", 0.5), ("two", 60.0))]
     with Engine(part, links, CONFIG) as engine:
         asked = [engine.submit(make_prompt(3 + 9 * n, n), GREEDY) for n in range(10)]
         for _ in range(9):
@@ -124,6 +124,36 @@ def test_every_worker_is_lost(workers: Workers) -> None:
             list(engine.stream(asked[0]))
         with pytest.raises(FsError):
             engine.submit([1], GREEDY)
+
+
+@pytest.mark.allow_log("computed again")
+def test_the_only_worker_is_started_again(workers: Workers) -> None:
+    """Requests fail meanwhile; asking is enough for the engine to look."""
+    model = make_model()
+    part = SModel(model)
+    workers.start("one")
+    asked: list[Request] = []
+    with Engine(part, [workers.link(part, "one")], CONFIG) as engine:
+        failed = engine.submit(make_prompt(20), GREEDY)
+        for _ in range(9):
+            engine.advance()
+        workers.daemons["one"].kill()
+        engine.run()
+        assert failed.finish == "failed"
+        workers.start("one")
+
+        def taken() -> bool:
+            try:
+                asked.append(engine.submit(make_prompt(30), GREEDY))
+            except FsError as error:
+                if error.code is not Code.NO_SPACE:
+                    raise
+                return False
+            return True
+
+        wait_until(taken, "it is there again")
+        engine.run()
+    check(model, asked)
 
 
 @pytest.mark.allow_log("computed again")

@@ -35,7 +35,7 @@ from superfs.kvcache.fastdecode.smodel import SModel  # noqa: E402
 from superfs.v1 import fastdecode_pb2 as pb  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from superfs.kvcache.fastdecode.link import Link
@@ -48,7 +48,8 @@ GREEDY = Sampling(max_tokens=40, ignore_eos=True)
 
 
 def served(
-    part: SModel, links: Sequence[Link], turns: int = 0, then: Any = None, **more: Any  # noqa: ANN401
+    part: SModel, links: Sequence[Link], turns: int = 0, then: Callable[[], None] | None = None,
+    **more: Any,  # noqa: ANN401
 ) -> list[Request]:  # fmt: skip
     config = EngineConfig(**({"batch": BATCH, "tokens_max": TOKENS_MAX, "chunk_tokens": 64} | more))
     with Engine(part, links, config) as engine:
@@ -114,7 +115,7 @@ def test_one_is_lost(workers: Workers, number: int) -> None:
     for name in ("one", "two"):
         workers.start(name, listen=HERE)
     links: list[Link] = [workers.stream(part, "one", patience_s=1.0)]
-    links.append(workers.link(part, "two"))
+    links.append(workers.link(part, "two", patience_s=60.0))
     asked = served(part, links, 30, lambda: os.kill(workers.daemons["one"].pid, number))
     assert 0 < sum(request.computed_again for request in asked) < len(asked)
 
@@ -191,7 +192,9 @@ STEP = pb.RwRequest(step=pb.RwStep(slots=bytes(4)))
     (True, pb.RwRequest(free=pb.RwFree(slots=[1 << 31])), 0),
     (True, pb.RwRequest(), 0),
 ])  # fmt: skip
-def test_hostile_frames(workers: Workers, opened: bool, message: Any, payload: int) -> None:  # noqa: ANN401
+def test_hostile_frames(
+    workers: Workers, opened: bool, message: bytes | pb.RwRequest, payload: int
+) -> None:
     """Who knows the secret, and sends nonsense, is sent away with a reason."""
     part = SModel(make_model())
     workers.start("one", listen=HERE)

@@ -119,6 +119,7 @@ class Engine:
         if sampling.stop and self._decode is None:
             raise FsError(Code.INVALID, "stop strings need an engine with a tokenizer")
         request = Request(self._next, len(tokens), sampling, tokens)
+        self._returning.look()  # nobody may have called for long
         self.placing.check(request)
         self._next += 1
         self._open[request.number] = request
@@ -167,7 +168,7 @@ class Engine:
                 yield False
                 continue
             requests = list(mini.requests)
-            state.groups = _groups(requests)
+            state.groups = _groups(requests, self.part.device)
             refused: set[int] = set()
             computed = self._weights.first(
                 [r.tokens[-1] for r in requests], [len(r.tokens) - 1 for r in requests]
@@ -359,13 +360,17 @@ class Engine:
         self._open.clear()
 
 
-def _groups(requests: Sequence[Request]) -> list[_Group]:
+def _groups(requests: Sequence[Request], device: torch.device) -> list[_Group]:
     found: dict[Place, list[int]] = {}
     for row, request in enumerate(requests):
         assert request.place is not None
         found.setdefault(request.place, []).append(row)
     whole = len(found) == 1
     return [
-        _Group(place, [requests[row].slot for row in rows], None if whole else torch.tensor(rows))
+        _Group(
+            place,
+            [requests[row].slot for row in rows],
+            None if whole else torch.tensor(rows, device=device),
+        )
         for place, rows in found.items()
     ]

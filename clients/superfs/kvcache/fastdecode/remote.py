@@ -37,7 +37,11 @@ AREA_BYTES_MAX = 512 * MIB
 """For the rows of one S-worker, besides its keys and values."""
 STRANGERS_MAX = 32
 """That have not proved themselves yet."""
+PEERS_MAX = 1024
+"""Connections, sessions or not."""
 BACKLOG = 16
+PAUSE_S = 0.1
+"""When no connection can be taken."""
 
 
 class RemoteServer:
@@ -49,7 +53,7 @@ class RemoteServer:
         self._peers: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._strangers = threading.BoundedSemaphore(STRANGERS_MAX)
-        self._closing = False
+        self._closing = threading.Event()
         host, port = split_address(listen)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -59,7 +63,7 @@ class RemoteServer:
         self._thread.start()
 
     def close(self) -> None:
-        self._closing = True
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
@@ -72,13 +76,14 @@ class RemoteServer:
             thread.join()
 
     def _accept(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             try:
                 peer, address = self._listener.accept()
             except OSError:
+                self._closing.wait(PAUSE_S)
                 continue
-            if not self._strangers.acquire(blocking=False):
-                log.warning("%s was sent away: too many have not proved themselves", address[0])
+            if len(self._peers) >= PEERS_MAX or not self._strangers.acquire(blocking=False):
+                log.warning("%s was sent away: there are too many", address[0])
                 peer.close()
                 continue
             thread = threading.Thread(target=self._serve, args=(peer, address[0]), name="peer")
