@@ -11,6 +11,7 @@ import pytest
 from harness import kvnetclient
 from harness.cluster import Cluster
 from harness.cutoff import Cable, wire
+from harness.waiting import wait_until
 from superfs.client import ClientConfig
 from superfs.core.limits import MIB
 from superfs.kvcache import KVStore
@@ -80,6 +81,6 @@ def test_who_is_cut_off_finds_nothing(
     assert ask("get 10") == "0"
     assert ask(f"put {BLOCKS}") == "0"
     cable.plug()
-    assert ask("get 10") == "10"
+    wait_until(lambda: ask("get 10") == "10", "it is reached again")
     assert ask(f"put {BLOCKS}") == str(BLOCKS)
     assert ask(f"get {BLOCKS}") == str(BLOCKS)

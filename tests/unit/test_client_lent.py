@@ -228,3 +228,22 @@ def test_what_is_written_over_before_it_was_sent(lender: Lender) -> None:
     del model[6 * MIB + 1000 :]
     assert overlay(bytes(len(model)), 0, dirty.overlapping(0, len(model))) == model
     assert dirty.memory_bytes <= dirty.bytes
+
+
+def test_a_write_that_is_interrupted_leaves_nothing_behind(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lender.warm()
+    assert lender.write() is not None
+    segment = lender.borrowed._current
+    assert segment is not None
+    before = len(segment._open)
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lender.write()
+    assert len(segment._open) == before

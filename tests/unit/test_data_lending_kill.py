@@ -11,9 +11,12 @@ from harness import datastore
 from harness.datastore import SMALL, Tools
 from harness.lentsegments import placed, put, read_all
 from superfs.core.limits import BLOCK_BYTES, KIB, MIB, PAGE_BYTES
+from superfs.data import recovery
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from superfs.data.records import Position
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
@@ -111,4 +114,49 @@ def test_a_lent_segment_that_was_never_synced_or_used_is_gone_after_a_kill(tmp_p
     store = datastore.reopen(tmp_path / "store")
     assert not any(segment.path.exists() for segment in segments)
     assert len(store.segments.by_number) == 0
+    datastore.kill(store)
+
+
+def test_what_a_start_has_dropped_stays_dropped(tmp_path: Path) -> None:
+    """Behind a torn append; nothing but placed ones follow, and those are committed."""
+    store = datastore.opened(tmp_path / "store")
+    segment = store.lend(7)
+    placed(store, segment, 2 * PAGE_BYTES, b"kept" * KIB, MIB)
+    placed(store, segment, MIB, b"b" * BLOCK_BYTES, 2 * MIB)
+    placed(store, segment, 2 * MIB, b"old!" * KIB)
+    datastore.kill(store)
+    put(segment, MIB + 5, b"torn")
+    store = datastore.reopen(tmp_path / "store")
+    placed(store, store.lend(7), 2 * PAGE_BYTES, b"new!" * KIB)
+    store.sync()
+    datastore.kill(store)
+    store = datastore.reopen(tmp_path / "store")
+    assert store.position.version == 2
+    assert datastore.read(store, 1, 0, 4) == b"new!"
+    datastore.kill(store)
+
+
+def test_a_start_opens_no_segment_that_is_in_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = datastore.opened(tmp_path / "store")
+    for number in range(4):
+        segment = store.lend(7)
+        placed(store, segment, 2 * PAGE_BYTES, b"lent" * KIB, number * MIB)
+        store.lending.give_back(7, segment.number)
+    store.sync()
+    sealed = {number for number, record in store.index.segments().items() if record.sealed}
+    assert len(sealed) >= 4
+    datastore.kill(store)
+    opened: list[int] = []
+    run = recovery._Recovery._open
+
+    def recorded(self: recovery._Recovery, number: int, position: Position) -> None:
+        opened.append(number)
+        run(self, number, position)
+
+    monkeypatch.setattr(recovery._Recovery, "_open", recorded)
+    store = datastore.reopen(tmp_path / "store")
+    assert not sealed & set(opened)
+    assert datastore.read(store, 1, 3 * MIB, 4) == b"lent"
     datastore.kill(store)

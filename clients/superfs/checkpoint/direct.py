@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,10 @@ log = logging.getLogger("superfs.checkpoint")
 _lock = threading.Lock()
 _connected: dict[tuple[int, ClientConfig], FileSystem] = {}
 """By process: a connection is not inherited."""
+UNREACHABLE_S = 60.0
+"""So long it is not tried again: an attempt takes until the client gives up."""
+_unreachable: dict[ClientConfig, tuple[float, OSError | FsError]] = {}
+"""Until when, and why."""
 _told: set[str] = set()
 
 
@@ -118,7 +123,14 @@ def _connection(config: ClientConfig) -> FileSystem:
     with _lock:
         fs = _connected.get(key)
         if fs is None:
-            fs = _connected[key] = FileSystem.connect(config)
+            again_s, error = _unreachable.get(config, (0.0, None))
+            if error is not None and time.monotonic() < again_s:
+                raise error
+            try:
+                fs = _connected[key] = FileSystem.connect(config)
+            except (OSError, FsError) as failed:
+                _unreachable[config] = time.monotonic() + UNREACHABLE_S, failed
+                raise
     return fs
 
 

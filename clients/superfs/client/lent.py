@@ -194,6 +194,9 @@ class Borrowed:
         except OSError:  # a disk that fails says so to the daemon, and the daemon to us
             segment.settle()
             return None
+        except BaseException:
+            segment.settle()
+            raise
         return Placed(segment, place, len(data), crcs)
 
     def _take(self, length: int) -> tuple[LentSegment | None, int | None]:

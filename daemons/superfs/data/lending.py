@@ -4,7 +4,8 @@ A lent segment is one client's alone. What it has written counts once it is *pla
 puts the head of an append in front of it, as in front of any bytes, and from there everything is
 as with any write: versions, pieces, replay, reads, compaction, all but the copying. The checksums
 are the client's; who may borrow segments may read and write those files anyway (local.py), and
-a checksum that is wrong makes its own bytes unreadable and nobody else's.
+a checksum that is wrong makes its own bytes unreadable and, as long as the daemon lives, nobody
+else's (docs/decisions/0028-lent-segments.md).
 
 When it is given back, or its client is gone, a segment is sealed for good: a client that was
 stopped and goes on writing there writes where nothing is, or again what it has placed already.

@@ -139,18 +139,21 @@ class _Recovery:
         store.cuts.load()
         store.fences = store.index.fences()
         for number in files:
-            if number < position.segment or (number == position.segment and number not in known):
-                if number not in known:  # its unlinking was cut short
+            found = known.get(number)
+            if found is None:
+                if number <= position.segment:  # its unlinking was cut short
                     os.unlink(segments.path_of(number))
                     continue
-                if known[number].sealed or not segments.by_number[number].paged:
-                    continue
+            elif found.sealed:
+                continue  # all that counts of it is in the index, whatever lies there
+            elif number < position.segment and not segments.by_number[number].paged:
+                continue
             self._open(number, position)
         self._replay()
         last = max(segments.by_number, default=position.segment)
         if last > position.segment:
-            found = segments.by_number[last].length
-            store.position = Position(last, found, store.position.version)
+            length = segments.by_number[last].length
+            store.position = Position(last, length, store.position.version)
         for fault in self.faults:
             self._log.error("segment damaged", fault=fault, advice="its data reads as EIO")
         self._log.info("recovered", appends=self.replayed, segments=len(segments.by_number))
