@@ -38,8 +38,11 @@ def save_from_two_meshes(path: str, differ: bool) -> None:
     rank = dist.get_rank()
     meshes = [DeviceMesh("cpu", [0, 2]), DeviceMesh("cpu", [1, 3])]
     savers = dist.new_group([0, 1], backend="gloo")
-    if rank < 2:
-        local = torch.full((70_000,), float(rank if differ else 1))
-        state = {"w": DTensor.from_local(local, meshes[rank], [Replicate()], run_check=False)}
-        writer = SuperFSWriter(path, process_group=savers)
-        dcp.save(state, storage_writer=writer, process_group=savers)
+    try:
+        if rank < 2:
+            local = torch.full((70_000,), float(rank if differ else 1))
+            state = {"w": DTensor.from_local(local, meshes[rank], [Replicate()], run_check=False)}
+            writer = SuperFSWriter(path, process_group=savers)
+            dcp.save(state, storage_writer=writer, process_group=savers)
+    finally:
+        dist.barrier()  # who has nothing to save must not end while others still connect to him

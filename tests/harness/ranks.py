@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -51,10 +52,23 @@ class Ranks:
         assert self._process.stdout is not None
         store = str(Path(self._store.name) / uuid.uuid4().hex)
         _send(self._process.stdin, (job, world, store, args, kwargs))
-        answers = _receive(self._process.stdout)
+        try:
+            answers = _receive(self._process.stdout)
+        except BaseException:  # they hang, and would in every job to come
+            self._kill()
+            raise
         if any(failed for failed, _ in answers):
             raise RankFailed([value if failed else None for failed, value in answers])
         return [value for _, value in answers]
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     def close(self) -> None:
         if self._process is not None:
@@ -72,6 +86,7 @@ def _spawn() -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "harness.ranks"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,  # with its forks, one group
         env={**os.environ, "PYTHONPATH": ":".join(path), "OMP_NUM_THREADS": "1"},
     )
 
