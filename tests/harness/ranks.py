@@ -154,7 +154,7 @@ def _do(
 ) -> tuple[bool, Any]:
     import torch.distributed as dist
 
-    from superfs.checkpoint import session, steps
+    from superfs.checkpoint import direct, session, steps
 
     function = getattr(_module(job), job.rpartition(":")[2])
     try:
@@ -164,6 +164,7 @@ def _do(
         answer = (True, (str(error), traceback.format_exc()))
     steps.hook = None
     session.close_all()
+    direct.close_all()  # by _exit nothing else does; what it has open would outlive it for a minute
     return answer
 
 
