@@ -70,6 +70,8 @@ class Bench:
     def check(self) -> None:
         """What must be so whatever happened."""
         pool = self.pool
+        assert {put.place: number for number, put in pool.puts.items()} == pool._pending
+        assert not any(put.place.gone or put.place.committed for put in pool.puts.values())
         taken: set[int] = set()
         for space in pool.spaces.values():
             table = space.table

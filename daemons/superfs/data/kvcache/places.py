@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from superfs.core.kvcache.digests import grow
+from superfs.core.kvcache.digests import NONE, grow
 from superfs.core.kvcache.table import FREE
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ class Places(Mapping[bytes, Place]):
     def committed(self, key: bytes) -> bool:
         row = self._table.index.find(key)
         return row >= 0 and self._state[row] == COMMITTED
+
+    def may_follow(self, block: Block) -> bool:
+        """Whether what is before this block is committed, if there is anything."""
+        row = self._table.parent[block.row]
+        return row == NONE or self._state[row] == COMMITTED
 
     def length_at(self, row: int) -> int:
         """Of the committed block in a row of the table; 0: there is none."""

@@ -61,6 +61,7 @@ class Pool:
         self.config = config
         self.spaces: dict[int, Namespace] = {}
         self.puts: dict[int, Put] = {}
+        self._pending: dict[Place, int] = {}  # the number of the put that is to fill it
         self.leases: dict[int, Lease] = {}
         self.damaged = 0
         self._state = state
@@ -161,26 +162,31 @@ class Pool:
     ) -> list[tuple[Code, int, Place | None]]:
         """For each a code, and where that is OK the put's number and its place."""
         found: list[tuple[Code, int, Place | None]] = []
+        before: Block | None = None
         for key, length in zip(keys, lengths, strict=True):
-            found.append(self._start(session, space, parent, key, length))
+            code, number, place = self._start(session, space, parent, before, key, length)
+            found.append((code, number, place))
+            before = self.puts[number].block if number else None
             parent = key
         space.dropped += sum(1 for code, _, _ in found if code is Code.NO_SPACE)
         return found
 
     def _start(
-        self, session: int, space: Namespace, parent_key: bytes, key: bytes, length: int
-    ) -> tuple[Code, int, Place | None]:
-        known = space.places.get(key)
-        if known is not None:
-            return (Code.EXISTS if known.committed else Code.BUSY), 0, None
+        self, session: int, space: Namespace, parent_key: bytes, before: Block | None,
+        key: bytes, length: int,
+    ) -> tuple[Code, int, Place | None]:  # fmt: skip
+        """`before`: its parent, where that was started just now: so it is pinned."""
+        if key in space.places:
+            return (Code.EXISTS if space.places.committed(key) else Code.BUSY), 0, None
         if session != PROMOTING and space.shelved(key):
             return Code.EXISTS, 0, None
         if not 0 < length <= self.config.block_bytes_max:
             return Code.TOO_LARGE, 0, None
-        parent = space.table.blocks.get(parent_key) if parent_key else None
-        if parent_key and parent is None:
-            return Code.NOT_FOUND, 0, None
-        if parent is not None:
+        parent = before
+        if parent is None and parent_key:
+            parent = space.table.blocks.get(parent_key)
+            if parent is None:
+                return Code.NOT_FOUND, 0, None
             space.table.pin(parent)
         try:
             place = self._room(space, length) if len(self.puts) < PUTS_MAX else None
@@ -188,10 +194,10 @@ class Pool:
                 return Code.NO_SPACE, 0, None
             block = space.table.insert(key, parent, place.granules * self.slab.granule)
         finally:
-            if parent is not None:
+            if parent is not None and before is None:
                 space.table.unpin(parent)
         space.places.enter(block, place)
-        number = self._number(self.puts)
+        number = self._pending[place] = self._number(self.puts)
         until = self._clock() + self.config.put_s
         self.puts[number] = Put(session, space, key, block, place, until)
         return Code.OK, number, place
@@ -221,11 +227,10 @@ class Pool:
         put = self.puts.get(number)
         if put is None or put.session != session:
             return Code.NOT_FOUND
-        parent = put.block.parent
-        if parent is not None and not put.space.places.committed(parent.key):
+        if not put.space.places.may_follow(put.block):
             self._drop(put.space, put.block)
             return Code.NOT_FOUND
-        del self.puts[number]
+        del self.puts[number], self._pending[put.place]
         put.space.places.commit(put.block, put.place, checksum)
         self._record(put.space, put.block, put.place)
         put.space.table.unpin(put.block)
@@ -370,12 +375,11 @@ class Pool:
     def _drop(self, space: Namespace, block: Block) -> list[bytes]:
         gone = space.table.remove(block)
         for one in gone:
-            self._left(space, one)
-        lost = [n for n, put in self.puts.items() if put.place.gone]
-        for number in lost:
-            del self.puts[number]
+            number = self._pending.pop(self._left(space, one), 0)
+            if number:
+                del self.puts[number]
         return [one.key for one in gone]
 
-    def _left(self, space: Namespace, block: Block) -> None:
+    def _left(self, space: Namespace, block: Block) -> Place:
         self._unpin(space, block.key)
-        space.places.leave(block)
+        return space.places.leave(block)
