@@ -6,6 +6,7 @@ Blocking; one call at a time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class Reached:
         self._token = b""
         self._work: Future[Any] | None = None
         self._works: Callable[[], bool] = lambda: False
+        self._last: grpc.Future[Any] | None = None
 
     def behind(self, work: Future[Any], works: Callable[[], bool]) -> None:
         """Somebody goes on with this store in a thread of its own until `work` is done: whoever
@@ -68,8 +70,20 @@ class Reached:
         wait([work])  # what it raises is for who has begun it
         self._work = None
 
+    def _behind_it(self, call: grpc.Future[Any]) -> None:
+        """The last message of a verb, whose answer nobody needs: the next verb waits for it."""
+        self._finish()
+        self._last = call
+
+    def _finish(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            with contextlib.suppress(grpc.RpcError, grpc.FutureCancelledError):
+                last.result()
+
     def close(self) -> None:
         self._settle()
+        self._finish()
         for home in self._homes.values():
             home.close()
         self._hands.close()
@@ -102,6 +116,7 @@ class Reached:
     def _ask(self, home: Home, ask: Any) -> Any:  # noqa: ANN401
         """Once more with a new token, or after the daemon has started again."""
         self._settle()
+        self._finish()
         for last in (False, True):
             try:
                 home.connect(self._token)

@@ -329,8 +329,9 @@ class KVStore(Reached):
             bad = take(home, places)
         finally:
             request = pb.KvRelease(leases=[places.lease], damaged_of=places.lease, damaged=bad)
-            with contextlib.suppress(grpc.RpcError):  # it ends by itself
-                home.stub.Release(request, **self._call())
+            self._behind_it(home.stub.Release.future(request, **self._call()))
+            if bad:
+                self._finish()  # then it has been looked at, and is not stored any more
 
     def _put(
         self, home: Home, part: Sequence[bytes], parent: bytes, blocks: Sequence[Buffer]
