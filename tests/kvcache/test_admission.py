@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 TOKEN_S = 0.001
+WAIT_S = 20.0
+TURN = threading.Lock()
+"""Of the clock: loading takes its time as if nothing were computed meanwhile."""
 
 
 def test_nothing_is_known_without_a_probe() -> None:
@@ -57,8 +61,17 @@ class SlowStore:
         self, keys: Sequence[bytes], sizes: Sequence[int],
         room: Callable[[int], Sequence[Sequence[memoryview]]], arrived: Callable[[int, int], bool],
     ) -> int:  # fmt: skip
+        with TURN:
+            return self._read(keys, sizes, room, arrived)
+
+    def _read(
+        self, keys: Sequence[bytes], sizes: Sequence[int],
+        room: Callable[[int], Sequence[Sequence[memoryview]]], arrived: Callable[[int, int], bool],
+    ) -> int:  # fmt: skip
         found = [self.blocks[key] for key in keys if key in self.blocks]
         at, rooms = 0, room(len(found))
+        if not rooms:
+            return 0
         for part, size in enumerate(sizes):
             for n, buffer in enumerate(rooms[part]):
                 buffer[:] = found[n][at : at + size]
@@ -93,6 +106,42 @@ class SlowStoring:
         return len(self.keys)
 
 
+class StuckStore(SlowStore):
+    """That gives nothing any more when so many parts of blocks have come, until it is let go."""
+
+    def __init__(self, chain: KeyChain, clock: ManualClock) -> None:
+        super().__init__(chain, clock, 1e15)
+        self.gives = -1  # parts; -1: all
+        self.let_go = threading.Event()
+
+    def stop(self) -> None:
+        """The clock goes on, the store does not."""
+        self.clock.advance(1000)
+        TURN.release()
+        try:
+            assert self.let_go.wait(WAIT_S), "somebody waits for the store"
+        finally:
+            TURN.acquire()
+
+    def _read(
+        self, keys: Sequence[bytes], sizes: Sequence[int],
+        room: Callable[[int], Sequence[Sequence[memoryview]]], arrived: Callable[[int, int], bool],
+    ) -> int:  # fmt: skip
+        left = self.gives
+
+        def counted(part: int, count: int) -> bool:
+            nonlocal left
+            left -= 1
+            goes_on = arrived(part, count)
+            if left == 0:
+                self.stop()
+            return goes_on
+
+        if left == 0:
+            self.stop()
+        return super()._read(keys, sizes, room, counted)
+
+
 def timed_model(clock: ManualClock) -> Any:  # noqa: ANN401
     """That takes `TOKEN_S` for each token."""
     torch = pytest.importorskip("torch")
@@ -104,9 +153,12 @@ def timed_model(clock: ManualClock) -> Any:  # noqa: ANN401
             num_key_value_heads=2, vocab_size=101, max_position_embeddings=2048,
         )
     ).eval()  # fmt: skip
-    model.register_forward_pre_hook(
-        lambda _m, _a, kw: clock.advance(TOKEN_S * kw["input_ids"].shape[1]), with_kwargs=True
-    )
+
+    def take(_model: Any, _args: Any, kwargs: Any) -> None:  # noqa: ANN401
+        with TURN:
+            clock.advance(TOKEN_S * kwargs["input_ids"].shape[1])
+
+    model.register_forward_pre_hook(take, with_kwargs=True)
     return model
 
 
@@ -167,3 +219,61 @@ def test_what_is_not_worth_loading_is_not_worth_storing() -> None:
     clock.advance(31)
     assert hf.prefill_with_store(model, tokens, store, admission=admission).stored_tokens == 160
     assert hf.prefill_with_store(model, tokens, store, admission=admission).restored_tokens == 160
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gives", [0, 1, 25])
+def test_a_store_that_is_stuck_is_not_waited_for(gives: int) -> None:
+    """Before it says what it has, and at any part of it. Nor is it asked the next time."""
+    clock = ManualClock()
+    model = timed_model(clock)
+    torch = pytest.importorskip("torch")
+    from superfs.kvcache import hf
+
+    store: Any = StuckStore(KeyChain(hf.fingerprint(model, block_tokens=8)), clock)
+    admission = Admission(clock=clock.monotonic)
+    tokens = torch.randint(101, (163,), generator=torch.Generator().manual_seed(1)).tolist()
+    alone = hf.prefill_with_store(model, tokens, store, admission=admission)
+    store.gives = gives
+    store.behind = lambda *_: None
+    stuck = hf.prefill_with_store(model, tokens, store, admission=admission)
+    assert torch.equal(stuck.logits, alone.logits)
+    assert stuck.restored_tokens == 0
+    again = hf.prefill_with_store(model, tokens, store, admission=admission)
+    assert again.restored_tokens == 0
+    store.let_go.set()
+    assert again.stored_tokens == stuck.stored_tokens == 0
+    clock.advance(31)
+    store.gives = -1
+    assert hf.prefill_with_store(model, tokens, store, admission=admission).restored_tokens == 160
+
+
+@pytest.mark.slow
+def test_what_was_computed_to_know_how_long_it_takes_is_used() -> None:
+    """Nothing is computed twice, stored twice or left out, when nothing is there and when it comes
+    too slowly."""
+    clock = ManualClock()
+    model = timed_model(clock)
+    torch = pytest.importorskip("torch")
+    from superfs.kvcache import hf
+
+    computed: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _m, _a, kw: computed.append(kw["input_ids"].shape[1]), with_kwargs=True
+    )
+    store: Any = SlowStore(KeyChain(hf.fingerprint(model, block_tokens=8)), clock, 1e15)
+    tokens = torch.randint(101, (163,), generator=torch.Generator().manual_seed(1)).tolist()
+    alone = hf.prefill_with_store(model, tokens, store)
+    whole = dict(store.blocks)
+    store.blocks.clear()
+    computed.clear()
+    filled = hf.prefill_with_store(model, tokens, store, admission=Admission(clock=clock.monotonic))
+    assert (sum(computed), filled.stored_tokens) == (163, 160)
+    assert torch.equal(filled.logits, alone.logits)
+    assert store.blocks == whole
+    store.bytes_per_s = 1e3
+    filled = hf.prefill_with_store(model, tokens, store, admission=Admission(clock=clock.monotonic))
+    assert torch.equal(filled.logits, alone.logits)
+    for one, other in zip(filled.cache.layers, alone.cache.layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+        assert torch.equal(one.values, other.values)

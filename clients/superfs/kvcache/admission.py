@@ -11,6 +11,7 @@ what takes longer to store than to compute would take as long to load, and is wo
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STEP_BYTES = 32 * MIB
-JUDGED_AT = 0.04
+JUDGED_AT = 0.03
 """A load is judged when it has taken so much of the time that computing takes: that is all it can
 cost, and sooner it is luck."""
 NEWEST = 0.5  # what the newest measurement counts
@@ -48,6 +49,10 @@ class Admission:
     def knows_computing(self) -> bool:
         return self._compute_s is not None
 
+    def patience_s(self, tokens: int) -> float | None:
+        """After how long a load is judged, whatever has come of it; None: nobody knows."""
+        return None if self._compute_s is None else JUDGED_AT * self._compute_s * tokens
+
     @property
     def stores(self) -> bool:
         """Whether to store what is computed: not where the store was too slow a while ago."""
@@ -58,7 +63,10 @@ class Admission:
         them have taken so long: not where the rest comes later than it is computed."""
         if not self._is_slow(done, total, seconds, tokens):
             return True
-        self.loaded(done, seconds)
+        if done:
+            self.loaded(done, seconds)
+        else:
+            self._load_s, self._loaded_at = math.inf, self.clock()
         self._slow_at = self.clock()
         return False
 

@@ -22,6 +22,7 @@ from transformers import DynamicCache
 
 from superfs.core.errors import FsError
 from superfs.core.limits import KV_KEYS_MAX
+from superfs.kvcache.patience import Patience
 from superfs.kvcache.turns import LostError, Turns
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from superfs.kvcache.admission import Admission
     from superfs.kvcache.byparts import Storing
     from superfs.kvcache.store import KVStore
+    from superfs.kvcache.turns import Sides
 
 log = logging.getLogger("superfs.kvcache")
 
@@ -66,6 +68,7 @@ class Run:
         self.dtype = getattr(torch, self.print.dtype)
         self.keys = store.chain.keys(tokens)
         self.cache = cache
+        self.begun: DynamicCache | None = None  # with the first chunk in it, that was computed
         self.stored = 0  # blocks; of the thread that talks to the store
         self._thread = 0
 
@@ -116,9 +119,11 @@ class Run:
         return blocks if self.admission.step(blocks * self.block, self.chunk, size) else 0
 
     def _learn(self) -> None:
-        """How long computing takes: of the first chunk, which is done for that only."""
+        """How long computing takes: of the first chunk, which need not be computed again if it is
+        not loaded."""
         cache = DynamicCache(config=self.model.config)
-        self.compute(0, min(self.chunk, len(self.tokens)), cache, measured=True)
+        self.compute(0, self.chunk, cache, measured=True)
+        self.begun = cache
 
     @property
     def block_bytes(self) -> int:
@@ -156,25 +161,34 @@ class Pass:
         self._loading = None
         self._found = threading.Event()
         self._blocks = blocks
+        self._patience: Patience | None = None
         self._storings: dict[int, Storing | None] = {}
         self._written, self._writing_s = 0, 0.0
         self._turns: Turns | None = None
         if room is None and blocks:
             self._blocks = 0
+            if run.admission is not None:
+                self._patience = Patience(run.admission, blocks * run.block, self._lose)
             self._loading = worker.submit(self._load, run.keys[:blocks])
-            self._found.wait()
+            if self._patience is None:
+                self._found.wait()
+            else:
+                self._patience.wait(self._found)
         elif room is not None:
             self.right = self._blocks = blocks * run.block // run.chunk * run.chunk // run.block
             worker.submit(self._is_stored, self._blocks)
         starts = list(range(self.restored, len(run.tokens), run.chunk))
         self._starts = starts
+        self._first = 0  # chunk to be computed
+        if not self._blocks and not self._lost and run.begun is not None:
+            run.cache, run.begun, self._first = run.begun, None, 1
         self._turns = Turns(run.cache, starts, self._forward, self._prefix, self._seen)
-        if self._loading is None or not self._blocks:
+        if self._lost:
+            self._turns.lose()
+        elif self._loading is None or not self._blocks:
             self._turns.arrive(run.print.layers)
-        elif self._arrived or self._lost:
+        elif self._arrived:
             self._turns.arrive(self._arrived)
-            if self._lost:
-                self._turns.lose()
 
     _arrived = 0
 
@@ -186,9 +200,14 @@ class Pass:
         """LostError: the pass is over."""
         assert self._turns is not None
         logits = None
-        for number in range(len(self._starts)):
+        for number in range(self._first):
+            self._turns.pass_by(number)
+            for layer, one in enumerate(self._run.cache.layers):
+                self._seen(number, layer, one.keys, one.values)
+            self.worker.submit(self._commit, number)
+        for number in range(self._first, len(self._starts)):
             logits = self._turns.run(number)
-            if self._loading is not None and number == 0:
+            if self._loading is not None and number == self._first:
                 self._loading.result()
                 if self._lost:
                     raise LostError
@@ -199,6 +218,8 @@ class Pass:
     def end(self) -> None:
         """No thread of it is left, and nothing half stored."""
         assert self._turns is not None
+        if self._patience is not None:
+            self._patience.end()
         self._turns.end()
         self.worker.submit(self._abort)
 
@@ -212,37 +233,36 @@ class Pass:
     # ---- from the store, in its thread
 
     def _load(self, keys: Sequence[bytes]) -> None:
-        run = self._run
-        admission = run.admission
-        started, total = 0.0, 0
+        run, patience = self._run, self._patience
 
         def room(found: int) -> list[list[memoryview]]:
-            nonlocal started, total
-            started = admission.clock() if admission is not None else 0.0
+            if self._lost:
+                return []
             blocks = min(found, len(keys)) * run.block // run.chunk * run.chunk // run.block
-            total = blocks * run.block_bytes
+            if patience is not None:
+                patience.total, patience.tokens = blocks * run.block_bytes, blocks * run.block
             self.room = torch.empty((run.print.layers, blocks, *run.part), dtype=run.dtype)
             self._blocks = blocks
             self._found.set()
             return [[bytes_of(one) for one in layer] for layer in self.room]
 
         def arrived(layer: int, count: int) -> bool:
+            if self._lost:
+                return False
             if count == self._blocks:
                 self._arrived = layer + 1
                 if self._turns is not None:
                     self._turns.arrive(layer + 1)
-            if admission is None:
+            if patience is None:
                 return True
-            done = (layer * self._blocks + count) * run.part_bytes
-            return admission.goes_on(
-                done, total, admission.clock() - started, self._blocks * run.block
-            )
+            patience.done = (layer * self._blocks + count) * run.part_bytes
+            return patience.goes_on()
 
         try:
             sizes = [run.part_bytes] * run.print.layers
             self.right = run.store.get_parts(keys, sizes, room, arrived)
-            if admission is not None and self.right:
-                admission.loaded(total, admission.clock() - started)
+            if patience is not None and run.admission is not None and self.right:
+                run.admission.loaded(patience.total, patience.seconds)
         except FsError as error:
             log.warning("the KVCache pool was not read: %s", error)
         finally:
@@ -259,14 +279,15 @@ class Pass:
     def _is_stored(self, blocks: int) -> None:
         self._run.stored = blocks
 
-    def _prefix(self, layer: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """[blocks, 2, heads, tokens, dim] -> of each side [1, heads, tokens, dim]"""
+    def _prefix(self, layer: int) -> Sides | None:
         if self.room is None or not self._blocks:
             return None
-        p, device = self._run.print, self._run.model.device
-        whole = self.room[layer, : self._blocks].permute(1, 2, 0, 3, 4)
-        keys, values = (whole[n].reshape(1, p.kv_heads, -1, p.head_dim) for n in (0, 1))
-        return keys.to(device), values.to(device)
+        device = self._run.model.device
+        blocks = self.room[layer, : self._blocks]  # [blocks, 2, heads, tokens, dim]
+        keys, values = blocks[:, 0].unbind(), blocks[:, 1].unbind()
+        if device.type == "cpu":
+            return keys, values
+        return [torch.cat(keys, 1).to(device)], [torch.cat(values, 1).to(device)]
 
     # ---- to the store
 

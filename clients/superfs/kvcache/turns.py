@@ -16,12 +16,16 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from transformers import DynamicCache
 
 CHUNKS_MAX = 8
 """On their way at a time."""
+
+
+Sides = tuple["Sequence[torch.Tensor]", "Sequence[torch.Tensor]"]
+"""Keys and values of a prefix, in parts of [heads, tokens, dim]."""
 
 
 class LostError(Exception):
@@ -37,7 +41,7 @@ class Turns:
         cache: DynamicCache,
         starts: list[int],
         forward: Callable[[int, Cache], torch.Tensor],
-        prefix: Callable[[int], tuple[torch.Tensor, torch.Tensor] | None],
+        prefix: Callable[[int], Sides | None],
         seen: Callable[[int, int, torch.Tensor, torch.Tensor], None],
     ) -> None:
         self.cache = cache
@@ -61,6 +65,10 @@ class Turns:
         with self._changed:
             self._arrived = max(self._arrived, layers)
             self._changed.notify_all()
+
+    def pass_by(self, chunk: int) -> None:
+        """It is in the cache already."""
+        self._passed[chunk] = len(self.cache.layers)
 
     def lose(self) -> None:
         with self._changed:
@@ -155,11 +163,14 @@ class Turns:
                     self._busy = True
             if self._lost:
                 raise LostError
-        if chunk == 0:
-            before = self._prefix(layer)
-            if before is not None:
-                real.update(*before)
-        whole: tuple[torch.Tensor, torch.Tensor] = real.update(keys, values)
+        whole: tuple[torch.Tensor, torch.Tensor]
+        before = self._prefix(layer) if chunk == 0 else None
+        if before is None:
+            whole = real.update(keys, values)
+        else:  # in one go: to put together first what comes before would be a copy more
+            whole = _joined(before[0], keys), _joined(before[1], values)
+            real.lazy_initialization(keys, values)
+            real.keys, real.values = whole
         self._seen(chunk, layer, keys, values)
         with self._changed:
             self._passed[chunk] = layer + 1
@@ -168,6 +179,11 @@ class Turns:
 
     def length(self, chunk: int) -> int:
         return self._starts[chunk]
+
+
+def _joined(before: Sequence[torch.Tensor], new: torch.Tensor) -> torch.Tensor:
+    """[heads, tokens, dim] and [1, heads, tokens, dim] -> [1, heads, all tokens, dim]"""
+    return torch.cat([*before, new[0]], dim=1).unsqueeze(0)
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
