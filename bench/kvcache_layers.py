@@ -1,13 +1,15 @@
 """Layers loaded while others are computed, from a store that gives so many bytes a second.
 
     python bench/kvcache_layers.py [--tokens 2048] [--cached 1792] [--rounds 3] [--threads 1]
+        [--rates 16 32 64 128 0] [--admitted 1 4 16 64 256 0]
 
-For each rate: `load`, the prefix read and not used; `compute`, what is behind it computed with the
-prefix in the process; `hit`, both by `prefill_with_store`, beside the longer of the two. Then `hit`
-with an admission test that knows nothing yet (`first`), and with the same one again, beside
-everything computed (`all`, without a store), right before. Arms take turns within each round, whose
-ratios are printed as they come; then medians, minima, maxima. `--threads 1` leaves a processor of
-two to the rest of the machine.
+For each of `--rates`, in MB/s (0: unlimited): `load`, the prefix read and not used; `compute`, what
+is behind it computed with the prefix in the process; `hit`, both by `prefill_with_store`, beside
+the longer of the two. For each of `--admitted`: `hit` with an admission test that knows nothing yet
+(`first`), and with the same one again, beside everything computed (`all`, without a store). What is
+computed is measured right before and right after, and counts with the mean. Arms take turns within
+each round, whose ratios are printed as they come; then medians, minima, maxima of these ratios.
+`--threads 1` leaves a processor of two to the rest of the machine.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from superfs.kvcache.admission import Admission
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OVERLAPPED = (16, 32, 64, 128, 0)
+RATES = (16, 32, 64, 128, 0)
 ADMITTED = (1, 4, 16, 64, 256, 0)
 
 
@@ -67,10 +69,16 @@ class Bench:
     def store(self, rate: int) -> KVStore:
         return KVStore.open(self.config, "bench", self.chain, bytes_per_s=rate * 1e6)
 
-    def timed(self, arm: str, rate: int, work: Callable[[], Any]) -> Any:  # noqa: ANN401
+    def timed(
+        self, arm: str, rate: int, work: Callable[[], Any], *, again: bool = False
+    ) -> Any:  # noqa: ANN401  # fmt: skip
+        """`again`: the mean with the last one counts."""
         started = time.perf_counter()
         found = work()
-        self.seconds[arm, rate].append(time.perf_counter() - started)
+        took, times = time.perf_counter() - started, self.seconds[arm, rate]
+        if again:
+            took = (took + times.pop()) / 2
+        times.append(took)
         return found
 
     def last(self, arm: str, rate: int) -> float:
@@ -94,32 +102,42 @@ class Bench:
         assert torch.equal(filled.logits, self.logits)
         store.remove(self.keys[self.cached : self.cached + 1])
 
+    def behind_the_prefix(self, rate: int, *, again: bool) -> None:
+        cache = copy.deepcopy(self.prefix)
+        self.timed("compute", rate, lambda: self.compute(cache, self.args.cached), again=again)
+
+    def everything(self, rate: int, *, again: bool) -> None:
+        empty = type(self.prefix)(config=self.model.config)
+        self.timed("all", rate, lambda: self.compute(empty, 0), again=again)
+
     def round(self) -> None:
         ratios = []
-        for rate in OVERLAPPED:
+        for rate in self.args.rates:
             with self.store(rate) as store:
                 room = self.room()
                 found = self.timed(
                     "load", rate, lambda s=store, r=room: s.get_into(self.keys[: self.cached], r)
                 )
                 assert found == self.cached
-                cache = copy.deepcopy(self.prefix)
-                self.timed("compute", rate, lambda c=cache: self.compute(c, self.args.cached))
+                self.behind_the_prefix(rate, again=False)
                 self.hit(store, "hit", rate, None)
+                self.behind_the_prefix(rate, again=True)
             longer = max(self.last("load", rate), self.last("compute", rate))
             ratios.append(f"{rate or 'all'}: {self.last('hit', rate) / longer:.2f}")
-        print("hit of the longer:", ", ".join(ratios), flush=True)
+        if ratios:
+            print("hit of the longer:", ", ".join(ratios), flush=True)
         ratios.clear()
-        for rate in ADMITTED:
+        for rate in self.args.admitted:
             with self.store(rate) as store:
                 admission = Admission()
-                empty = type(self.prefix)(config=self.model.config)
-                self.timed("all", rate, lambda e=empty: self.compute(e, 0))
+                self.everything(rate, again=False)
                 self.hit(store, "first", rate, admission)
                 self.hit(store, "again", rate, admission)
+                self.everything(rate, again=True)
             first, again = (self.last(a, rate) / self.last("all", rate) for a in ("first", "again"))
             ratios.append(f"{rate or 'all'}: {first:.2f} {again:.2f}")
-        print("first and again of all:", ", ".join(ratios), flush=True)
+        if ratios:
+            print("first and again of all:", ", ".join(ratios), flush=True)
 
     def show(self) -> None:
         def middle(arm: str, rate: int) -> float:
@@ -137,13 +155,13 @@ class Bench:
             return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
         print(f"{self.cached} blocks, {self.cached * self.size / 1e6:.0f} MB; ms")
-        for rate in OVERLAPPED:
+        for rate in self.args.rates:
             print(
                 f"{rate or 'unlimited':>9} MB/s: load {ms('load', rate)}, compute "
                 f"{ms('compute', rate)}, hit {ms('hit', rate)}: {of('hit', 'load', 'compute')} "
                 "of the longer"
             )
-        for rate in ADMITTED:
+        for rate in self.args.admitted:
             print(
                 f"{rate or 'unlimited':>9} MB/s: all {ms('all', rate)}, with admission first "
                 f"{of('first', 'all')} of it, again {of('again', 'all')}"
@@ -157,6 +175,8 @@ def main() -> None:
         ("layers", 8), ("threads", 1),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rates", type=int, nargs="*", default=RATES)
+    parser.add_argument("--admitted", type=int, nargs="*", default=ADMITTED)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
