@@ -5,8 +5,11 @@ KVCache kept in a pool. Run it twice: the second process has never met the first
     python examples/kvcache_conversation.py --cluster unix:DIR/run/clusterd.sock \\
         --token-file DIR/token
 
-Needs torch and transformers (`make .venv/.test`). The model is random: what matters is that its
-answers are the same with and without the pool, to the last bit, and when the first token comes.
+Needs torch and transformers (`make .venv/.test`). The model is the small Llama of train_llama.py:
+random, or with `--checkpoint` what that has saved (and with `--text` bytes of a file in place of
+random ones for what is said to it). What matters is that its answers are the same with and without
+the pool, to the last bit, and when the first token comes. `--kv-heads 8` has every head keys and
+values of its own (MHA), 1 all of them the same (MQA).
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 import transformers
 
+from superfs.checkpoint import SuperFSReader
 from superfs.client import ClientConfig
 from superfs.kvcache import KeyChain, KVStore, hf
 
 BLOCK_TOKENS = 16
-VOCABULARY = 4093
+VOCABULARY = 259  # every byte, and three more
 
 
 class Nothing:
@@ -45,14 +50,32 @@ class Nothing:
         pass
 
 
-def make_model(layers: int, hidden: int) -> Any:  # noqa: ANN401
+def make_model(options: argparse.Namespace) -> Any:  # noqa: ANN401
     torch.manual_seed(7)
     config = transformers.LlamaConfig(
-        hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
-        num_attention_heads=8, num_key_value_heads=2, vocab_size=VOCABULARY,
+        hidden_size=options.hidden, intermediate_size=options.hidden * 11 // 4,
+        num_hidden_layers=options.layers, num_attention_heads=options.heads,
+        num_key_value_heads=options.kv_heads or options.heads // 2, vocab_size=VOCABULARY,
         max_position_embeddings=8192, tie_word_embeddings=True,
     )  # fmt: skip
-    return transformers.LlamaForCausalLM(config).eval()
+    model: Any = transformers.LlamaForCausalLM(config).eval()
+    if options.checkpoint is not None:
+        state = {"model": model.state_dict()}
+        dcp.load(state, storage_reader=SuperFSReader(options.checkpoint))
+        model.load_state_dict(state["model"])
+    return model
+
+
+def said_to_it(options: argparse.Namespace) -> list[list[int]]:
+    """The tokens of each turn."""
+    size, turns = options.turn_tokens, options.turns
+    if options.text is not None:
+        data = options.text.read_bytes()
+        if len(data) < size * turns:
+            raise SystemExit(f"{options.text} has less than {size * turns} bytes")
+        return [list(data[at : at + size]) for at in range(0, size * turns, size)]
+    generator = torch.Generator().manual_seed(11)
+    return torch.randint(VOCABULARY, (turns, size), generator=generator).tolist()
 
 
 def answer(model: Any, tokens: list[int], store: Any, count: int) -> dict[str, Any]:  # noqa: ANN401
@@ -75,22 +98,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cluster", required=True)
     parser.add_argument("--token-file", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, help="of train_llama.py: one step's directory")
+    parser.add_argument("--text", type=Path, help="what is said to it, byte by byte")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--kv-heads", type=int, default=0, help="half of the heads by default")
+    parser.add_argument("--namespace", default="example", help="one for each model")
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--turn-tokens", type=int, default=480)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    model = make_model(options.layers, options.hidden)
+    model = make_model(options)
     chain = KeyChain(hf.fingerprint(model, block_tokens=BLOCK_TOKENS), salt=b"example")
     config = ClientConfig(cluster=(options.cluster,), token_file=options.token_file)
-    generator = torch.Generator().manual_seed(11)
     tokens: list[int] = []
     turns = []
-    with KVStore.open(config, "example", chain) as store:
-        for turn in range(options.turns):
-            size = (options.turn_tokens,)
-            tokens += torch.randint(VOCABULARY, size, generator=generator).tolist()
+    with KVStore.open(config, options.namespace, chain) as store:
+        for turn, said in enumerate(said_to_it(options)):
+            tokens += said
             without = answer(model, tokens, Nothing(chain), 4)
             found = answer(model, tokens, store, 4)
             found |= {f"{name}_without": without[name] for name in ("answer", "logits")}
@@ -98,8 +124,9 @@ def main() -> None:
             turns.append(found)
             if not options.json:
                 print(
-                    f"turn {turn + 1}: {found['prompt_tokens']:5} tokens, "
-                    f"{found['restored_tokens']:5} from the pool; first token after "
+                    f"turn {turn + 1}: answers {found['answer']}; "
+                    f"{found['prompt_tokens']:5} tokens, {found['restored_tokens']:5} from the "
+                    "pool; first token after "
                     f"{found['first_token_ms']:7} ms, {without['first_token_ms']:7} ms without; "
                     f"the same: {found['logits'] == without['logits']}"
                 )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+TOP = Path(__file__).parents[2]
 BLOCK = 8
 HEADS = 4
 VOCABULARY = 101
@@ -289,24 +290,53 @@ def test_faults_never_change_what_comes_out(
     assert same(filled, cache, logits)
 
 
-def test_processes_that_never_met(pooled: Cluster) -> None:
-    """The example: a conversation served twice."""
-    script = Path(__file__).parents[2] / "examples" / "kvcache_conversation.py"
-    said = []
-    for _ in range(2):
-        command = [
-            sys.executable, str(script), "--cluster", pooled.target("clusterd"),
-            "--token-file", str(pooled.token_file), "--layers", "2", "--hidden", "64",
-            "--turns", "3", "--turn-tokens", "60", "--json",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False
+def converse(pooled: Cluster, *words: object) -> list[dict[str, Any]]:
+    """The example, in a process of its own."""
+    command = [
+        sys.executable, TOP / "examples" / "kvcache_conversation.py",
+        "--cluster", pooled.target("clusterd"), "--token-file", pooled.token_file,
+        "--layers", 2, "--hidden", 64, "--turns", 3, "--turn-tokens", 60, "--json", *words,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=120,
+        env=dict(os.environ), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    turns: list[dict[str, Any]] = json.loads(done.stdout)
+    return turns
+
+
+def served_twice(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
+    """The second time with everything that the first has left, and the same bits."""
+    return (
+        [turn["restored_tokens"] for turn in first] == [0, 48, 112]
+        and [turn["restored_tokens"] for turn in second] == [48, 112, 176]
+        and all(
+            one["answer"] == two["answer"] == one["answer_without"]
+            and one["logits"] == two["logits"] == one["logits_without"]
+            for one, two in zip(first, second, strict=True)
         )
-        assert done.returncode == 0, done.stderr
-        said.append(json.loads(done.stdout))
-    first, second = said
-    assert [turn["restored_tokens"] for turn in first] == [0, 48, 112]
-    assert [turn["restored_tokens"] for turn in second] == [48, 112, 176]
-    for one, two in zip(first, second, strict=True):
-        assert one["answer"] == two["answer"] == one["answer_without"]
-        assert one["logits"] == two["logits"] == one["logits_without"]
+    )
+
+
+@pytest.mark.parametrize("kv_heads", [8, 2, 1], ids=["mha", "gqa", "mqa"])
+def test_processes_that_never_met(pooled: Cluster, kv_heads: int) -> None:
+    """A conversation served twice."""
+    words = ("--kv-heads", kv_heads, "--namespace", f"example-{kv_heads}")
+    assert served_twice(converse(pooled, *words), converse(pooled, *words))
+
+
+def test_the_model_that_was_trained(pooled: Cluster, tmp_path: Path) -> None:
+    """Its checkpoint is served as it was saved."""
+    training = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1",
+        TOP / "examples" / "train_llama.py", "--checkpoints", tmp_path, "--steps", 1,
+        "--save-every", 1, "--hidden", 64, "--layers", 2, "--quiet", TOP / "README.md",
+    ]  # fmt: skip
+    subprocess.run([str(word) for word in training], check=True, timeout=120, capture_output=True)
+    words: list[object] = ["--text", TOP / "README.md", "--namespace", "trained"]
+    words += ["--checkpoint", tmp_path / "step-00000001"]
+    first, second = (converse(pooled, *words) for _ in range(2))
+    assert served_twice(first, second)
+    untrained = converse(pooled, *words[:2], "--namespace", "untrained")
+    assert [turn["logits"] for turn in untrained] != [turn["logits"] for turn in first]
