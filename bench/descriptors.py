@@ -40,6 +40,7 @@ SUPERFS = Path(sys.executable).parent / "superfs"
 GOALS = {"cold": 0.8, "warm": 0.4}
 PATH = "/descriptors"
 PAUSE_S = 1.0
+SETTLED_S = 2.0  # longer than a segment takes to be emptied and unlinked
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def measure(home: Path, args: argparse.Namespace) -> int:
     piece = args.piece_kib << 10
     with FileSystem.connect(config(home)) as fs:
         write(fs, args.mib)
-    segments = sorted((home / "datad-2" / "segments").iterdir())
+    segments = settled(home / "datad-2" / "segments")
     good = True
     chance = random.Random(1)
     for name in args.only or ("descriptors", "grpc"):
@@ -119,6 +120,17 @@ def write(fs: FileSystem, mib: int) -> None:
         for i in range(mib):
             file.write(i.to_bytes(8, "little") + piece[8:])
         file.sync()  # type: ignore[attr-defined]
+
+
+def settled(directory: Path) -> list[Path]:
+    """The segments, when compaction has emptied those that were written in part."""
+    segments, since_s = sorted(directory.iterdir()), time.monotonic()
+    while time.monotonic() - since_s < SETTLED_S:
+        time.sleep(0.1)
+        found = sorted(directory.iterdir())
+        if found != segments:
+            segments, since_s = found, time.monotonic()
+    return segments
 
 
 def drop(segments: list[Path]) -> None:

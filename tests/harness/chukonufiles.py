@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -48,9 +49,10 @@ CLEAN = b"""\
 
 @functools.cache
 def folder() -> Path:
-    """Removed when the process ends."""
+    """Removed when the process ends that has made it: not by one that was forked off it."""
     top = Path(tempfile.mkdtemp(prefix="chukonu-files-"))
-    atexit.register(shutil.rmtree, top)
+    maker = os.getpid()
+    atexit.register(lambda: os.getpid() == maker and shutil.rmtree(top))
     for name, data in (("lines", LINES), ("clean", CLEAN), ("text", b"one\r\ntwo\rthree\n\nfive")):
         (top / name).mkdir()
         (top / name / "0.json").write_bytes(data)
