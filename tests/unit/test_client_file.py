@@ -18,6 +18,7 @@ from superfs.client.fileobj import RawFile
 from superfs.client.handles import OpenFiles
 from superfs.client.opening import Handle
 from superfs.client.sending import WRITE_BYTES_MAX
+from superfs.core.attrs import Set
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MIB
 from superfs.core.namespace.outcome import Entry
@@ -287,6 +288,50 @@ def test_a_read_after_a_recall_asks(world: MemConnection) -> None:
     assert file.read_now(0, 10) is None
     assert run_sync(file.read(0, 30)) == b"of another client"
     assert file.read_now(0, 30) == b"of another client"
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+def test_what_was_read_ahead_of_another_clients_write(world: MemConnection, recalled: bool) -> None:
+    """A change of our own that came later has the attributes, and hides theirs."""
+    file = opened(world)
+    run_sync(file.write(0, b"x" * 6 * MIB))
+    run_sync(file.flush())
+    reader = again(world, file)
+    for place in (0, MIB):
+        assert run_sync(reader.read(place, MIB)) == b"x" * MIB
+    other = again(world, file)
+    run_sync(other.write(2 * MIB, b"y" * MIB))
+    run_sync(other.flush())
+    if recalled:
+        reader.recalled()
+        run_sync(reader.setattr(int(Set.MODE), mode=0o600))
+    else:  # who has no lease hears of it by the answer to what he writes
+        run_sync(reader.write(0, b"z"))
+        run_sync(reader.flush())
+    assert run_sync(reader.read(2 * MIB, MIB)) == b"y" * MIB
+
+
+def test_contents_are_of_the_version_that_was_published(
+    world: MemConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another client's is heard of before the answer to what was written here."""
+    file = opened(world)
+    run_sync(file.write(0, b"ours"))
+    other = again(world, file)
+    publish = world.meta.publish
+
+    async def overtaken(*args: Any, **options: Any) -> Outcome:  # noqa: ANN401
+        outcome: Outcome = await publish(*args, **options)
+        monkeypatch.undo()
+        run_sync(other.write(0, b"theirs"))
+        run_sync(other.flush())
+        file.observe(other.attr)
+        return outcome
+
+    monkeypatch.setattr(world.meta, "publish", overtaken, raising=False)
+    run_sync(file.flush())
+    assert file.settled is None
+    assert run_sync(file.read(0, 10)) == b"theirs"
 
 
 @pytest.mark.allow_log("written bytes are lost")

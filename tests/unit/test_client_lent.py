@@ -11,7 +11,7 @@ import pytest
 
 from superfs.client import lent
 from superfs.client.checksums import matches
-from superfs.client.data import Where
+from superfs.client.data import Where, _placed
 from superfs.client.dirty import DirtyExtents, overlay
 from superfs.client.lent import BORROW_AT_BYTES, Borrowed, LentSegment, Placed
 from superfs.client.payload import PlacedPayload
@@ -209,6 +209,54 @@ def test_bytes_that_cannot_be_read_back_are_refused_and_block_nobody(
     os.truncate(tmp_path / f"{placed.segment.number}.seg", PAGE_BYTES)
     again = PlacedPayload(lender, 2, Where(5, 1, (1,)), 0, 0, placed)
     assert DataRequest.FromString(again.encode()).WhichOneof("body") is None
+
+
+def test_what_has_gone_another_way_may_be_needed_again(lender: Lender) -> None:
+    """The first write was refused, and the second carried the bytes; the daemon may die yet."""
+    lender.warm()
+    placed = lender.write()
+    assert placed is not None
+    where = Where(5, 1, (1,))
+    requests = [PlacedPayload(lender, tag, where, 0, 0, placed) for tag in (1, 2)]
+    for request, code in zip(requests, (Code.STALE_DATA, Code.OK), strict=True):
+        request.encode()
+        _placed(placed, request, completed(Reply(code=code)))
+    assert not placed.segment.is_settled
+    requests[0].encode()
+    _placed(placed, requests[0], completed(Reply()))
+    assert placed.segment.is_settled
+
+
+def test_who_leaves_gives_back_what_is_settled(lender: Lender) -> None:
+    lender.warm()
+    placed = lender.write()
+    assert placed is not None
+    placed.answered(completed(Reply()))
+    assert lender.borrowed.leave() == [1, 2], "and the one that was asked for ahead"
+    assert lender.write() is None
+    assert lender.borrowed.leave() == []
+
+
+def test_who_leaves_keeps_what_is_not_placed(lender: Lender) -> None:
+    lender.warm()
+    placed = lender.write()
+    assert placed is not None
+    assert lender.borrowed.leave() == [2]
+    assert bytes(placed) == b"\7" * MIB
+
+
+def test_a_writer_who_is_faster_than_the_disk_waits_for_it(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lent, "UNCOMMITTED_MAX", 2 * lent.COMMIT_BYTES)
+    borrowed = lender.borrowed
+    assert borrowed.note(lent.COMMIT_BYTES, committing=False)
+    assert not borrowed.note(lent.COMMIT_BYTES, committing=True)
+    assert borrowed.may_place(lent.COMMIT_BYTES, committing=True)
+    assert not borrowed.note(lent.COMMIT_BYTES, committing=True)
+    assert not borrowed.may_place(1, committing=True)
+    assert borrowed.may_place(1, committing=False), "the next sync covers all of it"
+    assert borrowed.note(1, committing=False)
 
 
 def test_what_is_written_over_before_it_was_sent(lender: Lender) -> None:

@@ -14,6 +14,7 @@ from harness import datastore
 from harness.datastore import SMALL, Tools
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import KIB, MIB
+from superfs.data import segments
 from superfs.data.compaction import chunks_in
 from superfs.data.config import ScrubConfig
 from superfs.data.keys import ChunkKey, FileKey
@@ -207,3 +208,18 @@ def test_a_segment_that_is_gone_does_not_end_compaction(store: DataStore) -> Non
     tools.tick()
     tools.close()
     store.close()
+
+
+def test_no_more_segments_are_open_than_descriptors_may_be(
+    store: DataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of those that were written and never read."""
+    monkeypatch.setattr(segments, "DESCRIPTORS_MAX", 3)
+    data = bytes(MIB)
+    for place in range(0, 64 * MIB, MIB):
+        datastore.write(store, 1, place, data)
+    assert len(store.segments.by_number) > 6
+    assert len(store.segments._open) <= 3
+    store.sync()
+    assert datastore.read(store, 1, 0, MIB) == data
+    assert len(store.segments._open) <= 3

@@ -11,6 +11,7 @@ import trio
 
 from harness.front import front, write_in
 from harness.memmount import Kernel
+from superfs.client.delegation import inodes as delegated_inodes
 from superfs.client.delegation import journal
 from superfs.client.delegation.meta import DelegatedMeta
 from superfs.client.delegation.state import Delegations
@@ -21,6 +22,7 @@ from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 from superfs.core.namespace.txn import Caller, Ref
 from superfs.mount import encode
 from superfs.mount.desk.protocol import WRITE_CACHE, Op
+from superfs.mount.leases import NEVER
 from superfs.mount.nodes import Node
 from superfs.mount.options import MountOptions
 from superfs.mount.services import Services
@@ -186,3 +188,36 @@ async def test_an_open_does_not_fail_because_a_data_daemon_is_not_known() -> Non
         patch.setattr("superfs.client.opening.resolve", resolve)
         await _open_file(cast("Paths", paths), "/f", 0, 0)
     await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+async def test_contents_of_before_a_recall_are_not_taken_for_those_of_after_it(
+    monkeypatch: pytest.MonkeyPatch, recalled: bool
+) -> None:
+    """Another client has written in between; this one has come to hold the directory since."""
+    scene = Scene(monkeypatch)
+    directory = await scene.directory()
+    node = await scene.file(directory)
+    assert node.attr is not None
+    contents = scene.mounted.contents
+    assert contents.keep(node, node.attr.change, b"", contents.clock)
+    if recalled:
+        node.lease = NEVER
+    assert scene.services.inodes.setattr_here(node, int(Set.MODE), WHO, mode=0o600)
+    assert contents.peek(node, 0, 10) == (None if recalled else b"")
+
+
+def test_what_a_data_daemon_has_yet_to_do_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(Server())
+    attr = run_sync(client.meta.mkdir(ROOT_REF, b"mine", 0o755)).attr
+    assert attr is not None
+    made = client.meta.create_here(Ref(attr.ino, attr.generation, attr.ino), b"a", FILE)
+    assert made is not None
+    assert made.attr is not None
+    ref = Ref(made.attr.ino, made.attr.generation, made.attr.place)
+
+    def busy(*_: object, **__: object) -> None:
+        raise FsError(Code.BUSY, "its tail is being cut off")
+
+    monkeypatch.setattr(delegated_inodes, "setattr_", busy)
+    assert client.meta.setattr_here(ref, int(Set.MODE), mode=0o600) is None

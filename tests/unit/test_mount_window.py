@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -270,3 +271,22 @@ async def test_a_loss_that_nobody_has_heard_of_is_told_again(
         over.set()
         looker = await seen.look()
         assert (await looker.ask(b'{"ask": "sync"}'))["lost"] == 3
+
+
+def test_who_listens_there_is_root_or_this_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else he could say which token is to be sent, and where to."""
+    monkeypatch.setattr(windows, "directory_of", lambda _uid: tmp_path / "mounts")
+    path = windows.socket_of(7)
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(path))
+        listener.listen()
+        assert windows.all_sockets() == [path]
+        windows.connect(path, 1.0).close()
+        monkeypatch.setattr(windows, "uid_of", lambda _peer: os.geteuid() + 12_345)
+        with pytest.raises(PermissionError):
+            windows.connect(path, 1.0)
+        path.parent.chmod(0o755)
+        assert windows.all_sockets() == [], "somebody may have been first there"

@@ -30,6 +30,7 @@ class Data:
     def __init__(self) -> None:
         self.learned: list[int] = []
         self.near = False
+        self.in_memory = False
         self.readers = Readers()
         self.by: list[int] = []
 
@@ -49,7 +50,7 @@ class Data:
             self.by.append(threading.get_ident())
             return bytes(length)
 
-        return Errand(work, self.readers)
+        return Errand(work, self.readers, lambda: bytes(length) if self.in_memory else None)
 
     def read_here(self, where: Where, offset: int, length: int) -> bytes | None:
         errand = self.errand(where, offset, length)
@@ -118,13 +119,29 @@ async def test_who_must_not_wait_has_it_read_by_another_thread() -> None:
         piece = await drive(ahead.read(WHERE, SIZE, index * PIECE_BYTES, PIECE_BYTES))
         assert len(piece) == PIECE_BYTES
     data.readers.close()
-    assert len(data.by) == 2, "the first read does not follow another"
+    assert len(data.by) == 3
     assert threading.get_ident() not in data.by
+
+
+async def test_who_must_not_wait_gets_at_once_what_is_in_memory() -> None:
+    data = Data()
+    data.near = data.in_memory = True
+    ahead = Readahead(cast("DataClient", data))
+    assert await drive(ahead.read(WHERE, SIZE, 0, PIECE_BYTES)) == bytes(PIECE_BYTES)
+    data.readers.close()
+    assert data.by == []
+
+
+def test_whoever_may_wait_does_not_ask_what_is_in_memory_first() -> None:
+    data = Data()
+    data.near = data.in_memory = True
+    read(Readahead(cast("DataClient", data)), 0, 3)
+    assert data.by == [threading.get_ident()] * 3
 
 
 def test_what_goes_wrong_near_is_read_as_ever() -> None:
     data = Data()
     data.near = True
     ahead = Readahead(cast("DataClient", data))
-    data.errand = lambda *_: Errand(lambda: None, data.readers)  # type: ignore[method-assign]
+    data.errand = lambda *_: Errand(lambda: None, data.readers, lambda: None)  # type: ignore[method-assign]
     read(ahead, 0, 20)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from superfs.client import windows
 from superfs.client.mounted import mount_table
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -34,13 +34,14 @@ class Window:
     @classmethod
     def open(cls, path: Path) -> Window | None:
         """None: nobody is there any more. OSError: it may not be asked."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(TIMEOUT_S)
-            connection.connect(os.fspath(path))
-            window = cls(path, connection)
-            window.hello = window.stats()
+            connection = windows.connect(path, TIMEOUT_S)
         except (ConnectionError, FileNotFoundError):
+            return None
+        window = cls(path, connection)
+        try:
+            window.hello = window.stats()
+        except ConnectionError:
             connection.close()
             return None
         except BaseException:
@@ -100,7 +101,7 @@ class Window:
 def open_all() -> list[Window]:
     """Every mount that this user may ask, by mount point. What dead ones have left is removed."""
     found = []
-    for path in _sockets():
+    for path in windows.all_sockets():
         with contextlib.suppress(OSError):
             window = Window.open(path)
             if window is not None:
@@ -108,14 +109,6 @@ def open_all() -> list[Window]:
             elif path.stat().st_uid == os.geteuid():
                 path.unlink()
     return sorted(found, key=lambda window: window.mountpoint)
-
-
-def _sockets() -> list[Path]:
-    paths = []
-    for uid in {0, os.geteuid()}:
-        with contextlib.suppress(OSError):
-            paths += sorted(windows.directory_of(uid).glob("*.sock"))
-    return paths
 
 
 def open_at(path: Path) -> Window:

@@ -173,7 +173,8 @@ class Bypass:
         place = self._place(stream, where, chunk)
         if place is None or not _is_held(place, offset, offset + length):
             return None
-        return Errand(partial(self._read, place, offset, length), self.readers)
+        read = partial(self._read, place, offset, length)
+        return Errand(read, self.readers, partial(read, wait=False))
 
     def read_here(
         self, stream: DataStream, where: Where, chunk: int, offset: int, length: int

@@ -154,8 +154,9 @@ class DataClient(DataReads):
             inodes=frozenset((where.ino,)),
             capability=where.capability,
         )
-        if isinstance(data, Placed):
-            item.pending.on_done(partial(data.answered, item.pending))
+        request = item.request
+        if isinstance(data, Placed) and isinstance(request, PlacedPayload):
+            item.pending.on_done(partial(_placed, data, request, item.pending))
         self._count_when_done(item, piece.length)
         return item
 
@@ -170,8 +171,11 @@ class DataClient(DataReads):
         link = stream.local
         if link is None or not stream.shares_memory:
             return None
-        found = link.borrowed.write(memoryview(data))
-        if found is not None and link.borrowed.note(len(found)) and not stream.committing:
+        borrowed = link.borrowed
+        if not borrowed.may_place(len(data), committing=stream.committing):
+            return None
+        found = borrowed.write(memoryview(data))
+        if found is not None and borrowed.note(len(found), committing=stream.committing):
             stream.commit()
         return found
 
@@ -302,3 +306,8 @@ class DataClient(DataReads):
         limit = self._router.config.data_uncommitted_bytes
         if stream.kept_bytes > limit // 4 and not stream.committing:
             stream.commit()
+
+
+def _placed(data: Placed, request: PlacedPayload, pending: Pending[Reply]) -> None:
+    if request.way == "descriptor":
+        data.answered(pending)

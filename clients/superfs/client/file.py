@@ -69,8 +69,10 @@ class OpenInode(Sending):
             self._observe(attr)
 
     def recalled(self) -> None:
-        """Somebody else has changed it: the next read asks."""
+        """Somebody else has changed it: the next read asks. Its answer may be one of a change of
+        our own that came later, so what was read ahead goes now."""
         self._age.recalls += 1
+        self._readahead.drop()
 
     async def refresh(self, *, caller: Caller | None = None) -> Attr:
         """Asks the server; what it says with local writes on top."""

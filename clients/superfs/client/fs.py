@@ -251,7 +251,9 @@ class FileSystem:
     ) -> list[bytes | OSError]:
         """Whole contents, in order; an error in place of what could not be read. `known`: of each
         path what a DirEntry of `walk` or `scandir` had (`attr`); the metadata daemon is then not
-        asked again, and a file that has grown since is read as far as it went then."""
+        asked again: a file that has changed since is read as far as it went then, with zeros
+        where it was cut off, and one that was removed may still be there. For inputs that nobody
+        changes."""
         wanted = list(paths)
         found = self._run(bulk.get_many(self.paths, wanted, known))
         return [

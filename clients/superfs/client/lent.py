@@ -41,6 +41,9 @@ REFUSED_S, REFUSED_S_MAX = 0.05, 5.0
 """Until it is asked again, twice as long each time."""
 COMMIT_BYTES = 32 * MIB
 """What is placed begins to be synced after so much of it."""
+UNCOMMITTED_MAX = 1024 * MIB
+"""What may be placed while a sync is under way: then a writer is faster than the disk, and goes the
+way on which he waits for it."""
 
 assert STEP_BYTES % BLOCK_BYTES == 0
 
@@ -147,7 +150,8 @@ class Placed:
         return not claimed
 
     def answered(self, pending: Pending[Reply]) -> None:
-        """Where that says so, the daemon has them."""
+        """The write that named the place: where the answer says so, they count there. What has gone
+        another way may be needed again, and has to be read here then."""
         if not pending.failed and not pending.result().code:
             self._settle()
 
@@ -227,11 +231,14 @@ class Borrowed:
         self._patience_s = REFUSED_S
         return found
 
-    def note(self, size: int) -> bool:
+    def may_place(self, size: int, *, committing: bool) -> bool:
+        return not committing or self._uncommitted + size <= UNCOMMITTED_MAX
+
+    def note(self, size: int, *, committing: bool) -> bool:
         """Of what was placed; whether it is time to have it synced."""
         with self._lock:
             self._uncommitted += size
-            if self._uncommitted < COMMIT_BYTES:
+            if self._uncommitted < COMMIT_BYTES or committing:
                 return False
             self._uncommitted = 0
             return True
@@ -244,6 +251,15 @@ class Borrowed:
             self._full = [segment for segment in self._full if not segment.is_settled]
         if settled:
             self._give_back(settled)
+
+    def leave(self) -> list[int]:
+        """Before the connection is closed: those that go back, since all that was written there is
+        placed."""
+        with self._lock:
+            self._ask_at_s = float("inf")
+            held = [self._current, self._arrived(), *self._full]
+            self._current, self._full = None, []
+        return [segment.number for segment in held if segment is not None and segment.is_settled]
 
     def close(self) -> None:
         """The connection has ended. What was written and not placed holds its segment itself."""

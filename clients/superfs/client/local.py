@@ -183,6 +183,14 @@ class LocalLink:
             self._say(LocalRequest(closed=closed))
 
     def close(self) -> None:
+        """What was lent goes back first, as far as it can."""
+        if self.ready:
+            back = self.borrowed.leave()
+            if back:
+                self._give_back(back)
+        self._end()
+
+    def _end(self) -> None:
         self.ready = False
         self.ended = True
         with self._sending, contextlib.suppress(OSError):  # not connected yet, or not any more
@@ -195,7 +203,7 @@ class LocalLink:
             with self._sending:
                 packets.send(self._socket, request.SerializeToString(), descriptors)
         except OSError:
-            self.close()  # the thread sees the end too, and fails who waits
+            self._end()  # the thread sees the end too, and fails who waits
 
     def _run(self) -> None:
         try:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,8 +90,9 @@ def behind(mounted: Mounted) -> Behind:
     """FsError NOT_SUPPORTED says why its cluster cannot be reached past it."""
     if mounted.root != "/":
         raise FsError(Code.NOT_SUPPORTED, f"{mounted.path} is bound from within a mount")
+    number = f"{os.major(mounted.device)}:{os.minor(mounted.device)}"
     for path, said in _answers(mounted.path):
-        if said.get("mountpoint") != str(mounted.path) or "subdir" not in said:
+        if (said.get("mountpoint"), said.get("device")) != (str(mounted.path), number):
             continue
         _last[mounted.path] = path
         token = Path(said["token_file"])
@@ -110,19 +110,13 @@ def behind(mounted: Mounted) -> Behind:
 def _answers(mountpoint: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Of each mount that may be asked; the one that was this one the last time comes first: one
     that is stuck is waited for."""
-    paths: list[Path] = []
-    for uid in sorted({0, os.geteuid()}):
-        with contextlib.suppress(OSError):
-            paths += sorted(windows.directory_of(uid).glob("*.sock"))
-    for path in sorted(paths, key=lambda path: path != _last.get(mountpoint)):
+    for path in sorted(windows.all_sockets(), key=lambda path: path != _last.get(mountpoint)):
         with contextlib.suppress(OSError, ValueError):
             yield path, _ask(path)
 
 
 def _ask(path: Path) -> dict[str, Any]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
-        connection.connect(os.fspath(path))
+    with windows.connect(path, TIMEOUT_S) as connection:
         connection.sendall(b'{"ask": "stats"}\n')
         answer = b""
         while not answer.endswith(b"\n") and len(answer) < ANSWER_BYTES_MAX:

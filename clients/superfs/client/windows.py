@@ -11,12 +11,16 @@ sends one line and gets lines, each a JSON object:
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import stat
+import struct
 from pathlib import Path
 
 LINE_BYTES_MAX = 4096
 """Of a question."""
+_PEER = struct.Struct("iII")
 
 
 def directory_of(uid: int) -> Path:
@@ -27,6 +31,37 @@ def is_private(path: Path, uid: int) -> bool:
     """Where anybody may write, somebody else may have been first."""
     found = path.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077
+
+
+def uid_of(peer: socket.socket) -> int:
+    """Of the process at the other end."""
+    return int(_PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1])
+
+
+def all_sockets() -> list[Path]:
+    """Of mounts that this user may ask: root's and his own."""
+    found: list[Path] = []
+    for uid in sorted({0, os.geteuid()}):
+        directory = directory_of(uid)
+        with contextlib.suppress(OSError):
+            if is_private(directory, uid):
+                found += sorted(directory.glob("*.sock"))
+    return found
+
+
+def connect(path: Path, timeout_s: float) -> socket.socket:
+    """To a mount of root or of this user. PermissionError: somebody else listens there, whose word
+    about a cluster and a token is not to be taken. OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(os.fspath(path))
+        if uid_of(connection) not in (0, os.geteuid()):
+            raise PermissionError(f"{path} is not of a mount of this user")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def socket_of(pid: int) -> Path:

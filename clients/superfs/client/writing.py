@@ -178,7 +178,8 @@ class Writing(Unpublished):
         if self._inline is not None and outcome.number == self._inline_change:
             merged = merge(self._inline, writes)
         self._published(outcome)
-        self._inline, self._inline_change = merged, self._attr.change
+        assert outcome.attr is not None
+        self._inline, self._inline_change = merged, outcome.attr.change
 
     # ---- at once, where this client tells of it later
 
@@ -385,6 +386,8 @@ class Writing(Unpublished):
 
     def _published(self, outcome: Outcome) -> None:
         assert outcome.attr is not None
+        if outcome.number > self._attr.change:  # somebody else's change came before ours
+            self._readahead.drop()
         self._observe(outcome.attr, own=True)
         self._flying = []
         self._forget_unpublished()

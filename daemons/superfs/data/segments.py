@@ -1,7 +1,8 @@
 """Segment files: append-only, allocated ahead, only ever unlinked.
 
-A segment is never punched, truncated or used again, so an open descriptor of it stays valid for
-as long as somebody holds it, and what an index entry points at never changes.
+A segment is never punched or used again, so an open descriptor of it stays valid for as long as
+somebody holds it, and what an index entry points at never changes. (Of one that was lent, the end
+that nobody has used is cut off: lending.py.)
 
 One segment is active; appends go to its end. One more, the *spare*, is allocated beside it: a
 client's write is let in only while there is a spare, so that on a full disk the active segment is
@@ -176,10 +177,13 @@ class Segments:
         except OSError as error:
             code = Code.IO if error.errno in _NO_DESCRIPTOR else Code.DAMAGED
             raise FsError(code, f"segment {segment.path}: {error.strerror}") from None
+        self._keep_open(number, file)
+        return file
+
+    def _keep_open(self, number: int, file: OpenFile) -> None:
         self._open[number] = file
         if len(self._open) > DESCRIPTORS_MAX:
             self._open.popitem(last=False)
-        return file
 
     # ---- appending
 
@@ -296,7 +300,7 @@ class Segments:
         segment.sealed = True
         self.changed.add(segment.number)
         if segment.file is not None:
-            self._open[segment.number] = segment.file
+            self._keep_open(segment.number, segment.file)
             segment.file = None
 
     def _take_spare(self) -> Segment:

@@ -60,9 +60,16 @@ def _rest(served: int, asked: int) -> tuple[int, int]:
 
 class Figures:
     def __init__(
-        self, meter: Meter, mountpoint: str, config: ClientConfig, subdir: str = "/"
+        self,
+        meter: Meter,
+        mountpoint: str,
+        config: ClientConfig,
+        subdir: str = "/",
+        device: str = "",
     ) -> None:
+        """`device`: of the mount, as MAJOR:MINOR."""
         self._meter = meter
+        self._device = device
         self._subdir = subdir
         self._mountpoint = mountpoint
         self._config = config
@@ -75,6 +82,7 @@ class Figures:
         return {
             "version": VERSION,
             "mountpoint": self._mountpoint,
+            "device": self._device,
             "subdir": self._subdir,
             "cluster": list(self._config.cluster),
             "token_file": os.path.abspath(self._config.token_file),

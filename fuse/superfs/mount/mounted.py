@@ -298,13 +298,14 @@ class Mounted:
         return grant
 
     def _carry_over(self, attr: Attr) -> None:
-        """Contents that are kept of a file are still so: nobody else can have changed them."""
+        """Contents that are kept of a file are still so, if they were until now: others may have
+        changed the file before this mount came to hold the directory."""
         node = self.nodes.alive(attr.ino)
         whole = None if node is None else node.whole
         if whole is None or node is None or node.attr is None or node.generation != attr.generation:
             return
         untouched = node.file is None or node.file.contents is None
-        if untouched and whole.change == node.attr.change:
+        if untouched and whole.change == node.attr.change and self.now() < node.lease.until:
             whole.change = attr.change
 
     def _take_in(self, outcome: Outcome, grant: Grant) -> None:

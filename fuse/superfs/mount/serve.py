@@ -72,7 +72,8 @@ def serve(
     """Returns when the file system is not mounted any more."""
     device = Device(mountpoint.fd)
     relay = Relay(device)
-    guard = Guard(mountpoint.fd, str(mountpoint.path), kernel.device_of(mountpoint.path))
+    number = kernel.device_of(mountpoint.path)
+    guard = Guard(mountpoint.fd, str(mountpoint.path), number)
     services = Services.make(
         connection.meta,
         lambda attr: OpenInode(connection, attr),
@@ -94,7 +95,7 @@ def serve(
         room = options.memory_max * MIB // KV_PART
         kv = KvTree(blocks, room, services.mounted.notify.drop_names)
     desk = Desk(device, relay, services, meter, connection.data.slot, kv)
-    seen = figures.Figures(meter, str(mountpoint.path), connection.config, options.subdir)
+    seen = figures.Figures(meter, str(mountpoint.path), connection.config, options.subdir, number)
     window = Window(services, device, seen)
     with contextlib.suppress(FsError):  # who reads or writes will be told
         connection.data.greet(connection.map.chain_ids[:GREETED_MAX])

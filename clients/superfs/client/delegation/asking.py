@@ -211,6 +211,10 @@ class Asking(MetaClient):
                 outcome = do()
             except Away:
                 return None
+            except FsError as error:
+                if error.retryable:
+                    return None  # a data daemon has yet to do something: that is waited for there
+                raise
             outcome.leases = frozenset(directories)
             state.local_operations += 1
             for place, ino in self._overlay.touched:

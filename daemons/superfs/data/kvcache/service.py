@@ -218,6 +218,8 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
         lease = pool.lease_of(session, request.lease)
         ranges = [(one.offset, one.length) for one in request.ranges]
         _few(len(ranges))
+        if not all(length for _, length in ranges):
+            raise FsError(Code.BAD_REQUEST, "a range of no bytes")
         if request.across or not ranges:
             wanted = _across(lease, ranges) if request.across else _whole(lease)
             async for piece in self._pieces(pool, lease, request.lease, wanted):
