@@ -51,12 +51,16 @@ CLEAN = b"""\
 def folder() -> Path:
     """Removed when the process ends that has made it: not by one that was forked off it."""
     top = Path(tempfile.mkdtemp(prefix="chukonu-files-"))
-    maker = os.getpid()
-    atexit.register(lambda: os.getpid() == maker and shutil.rmtree(top))
+    atexit.register(_remove, top, os.getpid())
     for name, data in (("lines", LINES), ("clean", CLEAN), ("text", b"one\r\ntwo\rthree\n\nfive")):
         (top / name).mkdir()
         (top / name / "0.json").write_bytes(data)
     return top
+
+
+def _remove(top: Path, maker: int) -> None:
+    if os.getpid() == maker:
+        shutil.rmtree(top)
 
 
 def lines(s: Any) -> Any:  # noqa: ANN401
