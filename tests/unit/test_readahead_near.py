@@ -143,5 +143,6 @@ def test_what_goes_wrong_near_is_read_as_ever() -> None:
     data = Data()
     data.near = True
     ahead = Readahead(cast("DataClient", data))
-    data.errand = lambda *_: Errand(lambda: None, data.readers, lambda: None)  # type: ignore[method-assign]
+    nothing = Errand[bytes | None](lambda: None, data.readers, lambda: None)
+    data.errand = lambda *_: nothing  # type: ignore[method-assign]
     read(ahead, 0, 20)
