@@ -91,6 +91,7 @@ def opened(path: Path, io: str = "auto") -> Sink:
     [
         ("another user's", "be root or the user who mounted it"),
         ("no token", "cannot be read here"),
+        ("of another device", "be root or the user who mounted it"),
         ("no daemons", "UNAUTHENTICATED|cannot|connect|Permission|Input"),
         ("another file", "another file past the mount"),
         ("bound", "bound from within a mount"),
@@ -125,7 +126,11 @@ def test_what_cannot_be_reached(
             wrong = mounted.Behind(real.mountpoint, real.device, real.subdir, gone)
             monkeypatch.setattr(direct, "behind", lambda _: wrong)
         else:
-            said = {"mountpoint": str(found.path), "subdir": "/", "token_file": str(token)}
+            device = f"{os.major(found.device)}:{os.minor(found.device)}"
+            if how == "of another device":  # a mount of another namespace, at the same path
+                device = "0:1"
+            said = {"mountpoint": str(found.path), "device": device, "token_file": str(token)}
+            said["subdir"] = "/"
             monkeypatch.setattr(mounted, "_answers", lambda _: [(tmp_path, said)])
     with caplog.at_level(logging.WARNING, "superfs.checkpoint"):
         sink = opened(place / "f")
