@@ -16,6 +16,8 @@ from superfs.chukonu.rows import Row, frame_of_arrow, frame_of_rows, inferred
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from superfs.chukonu.sources.sidefile import SideFile
+
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -66,7 +68,9 @@ class Session:
         self.threads = int(self.options.get("chukonu.threads", os.cpu_count() or 1))
         budget = int(self.options.get("chukonu.memory.bytes", _memory_bytes() // 4))
         folder = self.options.get("chukonu.local.dir")
-        self.executor = Executor(self.threads, budget, folder)
+        processes = self.options.get("chukonu.python.processes")
+        count = None if processes is None else int(processes)
+        self.executor = Executor(self.threads, budget, folder, count)
 
     def _on_spark(self, master: str) -> None:
         from superfs.chukonu.onspark.executor import SparkExecutor, refuse_options
@@ -101,6 +105,13 @@ class Session:
         from superfs.chukonu.reader import DataFrameReader
 
         return DataFrameReader(self)
+
+    def sideFile(self, path: str, **options: Any) -> SideFile:  # noqa: ANN401
+        """A file that functions need: they open its `path`, and every node has it once. Options:
+        dir, cluster, token_file. Not of PySpark, which has addFile."""
+        from superfs.chukonu.sources.sidefile import side_file
+
+        return side_file(path, options, self.options.get("chukonu.side.dir"))
 
     def range(self, start: int, end: int | None = None, step: int = 1) -> DataFrame:
         low, high = (0, start) if end is None else (start, end)

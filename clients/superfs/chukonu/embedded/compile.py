@@ -7,6 +7,7 @@ values, and what is left after a step is raised there (steps.py).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from superfs.chukonu import expressions as e
@@ -16,6 +17,7 @@ from superfs.chukonu.catalog.casts import compile_cast
 from superfs.chukonu.catalog.conditions import IN_REVERSE, IN_TURN, LAZY
 from superfs.chukonu.catalog.dtypes import dtype
 from superfs.chukonu.embedded.lambdas import compile_fold, compile_lambda
+from superfs.chukonu.embedded.processes import Remote
 from superfs.chukonu.embedded.udfs import batches, rows
 from superfs.chukonu.native import pl
 
@@ -109,7 +111,11 @@ def _python(expr: e.PythonUDF) -> Compiled:
     args = [compile_expr(arg) for arg in expr.args]
     kind = dtype(expr.dtype)
 
-    run = batches(expr) if expr.batch else rows(expr)
+    run: Any
+    if isinstance(expr.function, Remote):
+        run = partial(expr.function.column, dtype=kind)
+    else:
+        run = batches(expr) if expr.batch else rows(expr)
     counted = pl.int_range(pl.len())  # says how many rows there are when all are constants
     value = pl.map_batches([*(a.value for a in args), counted], run, return_dtype=kind)
     return Compiled(value, _first(*(a.fault for a in args)))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from superfs.chukonu.embedded.budget import Budget
 from superfs.chukonu.embedded.job import Job
 from superfs.chukonu.embedded.parts import together
+from superfs.chukonu.embedded.processes import Processes
 from superfs.chukonu.plan.pruning import prune
 
 if TYPE_CHECKING:
@@ -26,19 +28,33 @@ AHEAD = 2
 
 
 class Executor:
-    def __init__(self, threads: int, budget_bytes: int, folder: str | None = None) -> None:
-        """`budget_bytes`: of memory; what does not fit goes to files in `folder`."""
+    def __init__(
+        self,
+        threads: int,
+        budget_bytes: int,
+        folder: str | None = None,
+        processes: int | None = None,
+    ) -> None:
+        """`budget_bytes`: of memory; what does not fit goes to files in `folder`. `processes`: of
+        Python functions, that are there before they are called; as many as threads if not said, and
+        with 0 these run here."""
         self.threads = max(1, threads)
+        self._processes = Processes(self.threads if processes is None else processes)
         self.budget = Budget(budget_bytes, self.threads)
         self.folder = folder
         self.last_run: Run | None = None
         """Of the job that was begun last, while it runs and after."""
 
     def close(self) -> None:
-        """Nothing runs but while somebody takes results."""
+        """Nothing runs but while somebody takes results, and processes that wait for work."""
+        self._processes.close()
+
+    def cpu_seconds(self) -> float:
+        """Of this process, and of those of its functions."""
+        return time.process_time() + self._processes.cpu_seconds
 
     def job(self, plan: Node) -> Job:
-        found = Job(self, prune(plan))
+        found = Job(self, self._processes.shipped(prune(plan)))
         self.last_run = found.run
         return found
 

@@ -41,7 +41,7 @@ class Job:
         self._stages = cut(plan)
         scans = [node for node, _ in operators(self._stages) if isinstance(node, p.Scan)]
         size = sum(split.bytes for scan in scans for split in scan.source.splits)
-        self.run = Run(operators(self._stages), size)
+        self.run = Run(operators(self._stages), size, cpu=executor.cpu_seconds)
         self._ways = Ways(scan.source.store for scan in scans)
 
     def parts(self) -> list[Part]:
