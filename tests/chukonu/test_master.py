@@ -123,7 +123,10 @@ def test_programs_on_spark(kind: str, tmp_path: Path) -> None:
     assert len(made["sorted"]) == ROWS
     assert made["sorted"] == sorted(made["sorted"], key=lambda row: (-int(row[0][5:]), row[1]))
     assert made["divided"].startswith("ArithmeticException [DIVIDE_BY_ZERO]")
-    assert "maxBadFraction on Spark" in made["divided"]
+    allowed, too_many, there = made["judged"]
+    assert allowed == ROWS + 3
+    assert too_many.startswith("BadRecordException [TOO_MANY_BAD_RECORDS] 3 of 3003 records")
+    assert not there
     assert found["ended"], "the JVM runs on"
 
 

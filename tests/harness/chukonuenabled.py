@@ -33,7 +33,11 @@ def checks(spark: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401
     schema = "id LONG, text STRING, tags ARRAY<STRING>"
     plain = spark.read.schema(schema).option("mode", "DROPMALFORMED").json(str(source))
     before = sorted(plain.selectExpr("id", "text", "explode(tags) t").where("id % 2 = 0").collect())
-    setattr(LocalStore, "hosts", lambda _, ranges: [f"host{len(ranges)}", "second"])  # noqa: B010
+
+    def at_two(_: LocalStore, file: Any) -> list[Any]:  # noqa: ANN401
+        return [(0, file.size, ("first", "second"))]
+
+    setattr(LocalStore, "places", at_two)  # noqa: B010
     enable(spark)
     word = "x"
 

@@ -58,10 +58,17 @@ def outputs(session: Any, F: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN4
         docs.select(1 / F.col("i")).collect()
     except Exception as error:
         divided = f"{type(error).__name__} {error}"
-    try:
-        docs.session.read.option("maxBadFraction", 0.1).json(str(source), schema="i INT").count()
-    except Exception as error:
-        divided += f"; {error}"
+    judged: list[Any] = []
+    (folder / "judged").mkdir()
+    for fraction in (0.1, 0.0005):
+        out = str(folder / "judged" / f"{fraction}")
+        read = session.read.option("maxBadFraction", fraction).json(str(source), schema="i INT")
+        try:
+            read.write.parquet(out)
+            judged.append(session.read.parquet(out).count())
+        except Exception as error:
+            judged.append(f"{type(error).__name__} {error}")
+    there = (folder / "judged" / "0.0005").exists()
     return {
         "first": sorted(row["i"] for row in session.read.parquet(str(folder / "out")).collect()),
         "rows": manifest["rows"],
@@ -73,6 +80,7 @@ def outputs(session: Any, F: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN4
         "sorted": [(row["s"], row["i"]) for row in back.collect()],
         "bad": sum(len(p.read_text().splitlines()) for p in (folder / "bad").iterdir()),
         "divided": divided,
+        "judged": [*judged, there],
     }
 
 

@@ -107,13 +107,13 @@ class InTurn:
         return None
 
 
-class InOrder:
-    """File 2i has what is between splitters i-1 and i, file 2i+1 what is equal to splitter i."""
+class ByOrder:
+    """Splitters are keys of a sample, at regular distances in its order."""
 
     settles = True
 
-    def __init__(self, orders: Sequence[Order], frames: Iterable[Frame]) -> None:
-        """Splitters are keys of `frames`, at regular distances in their order."""
+    def __init__(self, orders: Sequence[Order], frames: Iterable[Frame], files: int) -> None:
+        """`frames` have the columns of the orders; about `files` splitters are chosen."""
         self._orders = list(orders)
         self._names = [f"k{i}" for i in range(len(self._orders))]
         samples = []
@@ -121,7 +121,7 @@ class InOrder:
             step = max(1, frame.height // SAMPLE_ROWS)
             samples.append(frame.select(self._keys()).gather_every(step))
         keys = self._sorted(pl.concat(samples))
-        step = max(1, keys.height // SPLITTERS)
+        step = max(1, keys.height // files)
         self._splitters = keys.gather_every(step, step // 2).unique(maintain_order=True)
         text = self._splitters.write_ipc(None).getvalue()
         self.name = f"order-{hashlib.blake2b(text, digest_size=8).hexdigest()}"
@@ -144,19 +144,30 @@ class InOrder:
             maintain_order=True,
         )
 
-    def parts(self, frame: Frame) -> Iterator[tuple[int, Frame]]:
+    def _placed(self, frame: Frame, marks: Sequence[int]) -> Any:  # noqa: ANN401
+        """How many marks are before each row: of every splitter one for each of `marks`, before
+        rows that are equal to it if it is 0, behind them if it is 2."""
         row = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
         rows = frame.select(*self._keys(), pl.lit(1, pl.Int8).alias("mark"), row)
         none = pl.lit(None, pl.Int64).alias("row")
-        marks = [
+        between = [
             self._splitters.select(*self._names, pl.lit(mark, pl.Int8).alias("mark"), none)
-            for mark in (0, 2)
+            for mark in marks
         ]
-        found = self._sorted(pl.concat([rows, *marks]), "mark").select(
+        found = self._sorted(pl.concat([rows, *between]), "mark").select(
             "row", (pl.col("mark") != 1).cum_sum().alias("place")
         )
-        found = found.filter(pl.col("row").is_not_null()).sort("row")
-        yield from _numbered(frame, found["place"])
+        return found.filter(pl.col("row").is_not_null()).sort("row")["place"]
+
+
+class InOrder(ByOrder):
+    """File 2i has what is between splitters i-1 and i, file 2i+1 what is equal to splitter i."""
+
+    def __init__(self, orders: Sequence[Order], frames: Iterable[Frame]) -> None:
+        super().__init__(orders, frames, SPLITTERS)
+
+    def parts(self, frame: Frame) -> Iterator[tuple[int, Frame]]:
+        yield from _numbered(frame, self._placed(frame, (0, 2)))
 
     def deeper(self, number: int, frames: Iterable[Frame]) -> Division | None:
         return None if self.equal(number) else InOrder(self._orders, frames)
@@ -164,3 +175,21 @@ class InOrder:
     @staticmethod
     def equal(number: int) -> bool:
         return number % 2 == 1
+
+
+class Ranges(ByOrder):
+    """Range i has what is not before splitter i-1, and before splitter i."""
+
+    def __init__(self, orders: Sequence[Order], frames: Iterable[Frame], count: int) -> None:
+        super().__init__(orders, frames, count)
+        self.count = self._splitters.height + 1
+
+    def parts(self, frame: Frame) -> Iterator[tuple[int, Frame]]:
+        yield from _numbered(frame, self._placed(frame, (0,)))
+
+
+class Sampled:
+    """Of every frame some rows, at regular distances."""
+
+    def parts(self, frame: Frame) -> Iterator[tuple[int, Frame]]:
+        yield 0, frame.gather_every(max(1, frame.height // SAMPLE_ROWS))

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from superfs.chukonu.counters import Run, Tally, filtered
 from superfs.chukonu.embedded.parts import LOST
 from superfs.chukonu.plan.explain import operators
+from superfs.chukonu.plan.logical import Scan
 from superfs.chukonu.sources.ways import Ways
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from superfs.chukonu.plan.logical import Node
     from superfs.chukonu.plan.stages import Stage
     from superfs.chukonu.sources.store import Store
@@ -55,16 +54,6 @@ class Counting:
         return {**self.tally.record(), "cpu": time.process_time() - self._cpu_began}
 
 
-def counted(
-    frames: Iterator[Any],
-    counting: Counting,
-    accumulator: Any,  # noqa: ANN401
-) -> Iterator[Any]:
-    yield from frames
-    if accumulator is not None:
-        accumulator.add([counting.record()])
-
-
 class SparkRun(Run):
     """What the tasks of a job have counted. CPU seconds are those of Python workers: Spark's JVM is
     not counted."""
@@ -76,6 +65,7 @@ class SparkRun(Run):
         self._wide = [
             (number, node) for number, (node, _) in enumerate(known) if type(node) in LOST
         ]
+        self._scans = [(n, node) for n, (node, _) in enumerate(known) if isinstance(node, Scan)]
         self._accumulator = spark.sparkContext.accumulator([], Added())
 
     def _workers(self) -> float:
@@ -88,11 +78,8 @@ class SparkRun(Run):
     def number(self, node: Node) -> int:
         return self.numbers[id(node)]
 
-    def numbered(self, nodes: tuple[Node, ...]) -> tuple[int, ...]:
-        return tuple(self.numbers[id(node)] for node in nodes)
-
     def finish(self, records: list[Record] | None = None) -> None:
-        """`records`: those that came otherwise."""
+        """`records`: those that came otherwise. BadRecordException: too many are bad."""
         for record in [*self._accumulator.value, *(records or [])]:
             tally = Tally()
             tally.recall(record)
@@ -104,6 +91,9 @@ class SparkRun(Run):
             filtered(counts, lost, 0, LOST[type(node)])
             counts.rows_in -= lost
         self.end(_as_they_are)
+        for number, node in self._scans:
+            counts = self._tally.numbered(number)
+            node.source.policy.judge(counts.rows_in, sum(counts.dropped.values()))
 
 
 def _as_they_are(ways: dict[str, int]) -> dict[str, int]:

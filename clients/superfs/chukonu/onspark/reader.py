@@ -20,10 +20,11 @@ from superfs.chukonu.reader import DataFrameReader
 from superfs.chukonu.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from superfs.chukonu.frame import DataFrame
     from superfs.chukonu.sources.files import Source
+    from superfs.chukonu.sources.grouping import Group
 
 
 def enable(spark: Any) -> Any:  # noqa: ANN401
@@ -74,28 +75,35 @@ def spark_frame(spark: Any, plan: p.Node) -> Any:  # noqa: ANN401
         raise UnsupportedError(f"{name} in a segment", "is wide: do it with Spark's DataFrame")
     source: Source = scan.source
     task = SegmentTask(replace(source, files=[]), scan.columns, stage.steps, stage.output)
-    return located(spark, source).mapInArrow(task, ddl(stage.output))
+    source.planned()
+    data = located(spark, specs_of(source.groups(ordered=False)))
+    return data.mapInArrow(task, ddl(stage.output))
 
 
-def located(spark: Any, source: Source) -> Any:  # noqa: ANN401
-    """A DataFrame of one row a partition, its split, preferably where its bytes are."""
-    splits = [(pickle.dumps(split), source.store.hosts(split.ranges)) for split in source.planned()]
-    from pyspark.core.rdd import RDD
-    from pyspark.serializers import CPickleSerializer
+def located(spark: Any, specs: Sequence[tuple[bytes, Sequence[str]]]) -> Any:  # noqa: ANN401
+    """A DataFrame of one row a partition, (what is to be read, where preferably), which Spark makes
+    without Python."""
+    from pyspark.sql import DataFrame
 
     schema = f"{SPEC} BINARY"
-    if not splits:
+    if not specs:
         return spark.createDataFrame([], schema)
     context = spark.sparkContext
-    jvm = context._jvm
-    dump = CPickleSerializer().dumps
+    jvm, array = context._jvm, context._gateway.new_array
     pairs = jvm.java.util.ArrayList()
-    for spec, hosts in splits:
+    for spec, hosts in specs:
         names = jvm.java.util.ArrayList()
         for host in hosts:
             names.add(host)
-        pairs.add(jvm.scala.Tuple2(dump((bytearray(spec),)), jvm.PythonUtils.toSeq(names)))
+        values = array(jvm.java.lang.Object, 1)
+        values[0] = spec
+        row = jvm.org.apache.spark.sql.RowFactory.create(values)
+        pairs.add(jvm.scala.Tuple2(row, jvm.PythonUtils.toSeq(names)))
     tag = getattr(getattr(jvm.scala.reflect, "ClassTag$"), "MODULE$").AnyRef()
-    located = context._jsc.sc().makeRDD(jvm.PythonUtils.toSeq(pairs), tag)
-    rdd = RDD(located.toJavaRDD(), context, CPickleSerializer())
-    return spark.createDataFrame(rdd, schema)
+    rdd = context._jsc.sc().makeRDD(jvm.PythonUtils.toSeq(pairs), tag)
+    kind = jvm.org.apache.spark.sql.types.StructType.fromDDL(schema)
+    return DataFrame(spark._jsparkSession.createDataFrame(rdd.toJavaRDD(), kind), spark)
+
+
+def specs_of(groups: Iterable[Group]) -> list[tuple[bytes, Sequence[str]]]:
+    return [(pickle.dumps(group.units), group.hosts) for group in groups]

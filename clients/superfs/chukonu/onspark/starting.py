@@ -8,13 +8,17 @@ import os
 import sys
 from typing import Any
 
+from superfs.chukonu.onspark import daemon
+from superfs.chukonu.onspark.edges import BATCH_BYTES, BATCH_OPTION
+
 SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.adaptive.enabled": "false",
-    "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
     "spark.executorEnv.POLARS_MAX_THREADS": "1",
+    "spark.python.daemon.module": daemon.__name__,
+    BATCH_OPTION: str(BATCH_BYTES),
 }
 """Adaptive execution would join partitions, whose numbers are part of the order of rows."""
 

@@ -6,7 +6,7 @@ import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from superfs.chukonu.catalog.dtypes import small, type_of_arrow
+from superfs.chukonu.catalog.dtypes import small
 from superfs.chukonu.counters import Counts, Tally
 from superfs.chukonu.embedded.steps import run_steps
 from superfs.chukonu.native import pa
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from superfs.chukonu.expressions import Ref
     from superfs.chukonu.plan.logical import Node
     from superfs.chukonu.sources.files import Source
+    from superfs.chukonu.sources.grouping import Unit
 
 SPEC = "split"
 BATCH_ROWS = 10_000
@@ -30,20 +31,24 @@ class Splits:
     source: Source
     columns: Sequence[Ref]
 
-    def frames(
-        self, batches: Iterator[Any], tally: Tally | None = None, number: int = -1
-    ) -> Iterator[Any]:
-        """`number`: of the scan, to whom it is counted."""
-        tally = tally or Tally()
-        way = self.source.store.way
+    @property
+    def known(self) -> list[tuple[Node, int]]:
+        """Steps that it takes by itself, and by which numbers they are counted."""
+        return []
+
+    def units(self, batches: Iterator[Any]) -> Iterator[Unit]:
         for batch in batches:
             for spec in batch.column(SPEC):
-                split = pickle.loads(spec.as_py())
-                counts = Counts()
-                yield from self.source.frames(
-                    split, self.columns, counts, lambda o, f: tally.read(o, f, way)
-                )
-                tally.numbered(number).merge(counts)
+                yield from pickle.loads(spec.as_py())
+
+    def read(self, unit: Unit, tally: Tally, number: int) -> Iterator[Any]:
+        """`number`: of the scan, to whom it is counted."""
+        way = self.source.store.way
+        counts = Counts()
+        yield from self.source.frames(
+            unit.split, self.columns, counts, lambda o, f: tally.read(o, f, way)
+        )
+        tally.numbered(number).merge(counts)
 
 
 class SegmentTask:
@@ -58,8 +63,9 @@ class SegmentTask:
         self._output = output
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
-        frames = Splits(self._source, self._columns).frames(batches)
-        for frame in run_steps(frames, self._steps, Tally()):
+        tally, splits = Tally(), Splits(self._source, self._columns)
+        frames = (f for unit in splits.units(batches) for f in splits.read(unit, tally, -1))
+        for frame in run_steps(frames, self._steps, tally):
             yield from _spark_table(frame, self._output).to_batches(BATCH_ROWS)
 
 
@@ -68,10 +74,6 @@ def _spark_table(frame: Any, output: Sequence[Ref]) -> Any:  # noqa: ANN401
     table = arrow_table(frame, output)
     fields = [pa.field(field.name, small(field.type)) for field in table.schema]
     return table.cast(pa.schema(fields))
-
-
-def ddl_of_arrow(schema: Any) -> str:  # noqa: ANN401
-    return ", ".join(f"{f.name} {type_of_arrow(f.type, f.name).simpleString()}" for f in schema)
 
 
 def ddl(output: Sequence[Ref]) -> str:

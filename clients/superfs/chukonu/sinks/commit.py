@@ -16,6 +16,7 @@ several times are those of one that was not, but for time and the ways of bytes.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import uuid
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import xxhash
 
 from superfs.chukonu.plan.fingerprint import fingerprint
+from superfs.chukonu.plan.logical import Local
 from superfs.chukonu.plan.pruning import prune
 from superfs.chukonu.sinks.formats import SUFFIX, check, encoder
 
@@ -60,6 +62,12 @@ class Output:
         found = fingerprint(self.plan)
         what = f"{found} {kind} {sorted(self._style.items())} {[ref.name for ref in plan.output]}"
         self.job = uuid.uuid4().hex if found is None else xxhash.xxh3_128_hexdigest(what.encode())
+
+    def for_workers(self) -> Output:
+        """Without what only the beginning and the end of a job look at."""
+        found = copy.copy(self)
+        found.plan = Local(None, self.plan.output)
+        return found
 
     def begin(self, parts: list[Part]) -> None:
         """Makes room for the attempt."""

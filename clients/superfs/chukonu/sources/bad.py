@@ -84,13 +84,17 @@ class Policy:
         with self._lock:
             self.records += records
             self.bad += len(bad)
-            enough = last or self.records >= CHECK_AFTER
-            if enough and self.bad > self.fraction_max * self.records:
-                raise BadRecordException(
-                    "TOO_MANY_BAD_RECORDS",
-                    f"{self.bad} of {self.records} records are bad, more than the fraction "
-                    f"{self.fraction_max} that maxBadFraction allows",
-                )
+            if last or self.records >= CHECK_AFTER:
+                self.judge(self.records, self.bad)
+
+    def judge(self, records: int, bad: int) -> None:
+        """BadRecordException when so many are too many."""
+        if bad > self.fraction_max * records:
+            raise BadRecordException(
+                "TOO_MANY_BAD_RECORDS",
+                f"{bad} of {records} records are bad, more than the fraction "
+                f"{self.fraction_max} that maxBadFraction allows",
+            )
 
 
 def keep(folder: str, split: str, bad: list[BadRecord]) -> None:

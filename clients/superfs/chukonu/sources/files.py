@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from superfs.chukonu.errors import AnalysisException, BadRecordException
 from superfs.chukonu.native import pa, pa_parquet, pl
 from superfs.chukonu.sources import csvinfer, csvlines, jsonlines
 from superfs.chukonu.sources.bad import BadRecord, Policy
+from superfs.chukonu.sources.grouping import Group, by_host, plain
 from superfs.chukonu.sources.jsonslow import merged, settled
 from superfs.chukonu.sources.lines import lines_of
 from superfs.chukonu.sources.ranges import PARQUET_BUFFER_BYTES, opened
@@ -67,12 +68,26 @@ class Source:
         parts = (self.format, self.store, self.files, self.schema, self.policy)
         return Source, (*parts, self.split_bytes, self.sample_bytes, self.dialect)
 
+    @property
+    def _whole(self) -> bool:
+        """No file is cut."""
+        multi_line = self.dialect is not None and self.dialect.multi_line
+        return self.format in ("parquet", "binaryFile") or multi_line
+
     @cached_property
     def splits(self) -> list[Split]:
-        whole = self.format in ("parquet", "binaryFile")
-        whole = whole or (self.dialect is not None and self.dialect.multi_line)
-        found = cut(self.files, self.split_bytes, whole=whole)
+        found = cut(self.files, self.split_bytes, whole=self._whole)
         return found if self.sample_bytes is None else sampled(found, self.sample_bytes)
+
+    def groups(self, *, ordered: bool) -> list[Group]:
+        """Its splits for tasks on several hosts (grouping.py); those of one host where all is."""
+        places = self.store.places
+        if self.sample_bytes is not None or not self.files or not places(self.files[0]):
+            return plain(self.splits)
+        found = by_host(self.files, places, self.split_bytes, whole=self._whole, ordered=ordered)
+        if len({group.hosts[:1] for group in found}) > 1:
+            return found
+        return [replace(group, hosts=found[0].hosts) for group in plain(self.splits)]
 
     def describe(self) -> str:
         size = sum(file.size for file in self.files)

@@ -109,6 +109,16 @@ def sampled(splits: list[Split], size: int) -> list[Split]:
     return [splits[len(splits) * i // count] for i in range(count)]
 
 
+def packed_together(splits: list[Split], count: int) -> list[Split]:
+    """The same spans in at most so many splits, in their order."""
+    count = min(count, len(splits))
+    cuts = [len(splits) * i // count for i in range(count + 1)] if count else [0]
+    return [
+        Split(tuple(span for split in splits[a:b] for span in split.spans))
+        for a, b in pairwise(cuts)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Whole lines, and where in the file they begin. `broken` says why what follows is missing."""

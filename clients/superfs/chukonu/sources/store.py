@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superfs.chukonu.errors import AnalysisException
 from superfs.chukonu.sources.collector import collector_off
+from superfs.core.layout import chain_of
+from superfs.core.limits import CHUNK_BYTES
 from superfs.rpc.host import host_id
 
 if TYPE_CHECKING:
@@ -21,13 +23,12 @@ if TYPE_CHECKING:
 
 SCHEME = "superfs://"
 PAST_THE_MOUNT = "superfs"
-HOSTS_MAX = 3
 SAMPLE_FILES = 100
 """Of a read, that are asked for where they lie, when a plan is explained."""
 
 
-Range = tuple[str, int, int]
-"""Bytes of a file: its path, where they begin, how many."""
+Place = tuple[int, int, tuple[str, ...]]
+"""Bytes of a file: where they begin and end, and on which hosts they are."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,8 +64,8 @@ class Store(Readable, Protocol):
     def local_share(self, files: Sequence[FileInfo]) -> float | None:
         """Which part of their bytes lies on this machine; None where nobody knows."""
 
-    def hosts(self, ranges: Sequence[Range]) -> list[str]:
-        """The hosts that have most of these bytes, the best first; none where nobody knows."""
+    def places(self, file: FileInfo) -> list[Place]:
+        """Where its bytes are, in order; nothing where nobody knows."""
 
     @property
     def way(self) -> str:
@@ -147,7 +148,7 @@ class LocalStore:
     def local_share(self, files: Sequence[FileInfo]) -> float | None:
         return None
 
-    def hosts(self, ranges: Sequence[Range]) -> list[str]:
+    def places(self, file: FileInfo) -> list[Place]:
         return []
 
 
@@ -219,13 +220,26 @@ class SuperStore:
                 local += place.length if place.host_id == here else 0
         return local / total if total and here else None
 
-    def hosts(self, ranges: Sequence[Range]) -> list[str]:
-        bytes_of: dict[str, int] = {}
-        for path, start, length in ranges[:: max(1, len(ranges) // SAMPLE_FILES)]:
-            for place in self.fs.locate(self._bare(path), start, length):
-                host = _host_of(place.addresses)
-                bytes_of[host] = bytes_of.get(host, 0) + place.length
-        return sorted(bytes_of, key=lambda host: -bytes_of[host])[:HOSTS_MAX]
+    def places(self, file: FileInfo) -> list[Place]:
+        """From what the listing said, without asking again."""
+        if file.attr is None:
+            found = self.fs.locate(self._bare(file.path))
+            return [(f.offset, f.offset + f.length, hosts_of(f.addresses)) for f in found]
+        return self._listed_places(file)
+
+    def _listed_places(self, file: FileInfo) -> list[Place]:
+        known = self.fs.connection.map
+        if file.attr.is_inline or not file.attr.chains:
+            node = known.meta_node(file.attr.place)
+            return [(0, file.size, hosts_of(known.addresses(node)))]
+        return [
+            (
+                start,
+                min(start + CHUNK_BYTES, file.size),
+                hosts_of(known.addresses(known.data_node(chain_of(file.attr.chains, number)))),
+            )
+            for number, start in enumerate(range(0, file.size, CHUNK_BYTES))
+        ]
 
 
 def _listed(entry: DirEntry[str]) -> FileInfo:
@@ -255,13 +269,14 @@ class Fetching:
         return found
 
 
-def _host_of(addresses: Sequence[str]) -> str:
+@cache
+def hosts_of(addresses: tuple[str, ...]) -> tuple[str, ...]:
     """Of a daemon: as its address is written, which is what Spark must call its worker there. One
     that can be reached by a Unix socket only is on this host."""
     for address in addresses:
         if not address.startswith("unix:"):
-            return address.rpartition(":")[0].strip("[]")
-    return socket.gethostname()
+            return (address.rpartition(":")[0].strip("[]"),)
+    return (socket.gethostname(),)
 
 
 def store_for(path: str, options: Mapping[str, Any]) -> Store:
