@@ -4,11 +4,12 @@
 
 Arm A is PySpark as people write it (JSON, Python functions), arm B PySpark with built-in
 functions; Chukonu gets the program of B, in its own process and, arm D, on the same Spark
-(`master("local[N]")`). Each arm is one process that keeps its session; sessions
-start before, and each workload is run once on a small input first: both are start-up, and printed
-apart. Then arms take turns. Answers are compared as multisets of rows, those of the sort in order.
-Seconds are wall time; CPU seconds are those of the arm with its JVM and Python workers. Chukonu
-syncs what it writes, PySpark does not. Needs .venv-spark (`make spark` makes it).
+(`master("local[N]")`), and that of A, whose functions run in processes of their own. Each arm is
+one process that keeps its session; sessions start before, and each workload is run once first, on a
+small input or (`--warm data`) on the whole: both are start-up, and printed apart. Then arms take
+turns. Answers are compared as multisets of rows, those of the sort in order. Seconds are wall time;
+CPU seconds are those of the arm with its JVM and Python workers. Chukonu syncs what it writes,
+PySpark does not. Needs .venv-spark (`make spark` makes it).
 
 Goals: 6.1 times as fast as A in the geometric mean and 4 times without the best workload, twice as
 fast as B, on 2 GB; D 2.3 times as fast as A.
@@ -44,15 +45,17 @@ GOALS = {
     ("built-in", "chukonu"): (2.0, 0.0),
     ("python", "on-spark"): (2.3, 0.0),
     ("built-in", "on-spark"): (0.0, 0.0),
+    ("python", "same-python"): (0.0, 0.0),
 }
 NAMES = {"python": "A: PySpark, Python", "built-in": "B: PySpark, built-in", "chukonu": "Chukonu"}
-NAMES |= {"on-spark": "D: Chukonu on Spark"}
+NAMES |= {"on-spark": "D: Chukonu on Spark", "same-python": "Chukonu, A's program"}
+EMBEDDED = ("chukonu", "same-python")
 
 
 class Arm:
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
-        python = sys.executable if name == "chukonu" else str(SPARK)
+        python = sys.executable if name in EMBEDDED else str(SPARK)
         here = os.pathsep.join(str(HERE.parent / folder) for folder in ("proto", "clients"))
         env = {**os.environ, "PYTHONPATH": here} if name == "on-spark" else None
         started = time.perf_counter()
@@ -72,8 +75,11 @@ class Arm:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{NAMES[self.name]} ended: status {self._process.wait()}")
-        return dict(json.loads(line))
+            raise SystemExit(f"{self.name} ended: status {self._process.wait()}")
+        found = dict(json.loads(line))
+        if "refused" in found:
+            raise SystemExit(f"{self.name}: {found['refused']}")
+        return found
 
     def run(self, workload: str, data: Path, out: Path) -> tuple[float, float]:
         """(seconds, CPU seconds)."""
@@ -119,13 +125,13 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace, work: Path) -> int:
-    arms = [Arm(name, args.threads) for name in NAMES]
+    arms = [Arm(name, args.threads) for name in args.arm or NAMES]
     took: dict[tuple[str, str], list[tuple[float, float]]] = {}
     try:
         for arm in arms:
             started = time.perf_counter()
             for workload in args.workload or WORKLOADS:
-                arm.run(workload, work / "small", work / "out" / arm.name)
+                arm.run(workload, work / args.warm, work / "out" / arm.name)
             warm = time.perf_counter() - started
             print(
                 f"start-up  {NAMES[arm.name]:22} {arm.startup_s:6.1f} s, first runs {warm:6.1f} s"
@@ -145,7 +151,7 @@ def measure(args: argparse.Namespace, work: Path) -> int:
     finally:
         for arm in arms:
             arm.close()
-    return report(took, args.workload or WORKLOADS)
+    return report(took, args.workload or WORKLOADS, args.arm or list(NAMES))
 
 
 def digest(out: Path, workload: str) -> str:
@@ -160,13 +166,19 @@ def digest(out: Path, workload: str) -> str:
     return hashlib.blake2b(whole.write_csv().encode()).hexdigest()
 
 
-def report(took: dict[tuple[str, str], list[tuple[float, float]]], workloads: Sequence[str]) -> int:
-    print(f"\n{'':14}" + "".join(f"{NAMES[name]:>34}" for name in NAMES))
+def report(
+    took: dict[tuple[str, str], list[tuple[float, float]]],
+    workloads: Sequence[str],
+    names: Sequence[str],
+) -> int:
+    print(f"\n{'':14}" + "".join(f"{NAMES[name]:>34}" for name in names))
     for workload in workloads:
-        cells = [took[workload, name] for name in NAMES]
+        cells = [took[workload, name] for name in names]
         print(f"{workload:14}" + "".join(f"{cell(runs):>34}" for runs in cells))
     status = 0
     for (name, ours), (whole_min, rest_min) in GOALS.items():
+        if name not in names or ours not in names:
+            continue
         for kind, place in (("wall", 0), ("CPU", 1)):
             ratios = {w: ratio(took[w, name], took[w, ours], place) for w in workloads}
             best = max(ratios, key=lambda w: ratios[w])
@@ -199,6 +211,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workload", action="append", choices=WORKLOADS)
+    parser.add_argument("--warm", default="small", choices=("small", "data"), help="first runs on")
+    parser.add_argument("--arm", action="append", choices=NAMES, help="all, if not given")
     parser.add_argument("--dir", default="/var/tmp")
     return parser.parse_args()
 

@@ -13,9 +13,12 @@ import os
 import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def spark(arm: str, threads: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -41,6 +44,11 @@ def chukonu(arm: str, threads: str) -> tuple[Any, Any, dict[str, Any]]:
     from superfs.chukonu import Session
     from superfs.chukonu import functions as F
 
+    if arm == "same-python":
+        from superfs.chukonu import types as t
+
+        session = Session.builder.config("chukonu.threads", threads).getOrCreate()
+        return session, F, programs.python_programs(t)
     if arm == "on-spark":
         builder = Session.builder.master(f"local[{threads}]")
         builder = builder.config("spark.driver.memory", "4g")
@@ -49,17 +57,30 @@ def chukonu(arm: str, threads: str) -> tuple[Any, Any, dict[str, Any]]:
     return builder.getOrCreate(), F, programs.BUILT_IN
 
 
-def main() -> None:
-    arm, threads = sys.argv[1:]
-    session, F, made = (chukonu if arm in ("chukonu", "on-spark") else spark)(arm, threads)
-    print(json.dumps({"ready": True}), flush=True)
+def answered(run: Callable[[dict[str, str]], None]) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what engines print is no answer
+    print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         shutil.rmtree(asked["out"], ignore_errors=True)
         started = time.perf_counter()
-        frame = made[asked["workload"]](session, F, asked["data"])
-        frame.write.parquet(asked["out"])
-        print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
+        try:
+            run(asked)
+            found: dict[str, Any] = {"seconds": time.perf_counter() - started}
+        except Exception as error:
+            found = {"refused": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(found), file=answers, flush=True)
+
+
+def main() -> None:
+    arm, threads = sys.argv[1:]
+    session, F, made = (spark if arm in ("python", "built-in") else chukonu)(arm, threads)
+
+    def run(asked: dict[str, str]) -> None:
+        made[asked["workload"]](session, F, asked["data"]).write.parquet(asked["out"])
+
+    answered(run)
     session.stop()
 
 
