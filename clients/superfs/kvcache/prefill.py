@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from superfs.kvcache.admission import Admission
     from superfs.kvcache.byparts import Storing
     from superfs.kvcache.store import KVStore
-    from superfs.kvcache.turns import Sides
 
 log = logging.getLogger("superfs.kvcache")
 
@@ -151,10 +150,10 @@ class Pass:
     """One way through the model, behind so many blocks: of the store, or of `room`."""
 
     def __init__(
-        self, run: Run, worker: ThreadPoolExecutor, blocks: int, room: torch.Tensor | None
+        self, run: Run, worker: ThreadPoolExecutor, blocks: int, room: list[torch.Tensor] | None
     ) -> None:
         self.worker = worker
-        self.room = room  # [layers, blocks, 2, heads, tokens, dim]
+        self.room = room  # for each layer [blocks, 2, heads, tokens, dim]
         self.right = 0  # blocks of it
         self._run = run
         self._lost = False
@@ -182,7 +181,9 @@ class Pass:
         self._first = 0  # chunk to be computed
         if not self._blocks and not self._lost and run.begun is not None:
             run.cache, run.begun, self._first = run.begun, None, 1
-        self._turns = Turns(run.cache, starts, self._forward, self._prefix, self._seen)
+        self._turns = Turns(
+            run.cache, starts, len(run.tokens), self._forward, self._prefix, self._seen
+        )
         if self._lost:
             self._turns.lose()
         elif self._loading is None or not self._blocks:
@@ -241,7 +242,9 @@ class Pass:
             blocks = min(found, len(keys)) * run.block // run.chunk * run.chunk // run.block
             if patience is not None:
                 patience.total, patience.tokens = blocks * run.block_bytes, blocks * run.block
-            self.room = torch.empty((run.print.layers, blocks, *run.part), dtype=run.dtype)
+            # By layers: such pieces come from the heap, where the pages of the last prompt are.
+            sizes = (blocks, *run.part)
+            self.room = [torch.empty(sizes, dtype=run.dtype) for _ in range(run.print.layers)]
             self._blocks = blocks
             self._found.set()
             return [[bytes_of(one) for one in layer] for layer in self.room]
@@ -279,15 +282,11 @@ class Pass:
     def _is_stored(self, blocks: int) -> None:
         self._run.stored = blocks
 
-    def _prefix(self, layer: int) -> Sides | None:
+    def _prefix(self, layer: int) -> torch.Tensor | None:
+        """[blocks, 2, heads, tokens, dim]"""
         if self.room is None or not self._blocks:
             return None
-        device = self._run.model.device
-        blocks = self.room[layer, : self._blocks]  # [blocks, 2, heads, tokens, dim]
-        keys, values = blocks[:, 0].unbind(), blocks[:, 1].unbind()
-        if device.type == "cpu":
-            return keys, values
-        return [torch.cat(keys, 1).to(device)], [torch.cat(values, 1).to(device)]
+        return self.room[layer][: self._blocks]
 
     # ---- to the store
 

@@ -16,16 +16,12 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from transformers import DynamicCache
 
 CHUNKS_MAX = 8
 """On their way at a time."""
-
-
-Sides = tuple["Sequence[torch.Tensor]", "Sequence[torch.Tensor]"]
-"""Keys and values of a prefix, in parts of [heads, tokens, dim]."""
 
 
 class LostError(Exception):
@@ -40,12 +36,16 @@ class Turns:
         self,
         cache: DynamicCache,
         starts: list[int],
+        tokens: int,
         forward: Callable[[int, Cache], torch.Tensor],
-        prefix: Callable[[int], Sides | None],
+        prefix: Callable[[int], torch.Tensor | None],
         seen: Callable[[int, int, torch.Tensor, torch.Tensor], None],
     ) -> None:
         self.cache = cache
         self._starts = starts
+        self._tokens = tokens
+        self._first = 0
+        self._room: dict[int, torch.Tensor] = {}  # layer: [2, 1, heads, tokens, dim]
         self._forward = forward
         self._prefix = prefix
         self._seen = seen
@@ -69,6 +69,7 @@ class Turns:
     def pass_by(self, chunk: int) -> None:
         """It is in the cache already."""
         self._passed[chunk] = len(self.cache.layers)
+        self._first = chunk + 1
 
     def lose(self) -> None:
         with self._changed:
@@ -163,27 +164,43 @@ class Turns:
                     self._busy = True
             if self._lost:
                 raise LostError
-        whole: tuple[torch.Tensor, torch.Tensor]
-        before = self._prefix(layer) if chunk == 0 else None
-        if before is None:
-            whole = real.update(keys, values)
-        else:  # in one go: to put together first what comes before would be a copy more
-            whole = _joined(before[0], keys), _joined(before[1], values)
-            real.lazy_initialization(keys, values)
-            real.keys, real.values = whole
+        whole = self._join(chunk, layer, real, keys, values)
         self._seen(chunk, layer, keys, values)
         with self._changed:
             self._passed[chunk] = layer + 1
             self._changed.notify_all()
         return whole
 
+    def _join(
+        self, chunk: int, layer: int, real: DynamicLayer, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is before them and they. There is room for the whole prompt from the first one on:
+        what has come is not copied again for each chunk."""
+        if chunk == self._first:
+            shape = (2, *keys.shape[:2], self._tokens, keys.shape[3])
+            self._room[layer] = torch.empty(shape, dtype=keys.dtype, device=keys.device)
+            self._begin(layer, real, self._room[layer])
+        mine, start = self._room[layer], self._starts[chunk]
+        if not real.is_initialized:
+            real.lazy_initialization(keys, values)
+        end = start + keys.shape[2]
+        mine[0, :, :, start:end], mine[1, :, :, start:end] = keys, values
+        real.keys, real.values = mine[0, :, :, :end], mine[1, :, :, :end]
+        return real.keys, real.values
+
+    def _begin(self, layer: int, real: DynamicLayer, mine: torch.Tensor) -> None:
+        """What is before the first chunk that is computed."""
+        before = self._prefix(layer)
+        if before is not None:
+            blocks, tokens = before.shape[0], before.shape[3]
+            to = mine[:, 0, :, : blocks * tokens].unflatten(2, (blocks, tokens))
+            to.copy_(before.permute(1, 2, 0, 3, 4))
+        elif real.is_initialized:
+            mine[0, :, :, : real.keys.shape[2]] = real.keys
+            mine[1, :, :, : real.keys.shape[2]] = real.values
+
     def length(self, chunk: int) -> int:
         return self._starts[chunk]
-
-
-def _joined(before: Sequence[torch.Tensor], new: torch.Tensor) -> torch.Tensor:
-    """[heads, tokens, dim] and [1, heads, tokens, dim] -> [1, heads, all tokens, dim]"""
-    return torch.cat([*before, new[0]], dim=1).unsqueeze(0)
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
