@@ -303,3 +303,17 @@ def test_what_is_stored_of_keys_that_are_no_chain(tmp_path: Path) -> None:
             count += 1
         assert space.stored(asked) == count
     bench.pool.slab.close()
+
+
+def test_pins_have_a_cap(bench: Bench) -> None:
+    """Half of the quota, however many ask, so that there is always something that may go."""
+    space = bench.pool.open("a", LAYOUT, 8 * GRANULE, "lru")
+    keys = singles(8)
+    for key in keys:
+        bench.put(space, [key])
+    assert bench.pool.pin(space, keys, 60) == 4
+    assert [bench.pool.pin(space, [key], 60) for key in keys[3:6]] == [1, 0, 0]
+    assert space.pinned_bytes == 4 * GRANULE
+    assert bench.pool.unpin(space, keys[:1]) == 1
+    assert bench.pool.pin(space, keys[4:], 60) == 1
+    bench.check()
