@@ -115,7 +115,8 @@ spark: .venv/.installed ## PySpark in .venv-spark, for what is compared with it 
 	$(call need,openjdk-17-jre-headless)
 	[ -x .venv-spark/bin/python ] || $(PYTHON) -m venv .venv-spark
 	.venv-spark/bin/python -m pip install -q --disable-pip-version-check \
-	  pyspark==4.1.1 'pyarrow>=19,<27' 'pandas>=2.2,<3' 'polars>=2.1,<2.2' 'xxhash>=3.5,<5'
+	  pyspark==4.1.1 'pyarrow>=19,<27' 'pandas>=2.2,<3' 'polars>=2.1,<2.2' 'xxhash>=3.5,<5' \
+	  'fsspec>=2024.12' 'grpcio>=1.76,<2' 'protobuf>=6.33,<8' 'crc32c>=2.7,<3' 'structlog>=24.4,<27' 'trio>=0.30,<1'
 
 spark-answers: spark ## ask real Spark what Chukonu must answer
 	PYTHONPATH=tests .venv-spark/bin/python tests/harness/chukonuspark.py
