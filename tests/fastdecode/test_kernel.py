@@ -167,6 +167,59 @@ def test_int8_is_the_same_in_both(wire: str) -> None:
         assert (pools[0] == pools[1]).all()
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("wire", WIRES)
+def test_pages_are_the_same(storage: str, wire: str) -> None:
+    """Byte for byte: of both kernels, token by token and together, from rows and from blocks."""
+    form = form_of(storage, wire, layers=1)
+    count, first = 45, 9
+    pages = -(-(first + count) // PAGE_TOKENS)
+    generator = torch.Generator().manual_seed(9)
+    new = torch.randn(2, count, form.kv_heads, 16, generator=generator).to(getattr(torch, wire))
+    k, v = (memory(one) for one in new)
+    both_sides: Any = memory(new.transpose(1, 2).contiguous()).reshape(-1)
+    table: Any = np.arange(pages, dtype=np.int32)[::-1].copy()
+    found = []
+    for one in both(form):
+        pools: list[Any] = [np.zeros((1, pages * form.page_bytes), np.uint8) for _ in range(3)]
+        one.fill(pools[0], 0, table, first, count, k, v)
+        one.restore(pools[1], 0, table, first, count, both_sides)
+        for at in range(count):
+            one.fill(pools[2], 0, table, first + at, 1, k[at : at + 1], v[at : at + 1])
+        found += pools
+    assert all((pool == found[0]).all() for pool in found)
+    assert found[0].any()
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["compiled", "torch"])
+def test_what_was_there_before_is_not_seen(which: int) -> None:
+    """Pages come with what others left: here with what is no number."""
+    for storage in ("float32", "bfloat16", "float16"):
+        form = form_of(storage, storage, layers=1)
+        cache = Cache(form, 4 * form.page_bytes_total, 2, 64, kernel=both(form)[which])
+        cache._pool[:] = 0xFF
+        plain = Plain(form, cache, seed=4)
+        plain.fill(0, 1)
+        plain.fill(1, 30)
+        for _ in range(6):
+            plain.step([0, 1])
+        cache.close()
+
+
+def test_blocks_are_restored_in_their_order() -> None:
+    form = form_of("bfloat16", "bfloat16", layers=3)
+    cache = Cache(form, 8 * form.page_bytes_total, 3, 96, threads=2)
+    block: Any = np.zeros(form.layers * 2 * 8 * form.key_bytes, np.uint8)
+    assert cache.restore(0, 0, 8, block, lambda: True)
+    assert not cache.restore(0, 8, 8, block, lambda: False)
+    assert cache.tokens(0) == 8
+    for slot, first, count in ((0, 0, 8), (0, 9, 8), (3, 0, 8), (0, 8, 0), (0, 8, 89)):
+        with pytest.raises(FsError):
+            cache.restore(slot, first, count, block, lambda: True)
+    assert cache.tokens(0) == 8
+    cache.close()
+
+
 def test_no_room() -> None:
     """What does not fit is refused, and changes nothing."""
     form = form_of(layers=1)

@@ -7,8 +7,8 @@ mapping of its own whose pages the kernel of the operating system gives when the
 from __future__ import annotations
 
 import mmap
-from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,12 @@ from superfs.kvcache.fastdecode.form import (
 from superfs.kvcache.fastdecode.kernel import Kernel, Rows, kernel_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 MEMINFO = Path("/proc/meminfo")
+ALONE_BYTES = MIB
+"""So little is attended sooner than other threads have woken up."""
 
 
 class Cache:
@@ -104,6 +106,34 @@ class Cache:
         if layer == self.form.layers - 1:
             self._lengths[slot] = first + count
 
+    def restore(
+        self, slot: int, first: int, count: int, block: Memory, right: Callable[[], bool]
+    ) -> bool:
+        """The next `count` tokens of a sequence, from a block of the KVCache pool, which for each
+        layer has keys, then values, [kv_heads, count, head_dim] of the wire's type. They are there
+        if it is `right`, which is asked when all of it was copied. NO_SPACE: nothing has
+        changed."""
+        self._known(slot, 0)
+        if first != self.tokens(slot) or count < 1 or first + count > self.tokens_max:
+            raise FsError(
+                Code.INVALID, f"tokens {first} to {first + count} behind {self.tokens(slot)}, of "
+                f"at most {self.tokens_max}",
+            )  # fmt: skip
+        self._reserve(slot, first + count)
+        parts = block.reshape(self.form.layers, -1)
+        layers = count_from()
+
+        def copy() -> None:
+            while (layer := next(layers)) < self.form.layers:
+                table = self._tables[slot]
+                self._kernel.restore(self._pool, layer, table, first, count, parts[layer])
+
+        self._together(copy, alone=block.nbytes < ALONE_BYTES)
+        if not right():
+            return False
+        self._lengths[slot] = first + count
+        return True
+
     def free(self, slots: Sequence[int]) -> None:
         for slot in slots:
             self._known(slot, 0)
@@ -153,28 +183,26 @@ class Cache:
     def attend(self, rows: Rows, layer: int, q: Memory, k: Memory, v: Memory, o: Memory) -> None:
         """Of one layer. q, k, v and o: [rows, bytes] of the wire's type."""
         self._known(0, layer)
-        count = len(rows.slots)
-        if self._workers is None or count < 2:
-            self._kernel.rows(self._pool, layer, self._tables, rows, q, k, v, o, 0, count)
-            return
-        cuts = self._cuts(rows.lengths)
-        done = [
-            self._workers.submit(
-                self._kernel.rows, self._pool, layer, self._tables, rows, q, k, v, o, first, last
-            )
-            for first, last in pairwise(cuts[1:])
-        ]
-        self._kernel.rows(self._pool, layer, self._tables, rows, q, k, v, o, cuts[0], cuts[1])
-        wait(done)
-        for one in done:
-            one.result()
+        turns = self._kernel.turns()
 
-    def _cuts(self, lengths: Indices) -> list[int]:
-        """Rows for each thread, with about as many tokens."""
-        total = np.cumsum(lengths + 1)
-        wanted = total[-1] * np.arange(1, self._threads) / self._threads
-        inner: Indices = np.searchsorted(total, wanted, side="right")
-        return [0, *inner.tolist(), len(lengths)]
+        def work() -> None:
+            self._kernel.rows(self._pool, layer, self._tables, rows, q, k, v, o, turns)
+
+        token_bytes = self.form.page_bytes // PAGE_TOKENS
+        self._together(work, alone=int(rows.lengths.sum()) * token_bytes < ALONE_BYTES)
+
+    def _together(self, work: Callable[[], None], *, alone: bool) -> None:
+        """By all threads, who take what is left one after the other."""
+        if self._workers is None or alone:
+            work()
+            return
+        others = [self._workers.submit(work) for _ in range(self._threads - 1)]
+        try:
+            work()
+        finally:
+            for other in others:
+                if not other.cancel():
+                    other.result()
 
 
 def _check_memory(wanted: int) -> None:

@@ -1,261 +1,229 @@
 /* Attention over paged keys and values, one token of each sequence, accumulated in float32.
  *
- * The reference of what the memory of an R-worker holds. For each layer and each page (PAGE tokens of
- * one sequence), for each head of keys and values:
+ * The reference of what the memory of an R-worker holds. For each layer and each page (PAGE tokens
+ * of one sequence), for each head of keys and values:
  *
- *     keys    [dim][PAGE]   numbers of the storage type: a page's scores are sums over whole vectors
+ *     keys    [dim][PAGE]          numbers of the storage type: a page's scores are whole vectors
  *     values  [PAGE][dim]
- *     scales  [2][PAGE]     float32, with int8 only: of a token's key, of its value
+ *     scales  [2][PAGE]            float32, with int8 only: of a token's key, of its value
+ *
+ * and of bfloat16, where two numbers that are added up one after the other lie in one word:
+ *
+ *     keys    [dim / 2][PAGE][2]
+ *     values  [PAGE / 2][dim][2]   a token that has no second one beside it yet has zeros there
  *
  * A row is one new token of one sequence: its key and value are written to their place, then its
- * queries attend everything up to and with itself. Rows touch only their own pages, so that threads
- * take rows as they like. What comes out for a row does not depend on the other rows.
+ * queries attend everything up to and with itself. Rows touch only their own pages, and heads of
+ * keys their own part of these, so that threads take heads of rows as they like. What comes out for
+ * a row does not depend on the other rows.
+ *
+ * Memory is read once for all queries that share a head of keys: BLOCK pages at a time, whose
+ * scores become weights together. What comes later is fetched meanwhile. Where the processor
+ * multiplies bfloat16 (and q is of that type) weights are rounded to it, like on GPUs; sums are
+ * float32.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-#if defined(__F16C__) || defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include "numbers.h"
 
 #define PAGE 32
-#define LANES 16
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t uvec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
-typedef int8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
-typedef float __attribute__((may_alias)) f32;
-typedef uint16_t __attribute__((may_alias)) u16;
-
-enum type { F32, BF16, F16, I8 };
-static const int SIZE[] = {4, 2, 2, 1};
+#define BLOCK 4
+#define AHEAD 2  /* pages that are fetched before they are read */
+#define TOKENS (BLOCK * PAGE)
+#define TOGETHER 4  /* queries, at most */
 
 struct form {  /* the same in kernel.py */
     int64_t heads, kv_heads, dim, storage, wire, page_bytes, head_bytes;
     float scale;
 };
 
-/* ---- numbers */
-
-INLINE float from_half(uint16_t h) {
-#if defined(__F16C__)
-    return _cvtsh_ss(h);
-#else
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 1023, out;
-    if (e == 31) out = sign | 0x7f800000u | m << 13;
-    else if (e) out = sign | (e + 112) << 23 | m << 13;
-    else { float f = (float)m * 0x1p-24f; memcpy(&out, &f, 4); out |= sign; }
-    float f;
-    memcpy(&f, &out, 4);
-    return f;
-#endif
-}
-
-INLINE uint16_t to_half(float f) {
-#if defined(__F16C__)
-    return _cvtss_sh(f, 0);
-#else
-    uint32_t x;
-    memcpy(&x, &f, 4);
-    uint32_t sign = x >> 16 & 0x8000, a = x & 0x7fffffff;
-    if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00);
-    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
-    if (a < 0x38800000) {
-        float g;
-        memcpy(&g, &a, 4);
-        return (uint16_t)(sign | (uint32_t)lrintf(g * 0x1p24f));
-    }
-    a += 0xfff + (a >> 13 & 1);
-    return (uint16_t)(sign | (a - 0x38000000) >> 13);
-#endif
-}
-
-INLINE float from_bf16(uint16_t h) {
-    uint32_t x = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &x, 4);
-    return f;
-}
-
-INLINE uint16_t to_bf16(float f) {
-    uint32_t x;
-    memcpy(&x, &f, 4);
-    if ((x & 0x7fffffff) > 0x7f800000) return (uint16_t)(x >> 16 | 0x40);
-    return (uint16_t)((x + 0x7fff + (x >> 16 & 1)) >> 16);
-}
-
-INLINE vec load(enum type type, const char *at) {
-    switch (type) {
-    case F32: return *(const vec *)at;
-    case BF16: {
-#if defined(__AVX512F__)
-        __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
-        return (vec)_mm512_slli_epi32(wide, 16);
-#else
-        uvec wide = __builtin_convertvector(*(const halves *)at, uvec) << 16;
-        return (vec)wide;
-#endif
-    }
-    case F16: {
-#if defined(__AVX512F__)
-        return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at));
-#else
-        vec out;
-        for (int i = 0; i < LANES; i++) out[i] = from_half(((const u16 *)at)[i]);
-        return out;
-#endif
-    }
-    default:
-#if defined(__AVX512F__)
-        return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)at)));
-#else
-        return __builtin_convertvector(__builtin_convertvector(*(const bytes *)at, ivec), vec);
-#endif
-    }
-}
-
-INLINE float get(enum type type, const char *from, int64_t at) {
-    switch (type) {
-    case F32: return ((const f32 *)from)[at];
-    case BF16: return from_bf16(((const u16 *)from)[at]);
-    default: return from_half(((const u16 *)from)[at]);
-    }
-}
-
-INLINE void put(enum type type, char *to, int64_t at, float value) {
-    switch (type) {
-    case F32: ((f32 *)to)[at] = value; break;
-    case BF16: ((u16 *)to)[at] = to_bf16(value); break;
-    default: ((u16 *)to)[at] = to_half(value);
-    }
-}
-
-INLINE float sum_of(vec v) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)v);
-#else
-    float t[LANES];
-    memcpy(t, &v, sizeof t);
-    for (int w = LANES / 2; w; w /= 2)
-        for (int i = 0; i < w; i++) t[i] += t[i + w];
-    return t[0];
-#endif
-}
-
-INLINE float max_of(vec v) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_max_ps((__m512)v);
-#else
-    float t[LANES];
-    memcpy(t, &v, sizeof t);
-    for (int w = LANES / 2; w; w /= 2)
-        for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
-    return t[0];
-#endif
-}
-
-INLINE vec choose(ivec which, vec a, vec b) {
-    return (vec)(((ivec)a & which) | ((ivec)b & ~which));
-}
-
-/* exp of what is not positive; below -87 it is nothing. Coefficients of Cephes. */
-INLINE vec exp_of(vec x) {
-    ivec nothing = (ivec)(x < -87.0f);
-    x = choose(nothing, x * 0.0f, x);
-    vec n = x * 1.44269504088896341f + 12582912.0f;
-    n = n - 12582912.0f;
-    vec r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    ivec e = (__builtin_convertvector(n, ivec) + 127) << 23;
-    return choose(nothing, x * 0.0f, p * (vec)e);
-}
-
-/* ---- one page, for `count` queries of one head of keys */
+/* ---- BLOCK pages, for `count` queries of one head of keys */
 
 static const ivec FIRST = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-INLINE void values_of(enum type type, int count, int blocks, const char *values, int64_t dim,
-                      int64_t d, int tokens, const float (*weights)[PAGE], const float *faded,
-                      float *sums) {
-    vec a[4][4];
-    for (int n = 0; n < count; n++)
-        for (int b = 0; b < blocks; b++)
-            a[n][b] = *(const vec *)(sums + n * dim + d + b * LANES) * faded[n];
-    for (int t = 0; t < tokens; t++) {
-        const char *row = values + (t * dim + d) * SIZE[type];
-        vec v[4];
-        for (int b = 0; b < blocks; b++) v[b] = load(type, row + b * LANES * SIZE[type]);
-        for (int n = 0; n < count; n++)
-            for (int b = 0; b < blocks; b++) a[n][b] += v[b] * weights[n][t];
-    }
-    for (int n = 0; n < count; n++)
-        for (int b = 0; b < blocks; b++) *(vec *)(sums + n * dim + d + b * LANES) = a[n][b];
+struct queries {  /* of one head of keys: as they came, and float32 */
+    const u32 *pairs;
+    const float *plain;
+};
+
+struct weights {
+    float plain[TOGETHER][TOKENS] __attribute__((aligned(64)));  /* scores, before */
+    u16 pairs[TOGETHER][TOKENS] __attribute__((aligned(64)));
+};
+
+/* Into the second cache: the first would be full of what is not read yet. */
+INLINE void fetch(const char *at, int64_t size) {
+    for (int64_t n = 0; n < size; n += 64) __builtin_prefetch(at + n, 0, 2);
 }
 
-INLINE void page_of(enum type type, int count, const char *page, int64_t dim, int tokens,
-                    const float *queries, float *sums, float *highest, float *total) {
-    const char *values = page + dim * PAGE * SIZE[type];
-    const f32 *scales = (const f32 *)(values + dim * PAGE * SIZE[type]);
-    vec s[4][2];
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+#define PAIRS 1
+INLINE vec add_pairs(vec sum, uvec a, uint32_t b) {
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)_mm512_set1_epi32((int)b));
+}
+INLINE vec round_pairs(vec w, u16 *to) {
+    __m256i low = (__m256i)_mm512_cvtneps_pbh((__m512)w);
+    _mm256_storeu_si256((__m256i *)to, low);
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(low), 16);
+}
+#else
+#define PAIRS 0
+INLINE vec add_pairs(vec sum, uvec a, uint32_t b) { (void)a; (void)b; return sum; }
+INLINE vec round_pairs(vec w, u16 *to) { (void)to; return w; }
+#endif
+
+/* Sums over dim of one page's keys. `ahead`: what is read later. */
+INLINE void scores_of(enum type type, int pairs, int count, const char *keys, const char *ahead,
+                      int64_t dim, struct queries q, float (*scores)[TOKENS]) {
+    const int64_t step = type == BF16 ? 2 : 1, size = step * PAGE * SIZE[type];
+    vec s[TOGETHER][2];
     for (int n = 0; n < count; n++) s[n][0] = s[n][1] = (vec){0};
-    for (int64_t d = 0; d < dim; d++) {
-        vec k0 = load(type, page + d * PAGE * SIZE[type]);
-        vec k1 = load(type, page + (d * PAGE + LANES) * SIZE[type]);
+    for (int64_t d = 0; d < dim; d += step, keys += size, ahead += size) {
+        fetch(ahead, size);
+        if (type == BF16) {
+            uvec a = *(const uvec *)keys, b = *(const uvec *)(keys + 64);
+            if (pairs) {
+                for (int n = 0; n < count; n++) {
+                    uint32_t two = q.pairs[(n * dim + d) / 2];
+                    s[n][0] = add_pairs(s[n][0], a, two);
+                    s[n][1] = add_pairs(s[n][1], b, two);
+                }
+                continue;
+            }
+            vec a0 = (vec)(a << 16), a1 = (vec)(a & 0xffff0000u);
+            vec b0 = (vec)(b << 16), b1 = (vec)(b & 0xffff0000u);
+            for (int n = 0; n < count; n++) {
+                float one = q.plain[n * dim + d], two = q.plain[n * dim + d + 1];
+                s[n][0] += a0 * one;
+                s[n][1] += b0 * one;
+                s[n][0] += a1 * two;
+                s[n][1] += b1 * two;
+            }
+            continue;
+        }
+        vec a = load(type, keys), b = load(type, keys + LANES * SIZE[type]);
         for (int n = 0; n < count; n++) {
-            float q = queries[n * dim + d];
-            s[n][0] += k0 * q;
-            s[n][1] += k1 * q;
+            s[n][0] += a * q.plain[n * dim + d];
+            s[n][1] += b * q.plain[n * dim + d];
         }
     }
-    float weights[4][PAGE], faded[4];
-    ivec in0 = (ivec)(FIRST < tokens), in1 = (ivec)(FIRST + LANES < tokens);
     for (int n = 0; n < count; n++) {
-        vec least = (vec){0} - 1e30f, none = (vec){0};
-        if (type == I8) {
-            s[n][0] *= *(const vec *)scales;
-            s[n][1] *= *(const vec *)(scales + LANES);
+        *(vec *)scores[n] = s[n][0];
+        *(vec *)(scores[n] + LANES) = s[n][1];
+    }
+}
+
+/* Scores to weights; of what was summed before with other weights, `faded` is left. */
+INLINE void weights_of(enum type type, int pairs, int count, const char *const *pages, int64_t dim,
+                       int tokens, float scale, struct weights *w, float *faded, float *highest,
+                       float *total) {
+    const vec least = (vec){0} - 1e30f, none = (vec){0};
+    const int64_t scales = 2 * dim * PAGE * SIZE[type];
+    for (int n = 0; n < count; n++) {
+        vec most = least, sum = none;
+        for (int t = 0; t < tokens; t += LANES) {
+            vec *s = (vec *)(w->plain[n] + t);
+            if (type == I8) *s *= *(const vec *)(pages[t / PAGE] + scales + t % PAGE * 4);
+            *s = choose((ivec)(FIRST + t < tokens), *s * scale, least);
+            most = choose((ivec)(*s > most), *s, most);
         }
-        s[n][0] = choose(in0, s[n][0], least);
-        s[n][1] = choose(in1, s[n][1], least);
-        float a = max_of(s[n][0]), b = max_of(s[n][1]);
-        float high = a > b ? a : b;
+        float high = max_of(most);
         high = high > highest[n] ? high : highest[n];
-        vec w0 = choose(in0, exp_of(s[n][0] - high), none);
-        vec w1 = choose(in1, exp_of(s[n][1] - high), none);
+        for (int t = 0; t < tokens; t += LANES) {
+            vec *s = (vec *)(w->plain[n] + t);
+            ivec in = (ivec)(FIRST + t < tokens);
+            vec e = choose(in, exp_of(*s - high), none);
+            if (pairs) e = round_pairs(e, w->pairs[n] + t);
+            sum += e;
+            if (type == I8) {
+                const vec *of = (const vec *)(pages[t / PAGE] + scales + (PAGE + t % PAGE) * 4);
+                e *= choose(in, *of, none);
+            }
+            *s = e;
+        }
         faded[n] = exp_of(none + (highest[n] - high))[0];
         highest[n] = high;
-        total[n] = total[n] * faded[n] + sum_of(w0 + w1);
-        if (type == I8) {
-            w0 *= choose(in0, *(const vec *)(scales + PAGE), none);
-            w1 *= choose(in1, *(const vec *)(scales + PAGE + LANES), none);
-        }
-        *(vec *)weights[n] = w0;
-        *(vec *)(weights[n] + LANES) = w1;
+        total[n] = total[n] * faded[n] + sum_of(sum);
     }
+}
+
+/* Of `width` vectors of dim, from `d` on. */
+INLINE void values_of(enum type type, int pairs, int count, int width, const char *const *pages,
+                      int64_t dim, int64_t d, int tokens, const struct weights *w,
+                      const float *faded, float *sums) {
+    const int64_t side = dim * PAGE * SIZE[type], step = type == BF16 ? 2 : 1;
+    const int64_t vector = LANES * SIZE[type] * step, row = dim * SIZE[type] * step;
+    vec a[TOGETHER][4];
+    for (int n = 0; n < count; n++)
+        for (int b = 0; b < width; b++)
+            a[n][b] = *(const vec *)(sums + n * dim + d + b * LANES) * faded[n];
+    for (int first = 0; first < tokens; first += PAGE) {
+        const char *at = pages[first / PAGE] + side + d * SIZE[type] * step;
+        const char *next = pages[first / PAGE + AHEAD];
+        next += side + d * SIZE[type] * step;
+        const int last = tokens - first < PAGE ? tokens : first + PAGE;
+        for (int t = first; t < last; t += step, at += row, next += row) {
+            fetch(next, width * vector);
+            for (int b = 0; b < width; b++) {
+                if (type != BF16) {
+                    vec v = load(type, at + b * vector);
+                    for (int n = 0; n < count; n++) a[n][b] += v * w->plain[n][t];
+                    continue;
+                }
+                uvec v = *(const uvec *)(at + b * vector);
+                if (pairs) {
+                    for (int n = 0; n < count; n++)
+                        a[n][b] = add_pairs(a[n][b], v, *(const u32 *)(w->pairs[n] + t));
+                    continue;
+                }
+                vec one = (vec)(v << 16), two = (vec)(v & 0xffff0000u);
+                for (int n = 0; n < count; n++) {
+                    a[n][b] += one * w->plain[n][t];
+                    a[n][b] += two * w->plain[n][t + 1];
+                }
+            }
+        }
+    }
+    for (int n = 0; n < count; n++)
+        for (int b = 0; b < width; b++) *(vec *)(sums + n * dim + d + b * LANES) = a[n][b];
+}
+
+/* `pages`: AHEAD more of them than are read. */
+INLINE void block_of(enum type type, int pairs, int count, const char *const *pages, int64_t dim,
+                     int tokens, float scale, struct queries q, float *sums, float *highest,
+                     float *total) {
+    struct weights w;
+    float faded[TOGETHER];
+    for (int t = 0; t < tokens; t += PAGE) {
+        float (*scores)[TOKENS] = (float (*)[TOKENS])(w.plain[0] + t);
+        scores_of(type, pairs, count, pages[t / PAGE], pages[t / PAGE + AHEAD], dim, q, scores);
+    }
+    weights_of(type, pairs, count, pages, dim, tokens, scale, &w, faded, highest, total);
     int64_t d = 0;
     for (; d + 4 * LANES <= dim; d += 4 * LANES)
-        values_of(type, count, 4, values, dim, d, tokens, weights, faded, sums);
+        values_of(type, pairs, count, 4, pages, dim, d, tokens, &w, faded, sums);
     for (; d < dim; d += LANES)
-        values_of(type, count, 1, values, dim, d, tokens, weights, faded, sums);
+        values_of(type, pairs, count, 1, pages, dim, d, tokens, &w, faded, sums);
 }
 
 /* ---- keys and values to their place */
+
+INLINE int64_t key_at(enum type type, int64_t d, int at) {
+    return type == BF16 ? (d / 2 * PAGE + at) * 2 + d % 2 : d * PAGE + at;
+}
+
+INLINE int64_t value_at(enum type type, int64_t dim, int at, int64_t d) {
+    return type == BF16 ? (at / 2 * dim + d) * 2 + at % 2 : at * dim + d;
+}
 
 INLINE void store_one(enum type type, enum type wire, char *head, int64_t dim, int at,
                       const char *key, const char *value, int64_t from) {
     char *values = head + dim * PAGE * SIZE[type];
     if (type != I8) {
-        for (int64_t d = 0; d < dim; d++) put(type, head, d * PAGE + at, get(wire, key, from + d));
-        for (int64_t d = 0; d < dim; d++) put(type, values, at * dim + d, get(wire, value, from + d));
+        for (int64_t d = 0; d < dim; d++) {
+            put(type, head, key_at(type, d, at), get(wire, key, from + d));
+            int64_t to = value_at(type, dim, at, d);
+            put(type, values, to, get(wire, value, from + d));
+            if (type == BF16 && at % 2 == 0) ((u16 *)values)[to + 1] = 0;
+        }
         return;
     }
     f32 *scales = (f32 *)(values + dim * PAGE);
@@ -276,95 +244,104 @@ INLINE void store_one(enum type type, enum type wire, char *head, int64_t dim, i
     }
 }
 
-INLINE void store_token(enum type type, const struct form *f, char *page, int at, const char *k,
-                        const char *v, int64_t row) {
-    for (int64_t h = 0; h < f->kv_heads; h++) {
-        int64_t from = (row * f->kv_heads + h) * f->dim;
-        char *head = page + h * f->head_bytes;
-        switch (f->wire) {
-        case F32: store_one(type, F32, head, f->dim, at, k, v, from); break;
-        case BF16: store_one(type, BF16, head, f->dim, at, k, v, from); break;
-        default: store_one(type, F16, head, f->dim, at, k, v, from);
-        }
+/* `from`: where its key and its value begin, in numbers of the wire's type. */
+INLINE void store_token(enum type type, const struct form *f, char *head, int at, const char *k,
+                        const char *v, int64_t from) {
+    switch (f->wire) {
+    case F32: store_one(type, F32, head, f->dim, at, k, v, from); break;
+    case BF16: store_one(type, BF16, head, f->dim, at, k, v, from); break;
+    default: store_one(type, F16, head, f->dim, at, k, v, from);
     }
 }
 
 /* ---- whole rows */
 
-INLINE void attend_row(enum type type, const struct form *f, const char *layer,
-                       const int32_t *table, int64_t length, const char *q, char *o, int64_t row,
-                       float *scratch) {
-    const int64_t dim = f->dim, width = f->heads * dim, group = f->heads / f->kv_heads;
-    float *queries = scratch, *sums = queries + width, *highest = sums + width;
-    float *total = highest + f->heads;
-    for (int64_t i = 0; i < width; i++) queries[i] = get(f->wire, q, row * width + i) * f->scale;
+INLINE void attend(enum type type, int pairs, const struct form *f, const char *head,
+                   const int32_t *table, int64_t length, const char *q, char *o, float *scratch) {
+    const int64_t dim = f->dim, group = f->heads / f->kv_heads, width = group * dim;
+    float *plain = scratch, *sums = plain + width, *highest = sums + width;
+    float *total = highest + group;
+    if (!pairs)
+        for (int64_t i = 0; i < width; i++) plain[i] = get(f->wire, q, i);
     memset(sums, 0, sizeof(float) * width);
-    for (int64_t h = 0; h < f->heads; h++) highest[h] = -1e30f, total[h] = 0;
-    const int64_t pages = (length + PAGE - 1) / PAGE;
-    for (int64_t p = 0; p < pages; p++) {
-        const char *page = layer + table[p] * f->page_bytes;
-        int tokens = length - p * PAGE < PAGE ? (int)(length - p * PAGE) : PAGE;
-        if (p + 1 < pages) __builtin_prefetch(layer + table[p + 1] * f->page_bytes);
-        for (int64_t k = 0; k < f->kv_heads; k++, page += f->head_bytes) {
-            int64_t h = k * group, end = h + group;
-            for (; h + 4 <= end; h += 4)
-                page_of(type, 4, page, dim, tokens, queries + h * dim, sums + h * dim, highest + h,
-                        total + h);
-            for (; h + 2 <= end; h += 2)
-                page_of(type, 2, page, dim, tokens, queries + h * dim, sums + h * dim, highest + h,
-                        total + h);
-            for (; h < end; h++)
-                page_of(type, 1, page, dim, tokens, queries + h * dim, sums + h * dim, highest + h,
-                        total + h);
-        }
+    for (int64_t h = 0; h < group; h++) highest[h] = -1e30f, total[h] = 0;
+    const int64_t count = (length + PAGE - 1) / PAGE;
+    for (int64_t p = 0; p < count; p += BLOCK) {
+        const char *pages[BLOCK + AHEAD];
+        for (int n = 0; n < BLOCK + AHEAD; n++)
+            pages[n] = head + table[p + n < count ? p + n : count - 1] * f->page_bytes;
+        const int64_t left = length - p * PAGE;
+        const int tokens = left < TOKENS ? (int)left : TOKENS;
+#define SOME(number)                                                                              \
+    for (; h + number <= group; h += number)                                                      \
+        block_of(type, pairs, number, pages, dim, tokens, f->scale,                               \
+                 (struct queries){(const u32 *)q + h * dim / 2, plain + h * dim}, sums + h * dim, \
+                 highest + h, total + h)
+        int64_t h = 0;
+        SOME(4);
+        SOME(2);
+        SOME(1);
+#undef SOME
     }
-    for (int64_t h = 0; h < f->heads; h++)
+    for (int64_t h = 0; h < group; h++)
         for (int64_t d = 0; d < dim; d++)
-            put(f->wire, o, row * width + h * dim + d, sums[h * dim + d] / total[h]);
+            put(f->wire, o, h * dim + d, sums[h * dim + d] / total[h]);
 }
 
-INLINE void rows_of(enum type type, const struct form *f, char *layer, const int32_t *tables,
-                    int64_t stride, const int32_t *slots, const int64_t *lengths, const char *q,
-                    const char *k, const char *v, char *o, int64_t first, int64_t last,
-                    float *scratch) {
-    for (int64_t row = first; row < last; row++) {
-        const int32_t *table = tables + slots[row] * stride;
-        int64_t length = lengths[row], width = f->heads * f->dim * SIZE[f->wire];
-        if (!length) {  /* it found no room */
-            memset(o + row * width, 0, width);
+INLINE void rows_of(enum type type, int pairs, const struct form *f, char *layer,
+                    const int32_t *tables, int64_t stride, const int32_t *slots,
+                    const int64_t *lengths, const char *q, const char *k, const char *v, char *o,
+                    int64_t *next, int64_t count, float *scratch) {
+    const int64_t items = count * f->kv_heads;
+    const int64_t size = f->heads / f->kv_heads * f->dim * SIZE[f->wire];
+    for (;;) {
+        const int64_t item = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
+        if (item >= items) return;
+        const int64_t row = item / f->kv_heads, at = lengths[row] - 1;
+        if (at < 0) {  /* it found no room */
+            memset(o + item * size, 0, size);
             continue;
         }
-        int64_t at = length - 1;
-        char *page = layer + table[at / PAGE] * f->page_bytes;
-        store_token(type, f, page, (int)(at % PAGE), k, v, row);
-        attend_row(type, f, layer, table, length, q, o, row, scratch);
+        const int32_t *table = tables + slots[row] * stride;
+        char *head = layer + item % f->kv_heads * f->head_bytes;
+        store_token(type, f, head + table[at / PAGE] * f->page_bytes, (int)(at % PAGE), k, v,
+                    item * f->dim);
+        attend(type, pairs, f, head, table, at + 1, q + item * size, o + item * size, scratch);
     }
 }
 
-/* `lengths` with the new token; `scratch`: 2 * heads * (dim + 1) floats, of this thread. */
+/* `lengths` with the new token. `next`: of all threads together; how many heads of rows are taken.
+ * `scratch`: 2 * heads * (dim + 1) floats, of this thread. */
 void superfs_rows(const struct form *f, char *layer, const int32_t *tables, int64_t stride,
                   const int32_t *slots, const int64_t *lengths, const char *q, const char *k,
-                  const char *v, char *o, int64_t first, int64_t last, float *scratch) {
-#define ROWS(type) rows_of(type, f, layer, tables, stride, slots, lengths, q, k, v, o, first, last, scratch)
+                  const char *v, char *o, int64_t *next, int64_t count, float *scratch) {
+#define ROWS(type, pairs)                                                                       \
+    rows_of(type, pairs, f, layer, tables, stride, slots, lengths, q, k, v, o, next, count, scratch)
     switch (f->storage) {
-    case F32: ROWS(F32); break;
-    case BF16: ROWS(BF16); break;
-    case F16: ROWS(F16); break;
-    default: ROWS(I8);
+    case F32: ROWS(F32, 0); break;
+    case BF16:
+        if (PAIRS && f->wire == BF16) ROWS(BF16, PAIRS);
+        else ROWS(BF16, 0);
+        break;
+    case F16: ROWS(F16, 0); break;
+    default: ROWS(I8, 0);
     }
 }
 
-/* Tokens `first` to `first + count` of one sequence; row 0 of k and v is token `first`. */
+/* Tokens `first` to `first + count` of one sequence. k and v are where token `first` begins;
+ * `token_step` and `head_step`, in numbers, are from one to the next. */
 void superfs_fill(const struct form *f, char *layer, const int32_t *table, int64_t first,
-                  int64_t count, const char *k, const char *v) {
-    for (int64_t row = 0; row < count; row++) {
-        int64_t at = first + row;
-        char *page = layer + table[at / PAGE] * f->page_bytes;
-        switch (f->storage) {
-        case F32: store_token(F32, f, page, (int)(at % PAGE), k, v, row); break;
-        case BF16: store_token(BF16, f, page, (int)(at % PAGE), k, v, row); break;
-        case F16: store_token(F16, f, page, (int)(at % PAGE), k, v, row); break;
-        default: store_token(I8, f, page, (int)(at % PAGE), k, v, row);
+                  int64_t count, const char *k, const char *v, int64_t token_step,
+                  int64_t head_step) {
+    for (int64_t h = 0; h < f->kv_heads; h++)
+        for (int64_t row = 0; row < count; row++) {
+            const int64_t at = first + row, from = row * token_step + h * head_step;
+            char *head = layer + table[at / PAGE] * f->page_bytes + h * f->head_bytes;
+            switch (f->storage) {
+            case F32: store_token(F32, f, head, (int)(at % PAGE), k, v, from); break;
+            case BF16: store_token(BF16, f, head, (int)(at % PAGE), k, v, from); break;
+            case F16: store_token(F16, f, head, (int)(at % PAGE), k, v, from); break;
+            default: store_token(I8, f, head, (int)(at % PAGE), k, v, from);
+            }
         }
-    }
 }

@@ -1,5 +1,5 @@
 """The attention kernel: kernel.c, compiled for this machine's processor when it is first needed, or
-the same in torch where there is no compiler.
+the same in torch where there is no compiler. What is compiled guards mappings, too (guard.c).
 
 Both read and write the same pages (kernel.c has their layout).
 """
@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from superfs.kvcache.fastdecode.form import PAGE_TOKENS, STORAGES, Form, Indices
 
 log = logging.getLogger("superfs.kvcache")
 
-SOURCE = Path(__file__).with_name("kernel.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "guard.c", "numbers.h"))
 COMPILERS = ("cc", "gcc")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 COMPILE_S = 120.0
@@ -55,11 +55,16 @@ class Kernel(Protocol):
 
     name: str
 
+    def turns(self) -> Any:  # noqa: ANN401
+        """What threads that attend the same rows have in common: who does what next."""
+        ...
+
     def rows(
         self, pool: Memory, layer: int, tables: Indices, rows: Rows,
-        q: Memory, k: Memory, v: Memory, o: Memory, first: int, last: int,
+        q: Memory, k: Memory, v: Memory, o: Memory, turns: Any,  # noqa: ANN401
     ) -> None:  # fmt: skip
-        """Stores k and v of rows `first` to `last`, and attends."""
+        """Stores k and v, and attends, until no turn is left. The rows are done when all threads
+        have returned."""
         ...
 
     def fill(
@@ -69,10 +74,16 @@ class Kernel(Protocol):
         """Stores tokens `first` to `first + count` of one sequence."""
         ...
 
+    def restore(
+        self, pool: Memory, layer: int, table: Indices, first: int, count: int, both: Memory
+    ) -> None:
+        """The same from keys, then values, each [kv_heads, count, head_dim]."""
+        ...
+
 
 def kernel_of(form: Form, directory: Path | None = None) -> Kernel:
     """`directory`: where compiled code is kept; by default below the user's home."""
-    library = _library(directory or Path.home() / ".cache" / "superfs" / "kernels")
+    library = library_in(directory)
     if library is not None:
         return CompiledKernel(form, library)
     from superfs.kvcache.fastdecode.torchkernel import TorchKernel
@@ -94,33 +105,77 @@ class CompiledKernel:
         self._fill = library.superfs_fill
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._rows.argtypes = [
-            pointer, pointer, pointer, number, *[pointer] * 6, number, number, pointer,
+            pointer, pointer, pointer, number, *[pointer] * 7, number, pointer,
         ]  # fmt: skip
-        self._fill.argtypes = [pointer, pointer, pointer, number, number, pointer, pointer]
+        self._fill.argtypes = [
+            pointer, pointer, pointer, number, number, pointer, pointer, number, number,
+        ]  # fmt: skip
         self._rows.restype = self._fill.restype = None
+
+    def turns(self) -> Any:  # noqa: ANN401
+        return ctypes.c_int64(0)
 
     def rows(
         self, pool: Memory, layer: int, tables: Indices, rows: Rows,
-        q: Memory, k: Memory, v: Memory, o: Memory, first: int, last: int,
+        q: Memory, k: Memory, v: Memory, o: Memory, turns: Any,  # noqa: ANN401
     ) -> None:  # fmt: skip
-        form = self._form
-        scratch: Memory = np.empty(2 * form.heads * (form.head_dim + 1), np.float32)
+        scratch: Memory = np.empty(2 * self._form.heads * (self._form.head_dim + 1), np.float32)
         self._rows(
             ctypes.addressof(self._c), pool[layer].ctypes.data, tables.ctypes.data,
             tables.shape[1], rows.slots.ctypes.data, rows.lengths.ctypes.data,
-            q.ctypes.data, k.ctypes.data, v.ctypes.data, o.ctypes.data, first, last,
-            scratch.ctypes.data,
+            q.ctypes.data, k.ctypes.data, v.ctypes.data, o.ctypes.data,
+            ctypes.addressof(turns), len(rows.slots), scratch.ctypes.data,
         )  # fmt: skip
 
     def fill(
         self, pool: Memory, layer: int, table: Indices, first: int,
         count: int, k: Memory, v: Memory,
     ) -> None:  # fmt: skip
+        form = self._form
+        steps = (form.kv_heads * form.head_dim, form.head_dim)
+        self._filled(pool, layer, table, first, count, (k.ctypes.data, v.ctypes.data), steps)
+
+    def restore(
+        self, pool: Memory, layer: int, table: Indices, first: int, count: int, both: Memory
+    ) -> None:
+        form, start = self._form, both.ctypes.data
+        assert both.nbytes == 2 * count * form.key_bytes
+        sides = (start, start + count * form.key_bytes)
+        steps = (form.head_dim, count * form.head_dim)
+        self._filled(pool, layer, table, first, count, sides, steps)
+
+    def _filled(
+        self, pool: Memory, layer: int, table: Indices, first: int, count: int,
+        sides: tuple[int, int], steps: tuple[int, int],
+    ) -> None:  # fmt: skip
         assert first + count <= len(table) * PAGE_TOKENS
         self._fill(
             ctypes.addressof(self._c), pool[layer].ctypes.data, table.ctypes.data, first, count,
-            k.ctypes.data, v.ctypes.data,
+            *sides, *steps,
         )  # fmt: skip
+
+
+class Guard:
+    """A mapping that reads as zeros where its file was cut short, instead of killing us. Not to be
+    closed while somebody reads. OSError: there are too many, or there is no compiler."""
+
+    def __init__(self, memory: Memory, directory: Path | None = None) -> None:
+        library = library_in(directory)
+        if library is None:
+            raise OSError("mappings are guarded by compiled code, and there is none")
+        self._unguard = library.superfs_unguard
+        library.superfs_guard.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        self._number = library.superfs_guard(memory.ctypes.data, memory.nbytes)
+        if self._number < 0:
+            raise OSError("too many mappings are guarded")
+
+    def close(self) -> None:
+        self._unguard(self._number)
+
+
+def library_in(directory: Path | None) -> ctypes.CDLL | None:
+    """None: nothing can be compiled here."""
+    return _library(directory or Path.home() / ".cache" / "superfs" / "kernels")
 
 
 @cache
@@ -142,11 +197,15 @@ def _library(directory: Path) -> ctypes.CDLL | None:
         return None
 
 
+def _compiled() -> list[Path]:
+    return [path for path in SOURCES if path.suffix == ".c"]
+
+
 def _compile(compiler: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as room:
         made = Path(room) / target.name
         done = subprocess.run(
-            [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"],
+            [compiler, *FLAGS, "-o", str(made), *map(str, _compiled()), "-lm"],
             capture_output=True, text=True, timeout=COMPILE_S, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -155,8 +214,8 @@ def _compile(compiler: str, target: Path) -> None:
 
 
 def _fingerprint() -> str:
-    """Of the source, and of what -march=native depends on."""
-    found = hashlib.blake2b(SOURCE.read_bytes(), digest_size=16)
+    """Of the sources, and of what -march=native depends on."""
+    found = hashlib.blake2b(b"".join(path.read_bytes() for path in SOURCES), digest_size=16)
     found.update(" ".join(FLAGS).encode())
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith(("model", "flags", "Features", "CPU part", "cpu family")):

@@ -3,7 +3,8 @@ its pages gathered and attended in float32."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import count as count_from
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,14 +25,18 @@ class TorchKernel:
         self._wire = getattr(torch, form.wire)
         self._storage = getattr(torch, form.storage)
         self._side_bytes = form.head_dim * PAGE_TOKENS * STORAGES[form.storage]
+        self._together = 2 if form.storage == "bfloat16" else 1
+
+    def turns(self) -> Any:  # noqa: ANN401
+        return count_from()
 
     def rows(
         self, pool: Memory, layer: int, tables: Indices, rows: Rows,
-        q: Memory, k: Memory, v: Memory, o: Memory, first: int, last: int,
+        q: Memory, k: Memory, v: Memory, o: Memory, turns: Any,  # noqa: ANN401
     ) -> None:  # fmt: skip
         form = self._form
         queries, out = self._heads(q, form.heads), self._heads(o, form.heads)
-        for row in range(first, last):
+        while (row := next(turns)) < len(rows.slots):
             length = int(rows.lengths[row])
             if not length:
                 out[row] = 0
@@ -64,13 +69,31 @@ class TorchKernel:
                 new = new * torch.where(most > 0, inverse, most).unsqueeze(-1)
                 new = new.round()
             part = pages[..., side * self._side_bytes : (side + 1) * self._side_bytes]
-            stored = part.view(self._storage).unflatten(
-                -1, (PAGE_TOKENS, form.head_dim) if side else (form.head_dim, PAGE_TOKENS)
-            )
-            if side:
-                stored[page, :, place] = new.to(self._storage)
-            else:
-                stored[page, :, :, place] = new.to(self._storage)
+            self._store(part.view(self._storage), page, place, new.to(self._storage), side)
+
+    def _store(
+        self, kept: torch.Tensor, page: torch.Tensor, place: torch.Tensor, new: torch.Tensor,
+        side: int,
+    ) -> None:  # fmt: skip
+        """`kept`: one side of all pages, flat. `new`: [tokens, kv_heads, dim]."""
+        dim, two = self._form.head_dim, self._together
+        if side:
+            stored = kept.unflatten(-1, (PAGE_TOKENS // two, dim, two))
+            if two > 1:
+                alone = place % two == 0
+                stored[page[alone], :, place[alone] // two, :, 1] = 0
+            stored[page, :, place // two, :, place % two] = new
+        else:
+            stored = kept.unflatten(-1, (dim // two, PAGE_TOKENS, two))
+            stored[page, :, :, place] = new.unflatten(-1, (dim // two, two))
+
+    def restore(
+        self, pool: Memory, layer: int, table: Indices, first: int, count: int, both: Memory
+    ) -> None:
+        form = self._form
+        sides: Memory = both.reshape(2, form.kv_heads, count, -1).transpose(0, 2, 1, 3)
+        k, v = np.ascontiguousarray(sides).reshape(2, count, -1)
+        self.fill(pool, layer, table, first, count, k, v)
 
     def _gather(
         self, pool: Memory, layer: int, table: Indices, length: int
@@ -81,8 +104,11 @@ class TorchKernel:
         mine = pages[torch.from_numpy(table[:count]).long()]
         keys = mine[..., :side].contiguous().view(self._storage).float()
         values = mine[..., side : 2 * side].contiguous().view(self._storage).float()
-        keys = keys.view(count, form.kv_heads, form.head_dim, PAGE_TOKENS)
-        values = values.view(count, form.kv_heads, PAGE_TOKENS, form.head_dim)
+        dim, two = form.head_dim, self._together
+        keys = keys.view(count, form.kv_heads, dim // two, PAGE_TOKENS, two)
+        keys = keys.transpose(-1, -2).reshape(count, form.kv_heads, dim, PAGE_TOKENS)
+        values = values.view(count, form.kv_heads, PAGE_TOKENS // two, dim, two)
+        values = values.transpose(-1, -2).reshape(count, form.kv_heads, PAGE_TOKENS, dim)
         if form.storage == "int8":
             scales = mine[..., 2 * side :].contiguous().view(torch.float32)
             scales = scales.view(count, form.kv_heads, 2, PAGE_TOKENS)
