@@ -99,8 +99,10 @@ class Workers:
         self.daemons: dict[str, Daemon] = {}
         self.addresses: dict[str, str] = {}  # for other hosts
 
-    def start(self, name: str, **settings: Any) -> Path:  # noqa: ANN401
-        """Its socket."""
+    def start(
+        self, name: str, *, wrap: Any = None, **settings: Any,  # noqa: ANN401
+    ) -> Path:  # fmt: skip
+        """Its socket. `wrap`: of its command, to run it elsewhere."""
         path = self._directory / f"{name}.sock"
         settings = {
             "socket": str(path), "memory_bytes": 16 * MIB, "threads": 1, "lease_s": 30.0,
@@ -117,6 +119,7 @@ class Workers:
         config = self._directory / f"{name}.toml"
         config.write_text("\n".join(["[rworker]", *lines, ""]))
         command = [str(zygote.BIN / "superfs-rworker"), "--config", str(config)]
+        command = wrap(command) if wrap is not None else command
         daemon = Daemon(name, command, self._directory / f"{name}.log", executed=True)
         daemon.start()
         self.daemons[name] = daemon

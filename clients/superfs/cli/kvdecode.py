@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from superfs.cli.options import JsonOption  # noqa: TC001 - typer reads it
+from superfs.cli.options import (
+    ClusterOption,
+    DirOption,
+    JsonOption,
+    Target,
+    TokenOption,
+    target_of,
+)
 from superfs.cli.output import EXIT_USAGE, CliError, console, print_json, say
 from superfs.core.errors import FsError
 
@@ -21,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from superfs.core.fastdecode.model import Plan
-    from superfs.kvcache.fastdecode.batch import Loaded
+    from superfs.kvcache.fastdecode.batch import Loaded, Where
+    from superfs.kvcache.fastdecode.sampling import Sampling
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A directory with a saved model.")]
 Storage = Annotated[
@@ -122,9 +130,16 @@ def generate(
     threads: Threads = 1,
     storage: Storage = "",
     device: Annotated[str, typer.Option("--device", help="Of the weights.")] = "cpu",
-) -> None:
+    pool: Annotated[
+        str, typer.Option("--pool", metavar="NAME", help="Prompts are restored from this "
+        "namespace of the cluster's KVCache pool, and stored there.")
+    ] = "",
+    directory: DirOption = None,
+    cluster: ClusterOption = None,
+    token_file: TokenOption = None,
+) -> None:  # fmt: skip
     """Answers a file of prompts, many at a time."""
-    with _told(), contextlib.ExitStack() as opened:
+    with _told():
         from superfs.kvcache.fastdecode import batch as batches
         from superfs.kvcache.fastdecode.sampling import Sampling
 
@@ -134,22 +149,40 @@ def generate(
             frequency_penalty=frequency_penalty, seed=seed, stop=tuple(stop or ()),
             logprobs=logprobs,
         )  # fmt: skip
-        loaded = _load(model, device)
-        prompts = batches.read_prompts(prompt_file, loaded)
         where = batches.Where(
             rworkers or [], storage, memory, local_share, max(1, threads), secret_file
         )
-        longest = max(map(len, prompts)) + max_tokens
+        found = (pool, target_of(directory, cluster, token_file)) if pool else None
+        _generate(_load(model, device), prompt_file, where, found, first, batch, output)
+
+
+def _generate(
+    loaded: Loaded, prompt_file: Path, where: Where, pool: tuple[str, Target] | None,
+    first: Sampling, batch: int, output: Path | None,
+) -> None:  # fmt: skip
+    from superfs.client import ClientConfig
+    from superfs.kvcache.fastdecode import batch as batches
+
+    prompts = batches.read_prompts(prompt_file, loaded)
+    longest = max(map(len, prompts)) + first.max_tokens
+    each = [dataclasses.replace(first, seed=first.seed + n) for n in range(len(prompts))]
+    failed = 0
+    with contextlib.ExitStack() as opened:
+        store = None
+        if pool is not None:
+            name, target = pool
+            config = ClientConfig(cluster=target.cluster, token_file=target.token_file)
+            store = opened.enter_context(batches.open_store(loaded, name, config))
         engine = opened.enter_context(
-            batches.engine_of(loaded, where, batch=min(batch, len(prompts)), tokens_max=longest)
+            batches.engine_of(
+                loaded, where, batch=min(batch, len(prompts)), tokens_max=longest, store=store
+            )
         )
-        target = sys.stdout if output is None else opened.enter_context(output.open("w"))
+        into = sys.stdout if output is None else opened.enter_context(output.open("w"))
         told = opened.enter_context(_bar(len(prompts)))
-        each = [dataclasses.replace(first, seed=seed + n) for n in range(len(prompts))]
-        failed = 0
         for number, request in batches.generate(engine, prompts, each, told):
             failed += request.finish == "failed"
-            _write(target, batches.as_dict(number, request, loaded))
+            _write(into, batches.as_dict(number, request, loaded))
     if failed:
         raise CliError(f"{failed} of {len(prompts)} prompts failed", hint="see their errors")
 

@@ -46,6 +46,13 @@ class SlabFile:
             return None
         return cls(fd, path, slab_id, size)
 
+    def reader(self) -> int:
+        """A descriptor to read it, for whoever it is passed to; the caller's. -1: it is gone."""
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return -1
+
     def close(self) -> None:
         if self._window is not None:
             self._window.close()

@@ -22,7 +22,8 @@ import grpc
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import KV_KEYS_MAX
-from superfs.kvcache.byparts import Held, Reading, Storing
+from superfs.kvcache.byparts import Reading, Storing
+from superfs.kvcache.holding import Hold
 from superfs.kvcache.home import CALL_S
 from superfs.kvcache.parts import bad_of, parts_of, prefix_of
 from superfs.kvcache.reached import Reached
@@ -165,37 +166,49 @@ class KVStore(Reached):
         part a buffer for each of as many of them as are wanted. `arrived(part, blocks)`: so many
         blocks' part is there, which nobody has compared yet; False stops it, then nothing is right.
         How many blocks were right, from the first on, is known at the end only."""
+        hold = self.hold(keys)
         good: list[bool] = []
-
-        def read(held: Held) -> None:
+        try:
             call = self._call(PARTS_S)
-            reading = Reading(held, sizes, self._pace, self._hands, call)
+            reading = Reading(hold.leased, sizes, self._pace, self._hands, call)
             rooms = room(reading.found)
             try:
                 if reading.found and rooms and rooms[0]:
-                    good.extend(reading.run(rooms, arrived))
+                    good = reading.run(rooms, arrived)
             finally:
                 reading.close()
-
-        def hold(parts: list[Sequence[bytes]], held: Held) -> None:
-            """One lease within the other, until all parts are held that are there."""
-            first, has_read = sum(len(places.lengths) for _, places in held), False
-
-            def take(home: Home, places: pb.KvPlaces) -> list[int]:
-                nonlocal has_read
-                has_read = True
-                whole = len(places.lengths) == len(parts[0])
-                hold(parts[1:] if whole else [], [*held, (home, places)])
-                mine = good[first : first + len(places.lengths)]
-                return bad_of(mine)
-
-            if parts:
-                self._lease(keys, parts[0], take)
-            if not has_read:
-                read(held)
-
-        hold(list(parts_of(keys)), [])
+        finally:
+            hold.release(good)
         return prefix_of(good)
+
+    def hold(self, keys: Sequence[bytes]) -> Hold:
+        """The longest stored prefix of these, for as long as leases last, to be released."""
+        leased: list[tuple[Home, pb.KvPlaces]] = []
+        try:
+            for part in parts_of(keys):
+                found = self._leased(keys, part)
+                if found is not None:
+                    leased.append(found)
+                if found is None or len(found[1].lengths) < len(part):
+                    break
+        except BaseException:
+            Hold(leased, self._give_back).release()
+            raise
+        return Hold(leased, self._give_back)
+
+    def read(self, hold: Hold, buffers: Sequence[memoryview]) -> list[bool]:
+        """The first of the blocks that are held, into buffers of their lengths: which of them are
+        right. Where one has another length, it and all behind it are not."""
+        good: list[bool] = []
+        for home, places in hold.leased:
+            mine = buffers[len(good) : len(good) + len(places.lengths)]
+            fits = prefix_of([
+                len(view) == length for view, length in zip(mine, places.lengths, strict=False)
+            ])  # fmt: skip
+            good += home.read(places, mine[:fits], self._call())
+            if fits < len(places.lengths):
+                break
+        return good
 
     def storing(self, keys: Sequence[bytes], count: int, size: int) -> Storing | None:
         """Room for the last `count` blocks of this chain (at most `KV_KEYS_MAX`), of `size` bytes
@@ -312,6 +325,19 @@ class KVStore(Reached):
         part: Sequence[bytes],
         take: Callable[[Home, pb.KvPlaces], list[int]],
     ) -> None:
+        leased = self._leased(keys, part)
+        if leased is None:
+            return
+        bad: list[int] = []
+        try:
+            bad = take(*leased)
+        finally:
+            self._give_back(*leased, bad)
+
+    def _leased(
+        self, keys: Sequence[bytes], part: Sequence[bytes]
+    ) -> tuple[Home, pb.KvPlaces] | None:
+        """None: nothing of it is stored, or nobody answers."""
         for home in self._homes_of(keys)[: self._copies]:
             places = self._asked(
                 home,
@@ -322,16 +348,15 @@ class KVStore(Reached):
             if places is not None:  # it answers: what it has not is a miss
                 break
         if places is None or not places.lease:
-            return
+            return None
         home.agree(places.slab_id)
-        bad: list[int] = []
-        try:
-            bad = take(home, places)
-        finally:
-            request = pb.KvRelease(leases=[places.lease], damaged_of=places.lease, damaged=bad)
-            self._behind_it(home.stub.Release.future(request, **self._call()))
-            if bad:
-                self._finish()  # then it has been looked at, and is not stored any more
+        return home, places
+
+    def _give_back(self, home: Home, places: pb.KvPlaces, bad: list[int]) -> None:
+        request = pb.KvRelease(leases=[places.lease], damaged_of=places.lease, damaged=bad)
+        self._behind_it(home.stub.Release.future(request, **self._call()))
+        if bad:
+            self._finish()  # then it has been looked at, and is not stored any more
 
     def _put(
         self, home: Home, part: Sequence[bytes], parent: bytes, blocks: Sequence[Buffer]

@@ -58,6 +58,22 @@ class RwFill(_message.Message):
     count: int
     def __init__(self, slot: _Optional[int] = ..., layer: _Optional[int] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
+class RwRestore(_message.Message):
+    __slots__ = ("slot", "first", "block_tokens", "slab_id", "offsets", "checksums")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SLAB_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    first: int
+    block_tokens: int
+    slab_id: int
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    checksums: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, slot: _Optional[int] = ..., first: _Optional[int] = ..., block_tokens: _Optional[int] = ..., slab_id: _Optional[int] = ..., offsets: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class RwStep(_message.Message):
     __slots__ = ("mini", "layer", "slots")
     MINI_FIELD_NUMBER: _ClassVar[int]
@@ -79,18 +95,20 @@ class RwPing(_message.Message):
     def __init__(self) -> None: ...
 
 class RwRequest(_message.Message):
-    __slots__ = ("open", "fill", "step", "free", "ping")
+    __slots__ = ("open", "fill", "step", "free", "ping", "restore")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     FILL_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     FREE_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
     open: RwOpen
     fill: RwFill
     step: RwStep
     free: RwFree
     ping: RwPing
-    def __init__(self, open: _Optional[_Union[RwOpen, _Mapping]] = ..., fill: _Optional[_Union[RwFill, _Mapping]] = ..., step: _Optional[_Union[RwStep, _Mapping]] = ..., free: _Optional[_Union[RwFree, _Mapping]] = ..., ping: _Optional[_Union[RwPing, _Mapping]] = ...) -> None: ...
+    restore: RwRestore
+    def __init__(self, open: _Optional[_Union[RwOpen, _Mapping]] = ..., fill: _Optional[_Union[RwFill, _Mapping]] = ..., step: _Optional[_Union[RwStep, _Mapping]] = ..., free: _Optional[_Union[RwFree, _Mapping]] = ..., ping: _Optional[_Union[RwPing, _Mapping]] = ..., restore: _Optional[_Union[RwRestore, _Mapping]] = ...) -> None: ...
 
 class RwDone(_message.Message):
     __slots__ = ("mini", "layer", "refused")
@@ -110,16 +128,26 @@ class RwFilled(_message.Message):
     layer: int
     def __init__(self, slot: _Optional[int] = ..., layer: _Optional[int] = ...) -> None: ...
 
+class RwRestored(_message.Message):
+    __slots__ = ("slot", "blocks")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    blocks: int
+    def __init__(self, slot: _Optional[int] = ..., blocks: _Optional[int] = ...) -> None: ...
+
 class RwReply(_message.Message):
-    __slots__ = ("code", "detail", "opened", "done", "filled")
+    __slots__ = ("code", "detail", "opened", "done", "filled", "restored")
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     FILLED_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FIELD_NUMBER: _ClassVar[int]
     code: int
     detail: str
     opened: RwOpened
     done: RwDone
     filled: RwFilled
-    def __init__(self, code: _Optional[int] = ..., detail: _Optional[str] = ..., opened: _Optional[_Union[RwOpened, _Mapping]] = ..., done: _Optional[_Union[RwDone, _Mapping]] = ..., filled: _Optional[_Union[RwFilled, _Mapping]] = ...) -> None: ...
+    restored: RwRestored
+    def __init__(self, code: _Optional[int] = ..., detail: _Optional[str] = ..., opened: _Optional[_Union[RwOpened, _Mapping]] = ..., done: _Optional[_Union[RwDone, _Mapping]] = ..., filled: _Optional[_Union[RwFilled, _Mapping]] = ..., restored: _Optional[_Union[RwRestored, _Mapping]] = ...) -> None: ...

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from superfs.core.errors import Code, FsError
+from superfs.core.kvcache.keys import KeyChain
 from superfs.kvcache.fastdecode.engine import Engine
 from superfs.kvcache.fastdecode.frames import read_secret, split_address
 from superfs.kvcache.fastdecode.link import LocalLink, SharedLink
 from superfs.kvcache.fastdecode.placing import EngineConfig
+from superfs.kvcache.fastdecode.pool import Pool, fingerprint
 from superfs.kvcache.fastdecode.smodel import SModel
 from superfs.kvcache.fastdecode.streamlink import StreamLink
+from superfs.kvcache.store import KVStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from superfs.client import ClientConfig
     from superfs.kvcache.fastdecode.form import Form
     from superfs.kvcache.fastdecode.link import Link
     from superfs.kvcache.fastdecode.requests import Request
@@ -109,7 +113,15 @@ class Where:
 DEFAULT_MEMORY_BYTES = 1 << 30
 
 
-def engine_of(loaded: Loaded, where: Where, *, batch: int, tokens_max: int) -> Engine:
+def open_store(loaded: Loaded, namespace: str, cluster: ClientConfig) -> KVStore:
+    """Of a KVCache pool, for `engine_of`."""
+    chain = KeyChain(fingerprint(loaded.model, chunk_tokens=EngineConfig().chunk_tokens))
+    return KVStore.open(cluster, namespace, chain)
+
+
+def engine_of(
+    loaded: Loaded, where: Where, *, batch: int, tokens_max: int, store: KVStore | None = None
+) -> Engine:
     part = SModel(loaded.model, storage=where.storage)
     minis = 2 if where.rworkers and batch > 1 else 1
     config = EngineConfig(
@@ -128,7 +140,8 @@ def engine_of(loaded: Loaded, where: Where, *, batch: int, tokens_max: int) -> E
             )  # fmt: skip
             links.append(here)
         decode = loaded.decode if loaded.tokenizer is not None else None
-        return Engine(part, links, config, ends=loaded.ends, decode=decode)
+        pool = Pool(store, part) if store is not None else None
+        return Engine(part, links, config, ends=loaded.ends, decode=decode, pool=pool)
     except BaseException:
         for link in links:
             link.close()

@@ -13,15 +13,14 @@ R-worker had that is lost is computed again elsewhere, and goes on where it was.
 from __future__ import annotations
 
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from superfs.core.errors import Code, FsError
+from superfs.kvcache.fastdecode.entering import Waiting
 from superfs.kvcache.fastdecode.placing import EngineConfig, Mini, Place, Placing
-from superfs.kvcache.fastdecode.prefill import Prefill
 from superfs.kvcache.fastdecode.requests import Request
 from superfs.kvcache.fastdecode.returning import Returning, Watched
 from superfs.kvcache.fastdecode.sampling import Choice, Sampling, choose
@@ -30,7 +29,9 @@ from superfs.kvcache.fastdecode.weights import Weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from superfs.kvcache.fastdecode.entering import Entering
     from superfs.kvcache.fastdecode.link import Link
+    from superfs.kvcache.fastdecode.pool import Pool
     from superfs.kvcache.fastdecode.requests import Decode
     from superfs.kvcache.fastdecode.smodel import SModel
 
@@ -40,6 +41,7 @@ class Figures:
     steps: int = 0  # of any mini-batch
     decoded_tokens: int = 0
     prefilled_tokens: int = 0
+    restored_tokens: int = 0  # of prompts, from the KVCache pool
     computed_again: int = 0  # sequences whose cache was lost
     load_tokens_max: int = 0  # in all R-workers together
     waited_s: float = 0.0  # for R-workers
@@ -55,27 +57,26 @@ class _Group:
 
 
 @dataclass(slots=True)
-class _Entering:
-    prefill: Prefill
-    requests: list[Request]
-
-
-@dataclass(slots=True)
 class _State:
     mini: Mini
     turns: Iterator[bool]
-    entering: _Entering | None = None
+    entering: Entering | None = None
     groups: list[_Group] = field(default_factory=list)
 
 
 class Engine:
     def __init__(
         self, part: SModel, links: Sequence[Link], config: EngineConfig, *,
-        ends: Sequence[int] = (), decode: Decode | None = None,
+        ends: Sequence[int] = (), decode: Decode | None = None, pool: Pool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
-        """The links are the engine's to close. `ends`: tokens that end a sequence. `decode`: text
-        of tokens, for stop strings."""
+        """The links, and the pool, are the engine's to close. `ends`: tokens that end a sequence.
+        `decode`: text of tokens, for stop strings. INVALID: a pool of other chunks."""
+        if pool is not None and pool.stores and pool.chunk_tokens != config.chunk_tokens:
+            raise FsError(
+                Code.INVALID, f"the pool has chunks of {pool.chunk_tokens} tokens, and "
+                f"chunk_tokens is {config.chunk_tokens}",
+            )  # fmt: skip
         self.part = part
         self.config = config
         self.figures = Figures()
@@ -85,8 +86,9 @@ class Engine:
         self._ends = frozenset(ends)
         self._decode = decode
         self._clock = clock
-        self._waiting: deque[Request] = deque()
         self._open: dict[int, Request] = {}
+        self._pool = pool
+        self._waiting = Waiting(part, self.placing, pool, self._forget)
         self._next = 0
         self._states = [_State(mini, iter(())) for mini in self.placing.minis]
         for state in self._states:
@@ -101,6 +103,9 @@ class Engine:
     def close(self) -> None:
         self._weights.close()
         self._returning.close()
+        self._waiting.clear()
+        if self._pool is not None:
+            self._pool.close()
         for place in self.placing.places:
             if not place.lost:
                 place.link.close()
@@ -123,7 +128,7 @@ class Engine:
         self.placing.check(request)
         self._next += 1
         self._open[request.number] = request
-        self._waiting.append(request)
+        self._waiting.add(request)
         return request
 
     @property
@@ -153,6 +158,8 @@ class Engine:
         with torch.inference_mode():
             for state in self._states:
                 next(state.turns)
+            if self._waiting and not any(mini.size for mini in self.placing.minis):
+                self._waiting.idle()
         if self._open and all(place.lost for place in self.placing.places):
             self._fail(FsError(Code.UNAVAILABLE, "every R-worker is lost"))
         return bool(self._open)
@@ -264,61 +271,25 @@ class Engine:
             elif request.place.lost:
                 self._again(mini, request)
         if state.entering is None:
-            state.entering = self._next_prompts(mini)
+            state.entering = self._waiting.start(mini)
         if state.entering is not None:
             self._enter(state, state.entering)
 
-    def _next_prompts(self, mini: Mini) -> _Entering | None:
-        """What has come, as much as fits in a chunk together; or one that does not."""
-        found: list[Request] = []
-        total = 0
-        while self._waiting:
-            request = self._waiting[0]
-            if request.cancelled:
-                self._waiting.popleft()
-                request.finish = "cancelled"
-                del self._open[request.number]
-                continue
-            if self._emptier(mini):
-                break
-            total += len(request.tokens)
-            if found and total > self.config.chunk_tokens:
-                break
-            if not self.placing.place(request, mini):
-                break
-            self._waiting.popleft()
-            found.append(request)
-        if not found:
-            return None
-        prompts = [request.tokens for request in found]
-        return _Entering(Prefill(self.part, prompts, self.config.chunk_tokens), found)
-
-    def _emptier(self, mini: Mini) -> bool:
-        """Another mini-batch has fewer: it is that one's turn."""
-        return any(other.size < mini.size for other in self.placing.minis)
-
-    def _enter(self, state: _State, entering: _Entering) -> None:
-        def ship(number: int, layer: int, first: int, k: torch.Tensor, v: torch.Tensor) -> None:
-            request = entering.requests[number]
-            place = request.place
-            if place is not None and not place.lost and number not in refused:
-                with Watched(place, refused=lambda: refused.add(number)):
-                    place.link.fill(request.slot, layer, first, k, v)
-
-        refused: set[int] = set()
-        logits = entering.prefill.advance(ship)
-        if logits is None and not refused:
+    def _enter(self, state: _State, entering: Entering) -> None:
+        logits = entering.advance()
+        if logits is None and not entering.refused:
             return
         state.entering = None
         mini = state.mini
         for number, request in enumerate(entering.requests):
             mini.entering.remove(request)
             assert request.place is not None
-            if request.place.lost or number in refused or logits is None:
+            if request.place.lost or number in entering.refused or logits is None:
                 mini.requests.append(request)
                 self._again(mini, request)
                 continue
-            self.figures.prefilled_tokens += len(request.tokens)
+            self.figures.prefilled_tokens += len(request.tokens) - entering.restored_tokens
+            self.figures.restored_tokens += entering.restored_tokens
             self._accept(request, int(logits[number].argmax()), logits[number])
             mini.requests.append(request)
             if request.finish:
@@ -331,10 +302,13 @@ class Engine:
         self._free(request)
         request.computed_again += 1
         self.figures.computed_again += 1
-        self._waiting.appendleft(request)
+        self._waiting.add(request, first=True)
 
     def _end(self, request: Request) -> None:
         self._free(request)
+        self._forget(request)
+
+    def _forget(self, request: Request) -> None:
         del self._open[request.number]
 
     def _free(self, request: Request) -> None:

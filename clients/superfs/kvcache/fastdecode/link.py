@@ -21,7 +21,7 @@ import torch
 from superfs.core.errors import Code, FsError, known_code
 from superfs.kvcache.fastdecode.form import Area, Form
 from superfs.kvcache.fastdecode.kernel import kernel_of
-from superfs.kvcache.fastdecode.session import Session
+from superfs.kvcache.fastdecode.session import RESTORED_MAX, Session
 from superfs.rpc import packets
 from superfs.v1 import fastdecode_pb2 as pb
 
@@ -42,7 +42,19 @@ class Counters:
     step_bytes: int = 0
     message_bytes: int = 0
     fill_bytes: int = 0
+    restored_blocks: int = 0  # of a pool, that did not come this way
     waited_s: float = 0.0  # for o
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Of a KVCache pool, in the slab of a data daemon on this host; held by a lease."""
+
+    descriptor: int
+    slab_id: int
+    block_tokens: int
+    offsets: Sequence[int]
+    checksums: Sequence[int]
 
 
 class Link(Protocol):
@@ -66,6 +78,11 @@ class Link(Protocol):
     def take(self, mini: int) -> tuple[Any, list[int]]:
         """o of what was posted last, and the rows that found no room. Good until the next post of
         this mini-batch."""
+        ...
+
+    def restore(self, slot: int, first: int, blocks: Blocks) -> int:
+        """Blocks of a KVCache pool as a sequence's next tokens: how many are there, from the first
+        on; 0 where an R-worker cannot have them from the slab. NO_SPACE."""
         ...
 
     def free(self, slots: Sequence[int]) -> None: ...
@@ -160,6 +177,9 @@ class LocalLink:
             if reply.code:
                 raise FsError(known_code(reply.code), f"{self.name}: {reply.detail}")
 
+    def restore(self, slot: int, first: int, blocks: Blocks) -> int:
+        return 0
+
     def post(
         self, mini: int, layer: int, slots: Sequence[int], q: Any, k: Any, v: Any,  # noqa: ANN401
     ) -> None:  # fmt: skip
@@ -244,9 +264,25 @@ class SharedLink:
             self._areas.fill(k[at : at + step], v[at : at + step])
             fill = pb.RwFill(slot=slot, layer=layer, first=first + at, count=part)
             self._send(pb.RwRequest(fill=fill))
-            while (reply := self._receive(self._patience_s)).HasField("done"):
-                self._done[reply.done.mini] = reply.done
+            self._answer()
             self.counters.fill_bytes += 2 * part * self._areas.area.form.key_bytes
+
+    def restore(self, slot: int, first: int, blocks: Blocks) -> int:
+        done, count = 0, len(blocks.offsets)
+        while done < count:
+            part = slice(done, done + RESTORED_MAX)
+            restore = pb.RwRestore(
+                slot=slot, first=first + done * blocks.block_tokens,
+                block_tokens=blocks.block_tokens, slab_id=blocks.slab_id,
+                offsets=blocks.offsets[part], checksums=blocks.checksums[part],
+            )  # fmt: skip
+            self._send(pb.RwRequest(restore=restore), [blocks.descriptor])
+            there = self._answer().restored.blocks
+            done += there
+            self.counters.restored_blocks += there
+            if there < len(restore.offsets):
+                break
+        return done
 
     def post(
         self, mini: int, layer: int, slots: Sequence[int], q: Any, k: Any, v: Any,  # noqa: ANN401
@@ -286,6 +322,12 @@ class SharedLink:
             packets.send(self._socket, message, descriptors)
         except OSError as error:
             raise FsError(Code.UNAVAILABLE, f"R-worker {self.name}: {error}") from None
+
+    def _answer(self) -> pb.RwReply:
+        """To what is no step; what steps are answered meanwhile is for `take`."""
+        while (reply := self._receive(self._patience_s)).HasField("done"):
+            self._done[reply.done.mini] = reply.done
+        return reply
 
     def _receive(self, timeout_s: float) -> pb.RwReply:
         self._socket.settimeout(timeout_s)

@@ -1,7 +1,7 @@
 """Prompts through the S-part: several together, or a long one in chunks.
 
 Keys and values of every layer leave for the R-worker as soon as they are there; those of a prompt
-that goes on stay here too, for its next chunk.
+that goes on stay here too, for its next chunk. A prompt may begin with what a KVCache pool had.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from superfs.kvcache.fastdecode.pool import Prefix
     from superfs.kvcache.fastdecode.smodel import SModel
 
     Ship = Callable[[int, int, int, torch.Tensor, torch.Tensor], None]
@@ -23,13 +24,18 @@ if TYPE_CHECKING:
 class Prefill:
     """Of prompts that fit in a chunk together, or of one that does not."""
 
-    def __init__(self, part: SModel, prompts: Sequence[Sequence[int]], chunk_tokens: int) -> None:
+    def __init__(
+        self, part: SModel, prompts: Sequence[Sequence[int]], chunk_tokens: int,
+        prefix: Prefix | None = None,
+    ) -> None:  # fmt: skip
+        """`prefix`: of the only prompt; it is in the R-worker already."""
         assert len(prompts) == 1 or sum(map(len, prompts)) <= chunk_tokens
         assert all(prompts)
         self._part = part
         self._prompts = prompts
         self._chunk = chunk_tokens
-        self._done = 0
+        self._prefix = prefix
+        self._done = prefix.tokens if prefix is not None else 0
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def advance(self, ship: Ship) -> torch.Tensor | None:
@@ -69,10 +75,10 @@ class Prefill:
     ) -> torch.Tensor:
         """Each token attends those before it and itself."""
         if self._done:
-            k = torch.cat((self._kept[layer][0], k))
-            v = torch.cat((self._kept[layer][1], v))
+            before = self._before(layer)
+            k, v = torch.cat((before[0], k)), torch.cat((before[1], v))
         if goes_on:
-            if self._done:
+            if layer < len(self._kept):
                 self._kept[layer] = (k, v)
             else:
                 self._kept.append((k, v))
@@ -86,3 +92,10 @@ class Prefill:
             scale=self._part.form.scale, enable_gqa=True,
         )  # fmt: skip
         return o[0].transpose(0, 1)
+
+    def _before(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if layer < len(self._kept):
+            return self._kept[layer]
+        assert self._prefix is not None
+        k, v = self._prefix.layer(layer)
+        return k.to(self._part.device), v.to(self._part.device)

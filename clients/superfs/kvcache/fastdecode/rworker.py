@@ -145,7 +145,7 @@ class LocalServer:
             return pb.RwReply(opened=peer.session.opened)
         if peer.session is None:
             raise FsError(Code.BAD_REQUEST, "it begins with an open")
-        return peer.session.handle(request)
+        return peer.session.handle(request, descriptors)
 
     @staticmethod
     def _mapped(peer: Peer, area: Area, descriptor: int) -> Memory:

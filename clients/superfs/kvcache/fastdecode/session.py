@@ -6,22 +6,31 @@ else.
 
 from __future__ import annotations
 
+import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from superfs.core.errors import Code, FsError
+from superfs.core.kvcache.keys import BLOCK_TOKENS_MAX
 from superfs.kvcache.fastdecode.cache import Cache
 from superfs.kvcache.fastdecode.form import Area, Form, Memory
 from superfs.kvcache.fastdecode.kernel import kernel_of
+from superfs.kvcache.fastdecode.slabs import Slabs, is_right
 from superfs.v1 import fastdecode_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from superfs.kvcache.fastdecode.kernel import Rows
+
+log = logging.getLogger("superfs.rworker")
+
+RESTORED_MAX = 256
+"""Blocks in one message."""
 
 
 def area_of(opening: pb.RwOpen) -> Area:
@@ -45,6 +54,7 @@ class Session:
     ) -> None:  # fmt: skip
         self.area = area
         self._memory = memory
+        self._slabs = Slabs(kernel_dir)
         kernel = kernel_of(area.form, kernel_dir)
         self.cache = Cache(
             area.form, memory_bytes, opening.slots, opening.tokens_max, threads=threads,
@@ -58,12 +68,17 @@ class Session:
         )  # fmt: skip
 
     def close(self) -> None:
+        self._slabs.close()
         self.cache.close()
 
-    def handle(self, request: pb.RwRequest) -> pb.RwReply | None:
+    def handle(self, request: pb.RwRequest, descriptors: Sequence[int] = ()) -> pb.RwReply | None:
         """FsError: the peer does not keep to the protocol; what it can know too late (NO_SPACE) is
-        in the reply."""
+        in the reply. The descriptors stay the caller's."""
         kind = request.WhichOneof("kind")
+        if kind == "restore" and len(descriptors) == 1:
+            return self._restore(request.restore, descriptors[0])
+        if descriptors:
+            raise FsError(Code.BAD_REQUEST, f"descriptors with {kind or 'nothing'}")
         if kind == "step":
             return self._step(request.step)
         if kind == "fill":
@@ -133,6 +148,37 @@ class Session:
                 raise
             return pb.RwReply(code=error.code, detail=error.detail)
         return pb.RwReply(filled=pb.RwFilled(slot=fill.slot, layer=fill.layer))
+
+    def _restore(self, asked: pb.RwRestore, descriptor: int) -> pb.RwReply:
+        count, size = asked.block_tokens, 2 * asked.block_tokens * self.area.form.key_bytes
+        size *= self.area.form.layers
+        if (
+            not 1 <= count <= BLOCK_TOKENS_MAX
+            or len(asked.offsets) != len(asked.checksums)
+            or not 1 <= len(asked.offsets) <= RESTORED_MAX
+        ):
+            raise FsError(
+                Code.BAD_REQUEST, f"{len(asked.offsets)} blocks of {count} tokens: up to "
+                f"{RESTORED_MAX} of up to {BLOCK_TOKENS_MAX}, each with its checksum",
+            )  # fmt: skip
+        done = 0
+        try:
+            slab = self._slabs.get(asked.slab_id, descriptor)
+            for offset, checksum in zip(asked.offsets, asked.checksums, strict=True):
+                block = slab.block(offset, size)
+                if not self.cache.restore(
+                    asked.slot, asked.first + done * count, count, block,
+                    partial(is_right, block, checksum),
+                ):  # fmt: skip
+                    break
+                done += 1
+        except FsError as error:
+            if error.code not in (Code.NO_SPACE, Code.UNAVAILABLE):
+                raise
+            if error.code is Code.NO_SPACE:
+                return pb.RwReply(code=error.code, detail=error.detail)
+            log.info("blocks are not restored: %s", error)
+        return pb.RwReply(restored=pb.RwRestored(slot=asked.slot, blocks=done))
 
 
 class Room:

@@ -29,6 +29,8 @@ from superfs.v1 import fastdecode_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from superfs.kvcache.fastdecode.link import Blocks
+
 
 class StreamLink:
     """A thread of its own sends, so that the weights go on while rows are on their way."""
@@ -99,6 +101,9 @@ class StreamLink:
             while (reply := self._receive(self._patience_s)).HasField("done"):
                 self._done[reply.done.mini] = reply.done
             self.counters.fill_bytes += part * width
+
+    def restore(self, slot: int, first: int, blocks: Blocks) -> int:
+        return 0
 
     def post(
         self, mini: int, layer: int, slots: Sequence[int], q: Any, k: Any, v: Any,  # noqa: ANN401
