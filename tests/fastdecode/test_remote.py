@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from harness.cutoff import INSIDE, Cable  # noqa: E402
 from harness.fastmodels import (  # noqa: E402 - it needs both
     BATCH,
     SECRET,
@@ -35,7 +36,7 @@ from superfs.kvcache.fastdecode.smodel import SModel  # noqa: E402
 from superfs.v1 import fastdecode_pb2 as pb  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from superfs.kvcache.fastdecode.link import Link
@@ -189,6 +190,7 @@ STEP = pb.RwRequest(step=pb.RwStep(slots=bytes(4)))
     (True, pb.RwRequest(fill=pb.RwFill(count=1 << 30)), 1 << 31),
     (True, pb.RwRequest(fill=pb.RwFill(count=1)), 3),
     (True, pb.RwRequest(ping=pb.RwPing()), 5),
+    (True, pb.RwRequest(restore=pb.RwRestore(block_tokens=8, offsets=[0], checksums=[0])), 0),
     (True, pb.RwRequest(free=pb.RwFree(slots=[1 << 31])), 0),
     (True, pb.RwRequest(), 0),
 ])  # fmt: skip
@@ -214,6 +216,52 @@ def test_hostile_frames(
         assert pb.RwReply.FromString(head[0]).code in (Code.BAD_REQUEST, Code.INVALID)
         assert frames.receive_head(peer) is None
     served(part, [workers.stream(part, "one")])
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    with Cable() as cable:
+        yield cable
+
+
+def test_another_host(workers: Workers, cable: Cable) -> None:
+    """In a network of its own. What the interface counts is the rows, and little beside them."""
+    part = SModel(make_model(hidden_size=512, num_attention_heads=8, head_dim=64))
+    workers.start("one", wrap=cable.wrap, listen=f"{INSIDE}:0")
+    before = cable.bytes_passed()
+    link = workers.stream(part, "one")
+    served(part, [link])
+    counted = link.counters
+    told = counted.step_bytes + counted.fill_bytes + counted.message_bytes
+    assert told <= cable.bytes_passed() - before < 1.05 * told
+
+
+@pytest.mark.allow_log("computed again")
+def test_another_host_is_cut_off(workers: Workers, cable: Cable) -> None:
+    """Its sequences go on here; when it is reached again it gets new ones."""
+    part = SModel(make_model())
+    workers.start("one", wrap=cable.wrap, listen=f"{INSIDE}:0")
+    workers.start("two")
+    there = workers.stream(part, "one", patience_s=1.0)
+    links: list[Link] = [there, workers.link(part, "two", patience_s=60.0)]
+    config = EngineConfig(batch=BATCH, tokens_max=TOKENS_MAX, chunk_tokens=64)
+    with Engine(part, links, config) as engine:
+        asked = [engine.submit(make_prompt(9 + n, n), GREEDY) for n in range(6)]
+        for _ in range(20):
+            engine.advance()
+        cable.pull()
+        engine.run()
+        assert 0 < sum(request.computed_again for request in asked) < len(asked)
+        cable.plug()
+        place = engine.placing.places[0]
+        wait_until(lambda: engine.advance() or not place.lost, "it is there again")
+        asked += [engine.submit(make_prompt(7 + n, n), GREEDY) for n in range(6)]
+        engine.run()
+        assert place.link.counters.rows
+    plain = Plain(part.model)
+    for request in asked:
+        plain.check(request.tokens[: request.prompt_tokens], request.generated)
+    assert plain.close <= 1
 
 
 def test_a_message_that_is_too_long(workers: Workers) -> None:
