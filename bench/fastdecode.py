@@ -2,12 +2,16 @@
 
     python bench/fastdecode.py [throughput] [kernel] [--rounds 3] [--only ARM …]
 
-throughput  Arms take turns, each a process of its own, all on both processors: the engine in one
-            process whose cache has room for 16 full sequences (`capped`), the same with an R-worker
-            that has room for 8 times that (`rworker`), and one process with that much room
-            (`uncapped`). The single processes are run both ways, with torch's threads (`-torch`)
-            and with a mini-batch a thread; the better one counts. `apart` has one processor for the
-            weights and the other for the R-worker, `alone` one for all with the small cache.
+throughput  Arms take turns, each a process of its own with its children, all on both processors:
+
+    capped      the engine in one process, whose cache has room for 16 full sequences
+    rworker     the same with an R-worker that has room for 8 times that
+    uncapped    one process with that much room, and the same batches
+    generate    plain `generate` of transformers, as many sequences at a time as `capped` has
+    vllm-cpu    vLLM for CPUs with the same bytes of cache as `capped` (`make vllm`; --vllm PYTHON)
+
+            An engine's mini-batches share all processors one after the other, or with `-each` have
+            one of them each beside one another; of `capped` and `uncapped` the better one counts.
 kernel      Attention over a bfloat16 cache of 1 GiB against reading that much memory (numpy's sum
             of it, as 64-bit words), in turns, on one processor and on both.
 
@@ -18,22 +22,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import torch
-import transformers
+from decoding import (
+    VOCABULARY,
+    Worker,
+    in_a_process,
+    machine,
+    make_llama,
+    memory_of,
+    spread,
+    use,
+)
 
 from superfs.kvcache.fastdecode.cache import Cache
 from superfs.kvcache.fastdecode.engine import Engine
@@ -43,188 +52,198 @@ from superfs.kvcache.fastdecode.placing import EngineConfig
 from superfs.kvcache.fastdecode.sampling import Sampling
 from superfs.kvcache.fastdecode.smodel import SModel
 
+if TYPE_CHECKING:
+    from superfs.kvcache.fastdecode.link import Link
+
 GIB = 2**30
-WORKER = """
-import sys
-from pathlib import Path
-from superfs.kvcache.fastdecode.rworker import LocalServer
-from superfs.kvcache.fastdecode.session import Room
-path, memory, threads = Path(sys.argv[1]), *map(float, sys.argv[2:4])
-room = Room(int(memory), threads=int(threads), kernel_dir=None, lease_s=60, sessions_max=1)
-server = LocalServer(path, room, 60)
-print("ready", flush=True)
-server.serve()
-"""
+FEW, COUNT = 16, 128
+BOTH = {0, 1}
 
 
-class Worker:
-    """An R-worker of its own process, on these processors."""
-
-    def __init__(self, room: Path, name: str, memory: int, cpus: set[int]) -> None:
-        self.path = room / name
-        command = [
-            sys.executable, "-c", WORKER, str(self.path), str(memory), str(len(cpus)),
-        ]  # fmt: skip
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+class Arm(NamedTuple):
+    room_for: int  # sequences
+    elsewhere: bool
+    each: bool  # mini-batches have a processor each
 
 
-def make_model(args: argparse.Namespace) -> SModel:
-    torch.manual_seed(3)
-    config = transformers.LlamaConfig(
-        hidden_size=args.hidden, intermediate_size=3 * args.hidden, num_hidden_layers=args.layers,
-        num_attention_heads=args.hidden // 64, num_key_value_heads=args.kv_heads,
-        vocab_size=8192, max_position_embeddings=8192, tie_word_embeddings=True,
-    )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config).to(getattr(torch, args.dtype)).eval()
-    return SModel(model)
+ARMS = {
+    "capped": Arm(FEW, elsewhere=False, each=False),
+    "rworker": Arm(COUNT, elsewhere=True, each=False),
+    "uncapped": Arm(COUNT, elsewhere=False, each=False),
+    "capped-each": Arm(FEW, elsewhere=False, each=True),
+    "rworker-each": Arm(COUNT, elsewhere=True, each=True),
+    "uncapped-each": Arm(COUNT, elsewhere=False, each=True),
+}
+OTHERS = ("generate", "vllm-cpu")
 
 
-def use(cpus: set[int]) -> None:
-    os.sched_setaffinity(0, cpus)
-    torch.set_num_threads(len(cpus))
-
-
-def memory_of(form: Form, sequences: int, tokens: int) -> int:
-    """With a page more for each."""
-    return sequences * (-(-tokens // 32) + 1) * form.page_bytes_total
-
-
-def serve(
-    part: SModel,
-    links: list[Any],
-    args: argparse.Namespace,
-    *,
-    minis: int,
-    threads: int,
-    count: int,
-) -> tuple[float, Engine]:
-    """Tokens a second, prompts included in the time."""
-    whole = args.prompt + args.new
-    config = EngineConfig(
-        batch=count, minis=minis, threads=threads, tokens_max=whole, chunk_tokens=512
-    )
+def prompts_of(args: argparse.Namespace) -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
-    prompts = torch.randint(8192, (count, args.prompt), generator=generator).tolist()
-    with Engine(part, links, config) as engine:
+    found: list[list[int]] = torch.randint(
+        VOCABULARY, (COUNT, args.prompt), generator=generator
+    ).tolist()
+    return found
+
+
+def serve(part: SModel, link: Link, args: argparse.Namespace, arm: Arm) -> tuple[float, Engine]:
+    """Seconds, prompts included."""
+    minis = 2 if arm.each else 1
+    config = EngineConfig(
+        batch=COUNT, minis=minis, threads=minis, tokens_max=args.prompt + args.new
+    )
+    with Engine(part, [link], config) as engine:
         started = time.perf_counter()
-        asked = [
-            engine.submit(prompt, Sampling(max_tokens=args.new, ignore_eos=True))
-            for prompt in prompts
-        ]
+        sampling = Sampling(max_tokens=args.new, ignore_eos=True)
+        asked = [engine.submit(prompt, sampling) for prompt in prompts_of(args)]
         engine.run()
         took = time.perf_counter() - started
         assert all(request.finish == "length" for request in asked)
-    return count * args.new / took, engine
+    return took, engine
 
 
-PLACES = {  # arm: room for sequences, R-worker, threads at the weights
-    "capped-torch": (16, False, 1),
-    "capped": (16, False, 2),
-    "rworker": (128, True, 2),
-    "uncapped-torch": (128, False, 1),
-    "uncapped": (128, False, 2),
-    "apart": (128, True, 1),
-    "alone": (16, False, 1),
-}
-COUNT = 128
-
-
-def place(args: argparse.Namespace) -> None:
-    """One arm, in this process: a line of JSON."""
-    arm = args.place
-    room_for, elsewhere, threads = PLACES[arm]
-    use({0} if arm in ("apart", "alone") else {0, 1})
-    part = make_model(args)
+def engine_arm(args: argparse.Namespace, arm: Arm) -> dict[str, Any]:
+    part = SModel(make_llama(args.hidden, args.layers, args.kv_heads, args.dtype))
     form, whole = part.form, args.prompt + args.new
-    memory = memory_of(form, room_for, whole)
-    minis = 1 if arm.endswith("-torch") or arm == "alone" else 2
+    memory = memory_of(form, arm.room_for, whole)
+    minis = 2 if arm.each else 1
     sizes: dict[str, Any] = {
         "slots": COUNT, "tokens_max": whole, "rows": -(-COUNT // minis), "minis": minis,
     }  # fmt: skip
-    found: dict[str, Any] = {}
+    if not arm.elsewhere:
+        took, engine = serve(
+            part, LocalLink(form, memory_bytes=memory, threads=len(BOTH), **sizes), args, arm
+        )
+        return {"took_s": took, "steps": engine.figures.steps}
     with tempfile.TemporaryDirectory() as room:
-        if elsewhere:
-            cpus = {1} if arm == "apart" else {0, 1}
-            worker = Worker(Path(room), "r", memory, cpus)
-            link: Any = SharedLink(worker.path, form, **sizes)
-        else:
-            link = LocalLink(form, memory_bytes=memory, threads=1 if arm == "alone" else 2, **sizes)
-        rate, engine = serve(part, [link], args, minis=minis, threads=threads, count=COUNT)
-        if elsewhere:
-            wired = link.counters
-            law = form.wire_bytes * form.head_dim * 2 * (form.heads + form.kv_heads)
-            found["wire"] = (wired.step_bytes + wired.message_bytes) / (wired.rows * law)
-            worker.close()
-    print(json.dumps(found | {"rate": rate, "waited_s": engine.figures.waited_s}))
+        worker = Worker(Path(room) / "r", memory, BOTH)
+        link = SharedLink(worker.path, form, **sizes)
+        took, engine = serve(part, link, args, arm)
+        wired = link.counters
+        law = form.wire_bytes * form.head_dim * 2 * (form.heads + form.kv_heads)
+        wire = (wired.step_bytes + wired.message_bytes) / (wired.rows * law)
+        worker.close()
+    found = {"took_s": took, "steps": engine.figures.steps, "wire": wire}
+    return found | {"waited_s": engine.figures.waited_s}
+
+
+def generate_arm(args: argparse.Namespace) -> dict[str, Any]:
+    model = make_llama(args.hidden, args.layers, args.kv_heads, args.dtype)
+    prompts = torch.tensor(prompts_of(args))
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for first in range(0, COUNT, FEW):
+            out = model.generate(
+                prompts[first : first + FEW], max_new_tokens=args.new, min_new_tokens=args.new,
+                do_sample=False, pad_token_id=0,
+            )  # fmt: skip
+            assert out.shape[1] == args.prompt + args.new
+    return {"took_s": time.perf_counter() - started, "steps": COUNT // FEW * args.new}
+
+
+VLLM = """
+import json, os, sys, time
+job = json.load(open(sys.argv[1]))
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "0-1"
+from vllm import LLM, SamplingParams
+model = LLM(
+    job["model"], skip_tokenizer_init=True, dtype=job["dtype"], max_model_len=job["whole"],
+    kv_cache_memory_bytes=job["memory"], max_num_seqs=job["count"], block_size=job["block"],
+    enable_prefix_caching=False,
+)
+asked = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
+sampling = SamplingParams(
+    temperature=0.0, max_tokens=job["new"], min_tokens=job["new"], ignore_eos=True,
+    detokenize=False,
+)
+model.generate(asked[:2], sampling, use_tqdm=False)
+started = time.perf_counter()
+found = model.generate(asked, sampling, use_tqdm=False)
+took = time.perf_counter() - started
+assert all(len(one.outputs[0].token_ids) == job["new"] for one in found)
+print(json.dumps({"took_s": took}))
+"""
+VLLM_BLOCK = 32
+
+
+def vllm_arm(args: argparse.Namespace) -> dict[str, Any]:
+    """Its cache has as many bytes as that of `capped`, in blocks of as many tokens."""
+    model = make_llama(args.hidden, args.layers, args.kv_heads, args.dtype)
+    part = SModel(model)
+    whole = args.prompt + args.new
+    with tempfile.TemporaryDirectory() as room:
+        model.save_pretrained(room)
+        job = Path(room) / "job.json"
+        job.write_text(json.dumps({
+            "model": room, "dtype": args.dtype, "whole": whole, "new": args.new, "count": COUNT,
+            "memory": memory_of(part.form, FEW, whole), "block": VLLM_BLOCK,
+            "prompts": prompts_of(args),
+        }))  # fmt: skip
+        script = Path(room) / "arm.py"
+        script.write_text(VLLM)
+        return in_a_process(str(script), [str(job)], args.vllm)
+
+
+def one_arm(args: argparse.Namespace) -> None:
+    """In this process: a line of JSON."""
+    use(BOTH)
+    if args.arm in ARMS:
+        found = engine_arm(args, ARMS[args.arm])
+    else:
+        found = generate_arm(args) if args.arm == "generate" else vllm_arm(args)
+    print(json.dumps(found | {"rate": COUNT * args.new / found["took_s"]}))
 
 
 def throughput(args: argparse.Namespace) -> None:
     rates: dict[str, list[float]] = {}
+    names = ("hidden", "layers", "kv_heads", "dtype", "prompt", "new", "vllm")
+    words = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in names]
     for number in range(args.rounds):
-        for arm in args.only or PLACES:
-            command = [
-                sys.executable, __file__, "--place", arm, *(
-                    f"--{name.replace('_', '-')}={getattr(args, name)}"
-                    for name in ("hidden", "layers", "kv_heads", "dtype", "prompt", "new")
-                ),
-            ]  # fmt: skip
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
+        for arm in args.only or (*ARMS, *OTHERS):
+            if arm == "vllm-cpu" and not Path(args.vllm).exists():
+                print(f"  {arm}: there is no {args.vllm} (make vllm)")
+                continue
+            found = in_a_process(__file__, ["--arm", arm, *words])
             rates.setdefault(arm, []).append(found["rate"])
             wire = f", {found['wire']:.3f} of the law's bytes" if "wire" in found else ""
             print(f"  round {number} {arm}: {found['rate']:.0f} tokens/s{wire}", flush=True)
     print(
-        f"\n{COUNT} requests of {args.prompt} + {args.new} tokens; cache for 16 or {COUNT} of them"
+        f"\n{COUNT} requests of {args.prompt} + {args.new} tokens; "
+        f"cache for {FEW} or {COUNT} of them"
     )
     for arm, each in rates.items():
-        print(
-            f"{arm:15} {statistics.median(each):8.0f} tokens/s  "
-            f"({min(each):.0f} to {max(each):.0f})"
-        )
-    for ours, arms in (
-        ("rworker", ("capped", "capped-torch")), ("rworker", ("uncapped", "uncapped-torch")),
-        ("apart", ("alone",)),
-    ):  # fmt: skip
-        present = [rates[arm] for arm in arms if arm in rates]
-        if present and ours in rates:
-            ratios = [
-                mine / max(others) for mine, *others in zip(rates[ours], *present, strict=True)
-            ]
-            print(
-                f"{ours} against {arms[0]}: {statistics.median(ratios):.2f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f})"
-            )
+        print(f"{arm:15} {spread(each, 0)} tokens/s")
+    ours = _better(rates, "rworker")
+    for other in ("capped", "uncapped", *OTHERS):
+        theirs = _better(rates, other)
+        if ours and theirs:
+            ratios = [mine / one for mine, one in zip(ours, theirs, strict=True)]
+            print(f"rworker against {other}: {spread(ratios)}")
+
+
+def _better(rates: dict[str, list[float]], arm: str) -> list[float]:
+    """Of the two ways, by their medians."""
+    ways = [rates[name] for name in (arm, f"{arm}-each") if name in rates]
+    return max(ways, key=lambda each: sorted(each)[len(each) // 2], default=[])
 
 
 def kernel(args: argparse.Namespace) -> None:
     for group in (1, args.group):
-        for cpus in ({0}, {0, 1}):
+        for cpus in ({0}, BOTH):
             kernel_on(args, group, cpus)
 
 
 def kernel_on(args: argparse.Namespace, group: int, cpus: set[int]) -> None:
     use(cpus)
     rates: list[tuple[float, float]] = []
-    tokens, sequences = 1024, 64
-    kv_heads, dim = 8, 64
+    tokens, kv_heads, dim = 1024, 8, args.head_dim
     form = Form(1, group * kv_heads, kv_heads, dim, dim**-0.5, "bfloat16", "bfloat16")
     per_token = 2 * kv_heads * dim * 2
     sequences = GIB // (per_token * tokens)
     cache = Cache(
         form, memory_of(form, sequences, tokens + 64), sequences, tokens + 64, threads=len(cpus)
     )
-    fill = np.zeros((tokens, kv_heads * dim * 2), np.uint8)
+    fill = torch.randn(tokens, kv_heads * dim).to(torch.bfloat16).view(torch.uint8).numpy()
     for slot in range(sequences):
         cache.fill(slot, 0, 0, tokens, fill, fill)
     q = torch.randn(sequences, form.heads * dim).to(torch.bfloat16).view(torch.uint8).numpy()
@@ -245,24 +264,23 @@ def kernel_on(args: argparse.Namespace, group: int, cpus: set[int]) -> None:
     readers.shutdown()
     cache.close()
     rates = rates[1:]
-    ratios = [a / b for a, b in rates]
     print(
         f"kernel, {group} queries for each head of keys, {len(cpus)} threads: "
-        f"{statistics.median(a for a, _ in rates) / 1e9:.1f} GB/s, memory is read at "
-        f"{statistics.median(b for _, b in rates) / 1e9:.1f} GB/s: {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f})", flush=True,
-    )  # fmt: skip
+        f"{spread([a / 1e9 for a, _ in rates], 1)} GB/s, memory is read at "
+        f"{spread([b / 1e9 for _, b in rates], 1)} GB/s: {spread([a / b for a, b in rates])}",
+        flush=True,
+    )
 
 
-ARMS = {"throughput": throughput, "kernel": kernel}
+SECTIONS = {"throughput": throughput, "kernel": kernel}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("arms", nargs="*", metavar="|".join(ARMS))
+    parser.add_argument("sections", nargs="*", metavar="|".join(SECTIONS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", choices=PLACES, help="arms of throughput")
-    parser.add_argument("--place", choices=PLACES, help="one arm of throughput, in this process")
+    parser.add_argument("--only", nargs="*", choices=(*ARMS, *OTHERS), help="arms of throughput")
+    parser.add_argument("--arm", choices=(*ARMS, *OTHERS), help="one of them, in this process")
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--kv-heads", type=int, default=4)
@@ -270,15 +288,17 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--new", type=int, default=96)
     parser.add_argument("--group", type=int, default=4)
+    parser.add_argument("--head-dim", type=int, default=64)
+    parser.add_argument("--vllm", default=str(Path(__file__).parents[1] / ".venv-vllm/bin/python"))
     args = parser.parse_args()
-    if args.place:
-        place(args)
+    if args.arm:
+        one_arm(args)
         return
-    if unknown := set(args.arms) - set(ARMS):
-        parser.error(f"{', '.join(unknown)}: there are {', '.join(ARMS)}")
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {args}")
-    for arm in args.arms or ARMS:
-        ARMS[arm](args)
+    if unknown := set(args.sections) - set(SECTIONS):
+        parser.error(f"{', '.join(unknown)}: there are {', '.join(SECTIONS)}")
+    print(machine(args))
+    for section in args.sections or SECTIONS:
+        SECTIONS[section](args)
 
 
 if __name__ == "__main__":

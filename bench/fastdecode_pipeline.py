@@ -15,77 +15,31 @@ Random weights; caches are filled with zeros where only time counts.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-import transformers
+from decoding import TOKENS_MAX, Worker, machine, make_model, memory_of, spread, use
 
 from superfs.core.fastdecode.model import Costs, plan, step_s
 from superfs.kvcache.fastdecode.engine import Engine
 from superfs.kvcache.fastdecode.link import LocalLink, SharedLink
 from superfs.kvcache.fastdecode.placing import EngineConfig
 from superfs.kvcache.fastdecode.sampling import Sampling
-from superfs.kvcache.fastdecode.smodel import SModel
 
-WORKER = """
-import sys, time
-from pathlib import Path
-from superfs.kvcache.fastdecode.cache import Cache
-from superfs.kvcache.fastdecode.rworker import LocalServer
-from superfs.kvcache.fastdecode.session import Room
-path, memory, delay = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-if delay:
-    def attend(self, rows, layer, q, k, v, o):
-        time.sleep(delay * int(rows.lengths.sum()))
-    Cache.attend = attend
-room = Room(memory, threads=1, kernel_dir=None, lease_s=60, sessions_max=1)
-server = LocalServer(path, room, 60)
-print("ready", flush=True)
-server.serve()
-"""
+if TYPE_CHECKING:
+    from superfs.kvcache.fastdecode.smodel import SModel
+
 ROWS = 60  # shared evenly by 1 to 6 R-workers
 MINIS = 2
-TOKENS_MAX = 16_384
-STEPS = 4
-
-
-class Worker:
-    """An R-worker of its own process; `delay_s`: for each cached token it sleeps, and no more."""
-
-    def __init__(self, path: Path, memory: int, cpus: set[int], delay_s: float = 0.0) -> None:
-        self.path = path
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(path), str(memory), str(delay_s)],
-            stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
-def make_model(hidden: int, layers: int, dtype: str) -> SModel:
-    torch.manual_seed(3)
-    config = transformers.LlamaConfig(
-        hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
-        num_attention_heads=hidden // 64, num_key_value_heads=max(1, hidden // 256),
-        vocab_size=1024, max_position_embeddings=TOKENS_MAX,
-    )  # fmt: skip
-    return SModel(transformers.LlamaForCausalLM(config).to(getattr(torch, dtype)).eval())
+STEPS = 8
+"""Of a pipeline; at its ends one stage waits for the other, which counts."""
 
 
 class Pipeline:
@@ -157,18 +111,17 @@ def opened(part: SModel, worker: Worker, count: int) -> SharedLink:
     )  # fmt: skip
 
 
-def room_for(part: SModel, context: int) -> int:
-    return MINIS * ROWS * (context // 32 + 4) * part.form.page_bytes_total
+def room_for(part: SModel, context: int, rounds: int) -> int:
+    return memory_of(part.form, MINIS * ROWS, context + 3 * STEPS * (rounds + 2))
 
 
 def balance(args: argparse.Namespace) -> None:
-    os.sched_setaffinity(0, {0})
-    torch.set_num_threads(1)
-    part = make_model(args.hidden, args.layers, args.dtype)
+    use({0})
+    part = make_model(args.hidden, args.layers, args.kv_heads, args.dtype)
     context = 256
     for attempt in range(3):  # the first ones find the context
         with tempfile.TemporaryDirectory() as room, torch.inference_mode():
-            worker = Worker(Path(room) / "r", room_for(part, context), {1})
+            worker = Worker(Path(room) / "r", room_for(part, context, args.rounds), {1})
             link = opened(part, worker, 1)
             pipeline = Pipeline(part, [link], context)
             found = [
@@ -183,8 +136,7 @@ def balance(args: argparse.Namespace) -> None:
     shares = [max(s, r) / both for s, r, both in found]
     print(
         f"balance: {ROWS} rows a mini-batch, {context} tokens each; alone T_S {1e3 * t_s:.2f} ms, "
-        f"T_R {1e3 * t_r:.2f} ms; max(T_S, T_R) / step: {statistics.median(shares):.2f} "
-        f"({min(shares):.2f} to {max(shares):.2f})", flush=True,
+        f"T_R {1e3 * t_r:.2f} ms; max(T_S, T_R) / step: {spread(shares)}", flush=True,
     )  # fmt: skip
 
 
@@ -204,9 +156,8 @@ def costs_of(part: SModel, context: int) -> Costs:
 
 
 def workers(args: argparse.Namespace) -> None:
-    os.sched_setaffinity(0, {0})
-    torch.set_num_threads(1)
-    part = make_model(args.hidden, args.layers, args.dtype)
+    use({0})
+    part = make_model(args.hidden, args.layers, args.kv_heads, args.dtype)
     start = 512
     context = start + STEPS * (args.rounds + 2) // 2  # on the average of the rounds
     costs = costs_of(part, context)
@@ -214,7 +165,12 @@ def workers(args: argparse.Namespace) -> None:
     for count in (1, 2, 3, 4, 5, 6):
         with tempfile.TemporaryDirectory() as room, torch.inference_mode():
             each = [
-                Worker(Path(room) / str(n), room_for(part, 2 * start) // count, {1}, costs.r_part_s)
+                Worker(
+                    Path(room) / str(n),
+                    room_for(part, start, args.rounds) // count,
+                    {1},
+                    costs.r_part_s,
+                )
                 for n in range(count)
             ]
             links = [opened(part, worker, count) for worker in each]
@@ -228,8 +184,8 @@ def workers(args: argparse.Namespace) -> None:
         law = step_s(costs, ROWS, 2 * context, count)
         rates[count] = ROWS / part.layers / statistics.median(took)
         print(
-            f"workers: {count}: {rates[count]:.0f} tokens/s, {law / statistics.median(took):.2f} "
-            f"({law / max(took):.2f} to {law / min(took):.2f}) of the model's "
+            f"workers: {count}: {rates[count]:.0f} tokens/s, "
+            f"{spread([law / each for each in took])} of the model's "
             f"{ROWS / part.layers / law:.0f}", flush=True,
         )  # fmt: skip
     enough = next(count for count, rate in rates.items() if rate >= 0.95 * max(rates.values()))
@@ -240,7 +196,7 @@ def workers(args: argparse.Namespace) -> None:
 
 
 def schedule(args: argparse.Namespace) -> None:
-    part = make_model(64, 1, "float32")
+    part = make_model(64, 1, 1, "float32")
     batch, length, interval = 64, 128, 16
     for levelled in (True, False):
         link = LocalLink(
@@ -273,11 +229,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--kv-heads", type=int, default=4)
     parser.add_argument("--dtype", default="bfloat16")
     args = parser.parse_args()
     if unknown := set(args.arms) - set(ARMS):
         parser.error(f"{', '.join(unknown)}: there are {', '.join(ARMS)}")
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {args}")
+    print(machine(args))
     for arm in args.arms or ARMS:
         ARMS[arm](args)
 
