@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from superfs.core.errors import Code, FsError
 from superfs.daemon.clock import ManualClock
 from superfs.meta import leases, recalls
 from superfs.meta.leases import Leases
+from unit.meta_exclusive import until
 from unit.meta_leases import LeaseClient, is_waiting
 from unit.meta_node import BRIEF, ROOT, TestClient, make, ref, running, world
 
@@ -51,6 +53,10 @@ def test_the_lease_granted_longest_ago_goes_first(
     asyncio.run(run())
 
 
+def _are_told(reader: LeaseClient, count: int) -> bool:
+    return len(reader.told) >= count
+
+
 def test_who_owes_many_acknowledgements_loses_leases_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,9 +69,9 @@ def test_who_owes_many_acknowledgements_loses_leases_whole(
             await writer.hello()
             await reader.granted(read_dir={"dir": ROOT})
             waiting = []
-            for i in range(4):
+            for i, told in enumerate((1, 2, 3, 3)):
                 waiting.append(writer.asking(create={**NEW, "name": b"%d" % i}))
-                await asyncio.sleep(0.02)
+                await until(functools.partial(_are_told, reader, told))
             assert len(reader.told) == 3
             assert reader.heard() == {TOP: None}
             assert not reader.held
