@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from harness.cluster import Cluster
 from superfs.client import ClientConfig
 from superfs.core.errors import FsError
 from superfs.core.limits import KIB, MIB
+from superfs.data.kvcache.service import _across
 from superfs.kvcache import Fingerprint, KeyChain, KVStore
 
 if TYPE_CHECKING:
@@ -132,3 +134,20 @@ def test_buffers_have_the_length_of_the_ranges(store: Callable[..., KVStore]) ->
     for ranges in ([(0, 3)], [(-1, 4)]):
         with pytest.raises(FsError, match="length"):
             one.get_ranges(keys, ranges, [bytearray(4)])
+
+
+def test_ranges_of_no_bytes_take_no_look_at_every_block() -> None:
+    """The daemon's loop waits while it looks: a thousand of them of a thousand blocks."""
+    looks = 0
+
+    class Held(list[Any]):
+        def __iter__(self) -> Any:  # noqa: ANN401
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    lease = SimpleNamespace(held=Held([(b"", 0, SimpleNamespace(length=10))] * 3))
+    ranges = [(at % 10, 0) for at in range(1000)]
+    assert list(_across(cast("Any", lease), [*ranges, (9, 1)])) == [(n, 9, 1) for n in range(3)]
+    assert looks == 2
+    assert list(_across(cast("Any", lease), [(11, 0), (0, 1)])) == [], "they are all shorter"

@@ -218,8 +218,6 @@ class KvCacheService(kvcache_pb2_grpc.KVCacheServicer):
         lease = pool.lease_of(session, request.lease)
         ranges = [(one.offset, one.length) for one in request.ranges]
         _few(len(ranges))
-        if not all(length for _, length in ranges):
-            raise FsError(Code.BAD_REQUEST, "a range of no bytes")
         if request.across or not ranges:
             wanted = _across(lease, ranges) if request.across else _whole(lease)
             async for piece in self._pieces(pool, lease, request.lease, wanted):
@@ -291,7 +289,10 @@ def _whole(lease: Lease) -> Iterator[tuple[int, int, int]]:
 
 def _across(lease: Lease, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
     """Each of these ranges of every block, up to the first block that is shorter."""
+    shortest = min((place.length for _, _, place in lease.held), default=0)
     for at, length in ranges:
+        if not length and at <= shortest:
+            continue  # nothing of any block: whoever reads waits for us meanwhile
         for block, (_, _, place) in enumerate(lease.held):
             if at + length > place.length:
                 return
