@@ -17,6 +17,7 @@ import socket
 import stat
 import struct
 from pathlib import Path
+from typing import Protocol
 
 LINE_BYTES_MAX = 4096
 """Of a question."""
@@ -33,7 +34,13 @@ def is_private(path: Path, uid: int) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077
 
 
-def uid_of(peer: socket.socket) -> int:
+class Peer(Protocol):
+    """A socket, of this library's or trio's."""
+
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
+
+
+def uid_of(peer: Peer) -> int:
     """Of the process at the other end."""
     return int(_PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1])
 

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 LOOKERS_MAX = 16
 WATCH_S = 0.1
 ACCESSES_A_LINE = 2000
-_PEER = struct.Struct("iII")
 
 log = logging.getLogger("superfs.mount.window")
 
@@ -79,7 +77,7 @@ class Window:
                 self._lookers -= 1
 
     async def _answer(self, stream: trio.SocketStream) -> None:
-        if _uid_of(stream) not in (0, os.geteuid()):
+        if windows.uid_of(stream.socket) not in (0, os.geteuid()):
             await _say(stream, {"error": "this mount is another user's"})
             return
         if self._lookers > LOOKERS_MAX:
@@ -189,11 +187,6 @@ def _asked(line: bytes) -> object:
     except ValueError:
         return None
     return message.get("ask") if isinstance(message, dict) else None
-
-
-def _uid_of(stream: trio.SocketStream) -> int:
-    found = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return int(_PEER.unpack(found)[1])
 
 
 async def _say(stream: trio.SocketStream, message: dict[str, Any]) -> None:
