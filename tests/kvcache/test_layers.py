@@ -154,6 +154,30 @@ def test_computing_goes_on_while_the_next_layer_comes(dtype: str) -> None:
     assert {type(layer) for layer in filled.cache.layers} == {type(plain)}
 
 
+def test_chunks_are_computed_with_the_processors_of_the_caller() -> None:
+    """Torch gives a new thread what any thread has asked for last."""
+    model = make_model()
+    store: Any = Store(model)
+    processors = torch.get_num_threads()
+    found: list[tuple[str, int]] = []
+    model.register_forward_pre_hook(
+        lambda *_: found.append((threading.current_thread().name, torch.get_num_threads()))
+    )
+    try:
+        torch.set_num_threads(2)
+        hf.prefill_with_store(model, prompt(80), store)
+        other = threading.Thread(target=torch.set_num_threads, args=(1,))
+        other.start()
+        other.join()
+        order = Order(model, 80)
+        store.before = lambda part: order.wait_for(part, 0 if part == 0 else 2)
+        hf.prefill_with_store(model, prompt(124), store)
+        assert "kvcache-chunk" in {name for name, _ in found}
+        assert {count for _, count in found} == {2}
+    finally:
+        torch.set_num_threads(processors)
+
+
 @pytest.mark.parametrize("part", range(LAYERS))
 @pytest.mark.parametrize("block", [0, 4, 9])
 def test_what_was_made_of_a_wrong_part_is_thrown_away(part: int, block: int) -> None:

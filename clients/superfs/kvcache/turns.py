@@ -4,7 +4,8 @@ The model asks the cache of a chunk to take in the chunk's keys and values, laye
 waits until the prefix of that layer has come, and the chunk before has passed. While one waits, the
 next chunk goes as far as it can, in a thread of its own: so a layer that has come is used by all
 of them, and computing goes on while the next layer loads. One at a time computes, and each does
-exactly what it would do alone.
+exactly what it would do alone, with as many processors: torch rounds differently with others, and
+gives a new thread what was asked for last, in whatever thread.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Turns:
         self._threads: dict[int, threading.Thread] = {}
         self._done: dict[int, torch.Tensor] = {}
         self._error: BaseException | None = None
+        self._processors = torch.get_num_threads()  # of this thread
 
     # ---- told from outside, in any thread
 
@@ -126,6 +128,8 @@ class Turns:
     def _alongside(self, chunk: int) -> None:
         self._take()
         try:
+            if torch.get_num_threads() != self._processors:
+                torch.set_num_threads(self._processors)
             with torch.no_grad():
                 self._done[chunk] = self._compute(chunk)
         except BaseException as error:

@@ -7,6 +7,7 @@ slowest of them several times in every layer, and R-workers on the same machine 
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ class Weights:
         self._part = part
         self._pool = None
         if threads > 1:
-            self._pool = ThreadPoolExecutor(threads, "weights", torch.set_num_threads, (1,))
+            self._pool = _each_with_one_processor(threads)
 
     def close(self) -> None:
         if self._pool is not None:
@@ -69,3 +70,21 @@ class Weights:
         done: Future[Ready] = Future()
         done.set_result(alone())
         return done
+
+
+def _each_with_one_processor(threads: int) -> ThreadPoolExecutor:
+    """What a thread asks torch for holds for all that are new after it: so all of these begin now,
+    and then those of others get again what the caller has."""
+    begun = threading.Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # who has not asked is given the others' number later
+        torch.set_num_threads(1)
+        begun.wait()
+
+    pool = ThreadPoolExecutor(threads, "weights", begin)
+    for _ in range(threads):
+        pool.submit(int)
+    begun.wait()
+    torch.set_num_threads(torch.get_num_threads())
+    return pool

@@ -1,0 +1,46 @@
+"""Threads of the S-worker: what they ask torch for is theirs alone."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from superfs.kvcache.fastdecode.weights import Weights  # noqa: E402 - it needs it
+
+pytestmark = pytest.mark.slow
+
+
+class Part:
+    """Says who computes."""
+
+    def embed(self, *_: object) -> int:
+        return cast("int", torch.get_num_threads())
+
+    def before(self, _layer: int, rows: Any) -> Any:  # noqa: ANN401
+        return rows
+
+
+def processors_of_a_new_thread() -> int:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_one_processor_each_and_others_as_before() -> None:
+    processors = torch.get_num_threads()
+    torch.set_num_threads(2)
+    part: Any = Part()
+    weights = Weights(part, 3)
+    try:
+        assert torch.get_num_threads() == processors_of_a_new_thread() == 2
+        assert {weights.first([], []).result().rows for _ in range(6)} == {1}
+        assert processors_of_a_new_thread() == 2
+    finally:
+        weights.close()
+        torch.set_num_threads(processors)
