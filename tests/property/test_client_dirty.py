@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from superfs.client.dirty import DirtyExtents, Extent, covers, overlay
+from superfs.client.sharedmem import SharedMemory, lengthened, slot_of
+from superfs.core.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,3 +121,39 @@ def test_overlay(sequence: list[tuple[int, bytes]], offset: int, length: int) ->
     wanted = bytes(b if m is None else m for m, b in zip(model, base, strict=False))
     assert overlay(base, offset, extents)[: len(wanted)] == wanted
     assert covers(extents, offset, length) <= (None not in model)
+
+
+@given(writes, st.lists(st.integers(0, 19)))
+def test_large_ones_in_shared_memory(
+    sequence: Sequence[tuple[int, bytes]], sent: list[int]
+) -> None:
+    """What comes behind one goes into its slot; what was taken to be sent never changes."""
+    memory = SharedMemory()
+    dirty, taken = DirtyExtents(large_bytes=8), []
+    for number, (offset, data) in enumerate(sequence):
+        large = len(data) >= 8
+        dirty.write(offset, memory.copy(data) or data if large else data)
+        if number in sent:
+            extents = dirty.take()
+            taken.append((extents, [bytes(part) for _, part in extents]))
+            dirty.put_under(extents)
+    check(dirty, model_of(sequence), joined=False)
+    for extents, before in taken:
+        assert [
+            bytes(part)[: len(was)] for (_, part), was in zip(extents, before, strict=True)
+        ] == before
+
+
+def test_the_end_of_a_large_write_lies_behind_it() -> None:
+    memory = SharedMemory()
+    dirty = DirtyExtents()
+    start = memory.copy(bytes(MIB - 32))
+    assert start is not None
+    dirty.write(0, start)
+    dirty.write(MIB - 32, b"x" * 32)
+    ((offset, data),) = dirty.take()
+    assert (offset, bytes(data)) == (0, bytes(MIB - 32) + b"x" * 32)
+    assert slot_of(data) is slot_of(start)
+    assert lengthened(data, b"y") is None, "the slot is full"
+    assert lengthened(start, b"y") is None, "what is behind it is somebody's"
+    assert lengthened(start[:100], b"y") is None

@@ -105,6 +105,7 @@ class Client:
     def __init__(self, datad: Datad) -> None:
         self.datad = datad
         self.config = ClientConfig()
+        self.drops_behind = False
         self.capability = b""
         self.session = Session(1, b"", 0)
         self.stream = DataStream(self, 2, StreamTimes(), self._delays)

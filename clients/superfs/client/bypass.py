@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from superfs.client.data import Where
     from superfs.client.datastream import DataStream
     from superfs.client.local import LocalLink
+    from superfs.core.pagecache import DropBehind
 
 LARGE_BYTES = 128 * KIB
 """Smaller reads of a file that is not known are answered with their bytes, the first time."""
@@ -81,7 +82,9 @@ class Job:
 
 
 class Bypass:
-    def __init__(self) -> None:
+    def __init__(self, drop_behind: DropBehind) -> None:
+        """`drop_behind`: of what large reads take from a disk."""
+        self._drop_behind = drop_behind
         self.moved = Moved()
         self._places = Places()
         self.readers = Readers()
@@ -191,10 +194,16 @@ class Bypass:
         return None if place is None or place.scattered else place
 
     def _read(self, place: Place, offset: int, length: int, *, wait: bool = True) -> bytes | None:
-        data = read_extents(place.link, place.extents, place.starts, offset, length, wait=wait)
+        data = self._read_extents(place, offset, length, wait=wait)
         if data is not None:
             self._count(place, length)
         return data
+
+    def _read_extents(self, place: Place, offset: int, length: int, *, wait: bool) -> bytes | None:
+        return read_extents(
+            place.link, place.extents, place.starts, offset, length,
+            wait=wait, drop_behind=self._drop_behind,
+        )  # fmt: skip
 
     def learn(self, stream: DataStream, where: Where, chunk: int) -> None:
         """Where it lies, and what is around it."""
@@ -283,9 +292,7 @@ class Bypass:
             return
         data = None
         if not missing:
-            data = read_extents(
-                place.link, place.extents, place.starts, job.offset, job.length, wait=True
-            )
+            data = self._read_extents(place, job.offset, job.length, wait=True)
         if data is None:
             self._by_grpc(job)
             return

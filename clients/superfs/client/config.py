@@ -15,6 +15,7 @@ class ClientConfig:
     client_name: str = "superfs client"  # for people: shown in the daemons' logs
     data_in_flight_bytes: int = 16 * 1024 * 1024
     bypass: bool = True  # data of daemons on this host goes past gRPC
+    drop_behind: bool = True  # large reads and writes of mounts leave nothing in other page caches
     data_uncommitted_bytes: int = 64 * 1024 * 1024  # kept to be sent again; then commits are asked
 
     def __post_init__(self) -> None:

@@ -109,6 +109,12 @@ class Connection:
         self._plan_renewal(first.expires_ns)
         _alive.add(self)
 
+    @property
+    def drops_behind(self) -> bool:
+        """Whether large reads and writes leave nothing in page caches of this host but those in
+        front of this client: the kernel's, of a mount."""
+        return self.lease_holder is not None and self.config.drop_behind
+
     @classmethod
     def open(
         cls,

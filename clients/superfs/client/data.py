@@ -57,6 +57,8 @@ class Where:
 class Router(Protocol):
     @property
     def config(self) -> ClientConfig: ...
+    @property
+    def drops_behind(self) -> bool: ...
     def data_stream(self, chain_id: int) -> DataStream: ...
     def data_streams(self) -> list[DataStream]: ...
 
@@ -218,7 +220,8 @@ class DataClient(DataReads):
                 shared = self.memory.copy(data) if len(data) >= SHARED_BYTES_MIN else None
             if shared is not None:
                 stream = self._router.data_stream(chain_of(where.chains, chunk))
-                return Payload(stream, tag, where, chunk, offset, shared)
+                drop_behind = self._router.drops_behind
+                return Payload(stream, tag, where, chunk, offset, shared, drop_behind=drop_behind)
         return encode_write(tag, where.ino, where.data_generation, chunk, offset, data)
 
     def _count_when_done(self, item: DataItem, size: int) -> None:

@@ -11,6 +11,7 @@ from superfs.client.smallreads import SmallReads
 from superfs.client.started import StartedRead, finish_read
 from superfs.core.layout import chain_of, pieces
 from superfs.core.limits import CHUNK_BYTES, MESSAGE_DATA_BYTES_MAX
+from superfs.core.pagecache import DropBehind
 from superfs.rpc.pending import Budget
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class DataReads:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._reading = Budget(router.config.data_in_flight_bytes)
-        self.bypass = Bypass()
+        self.bypass = Bypass(DropBehind(wanted=router.drops_behind))
         self._small = SmallReads(router, self._reading, self.bypass)
 
     def has_room_to_read(self, length: int) -> bool:

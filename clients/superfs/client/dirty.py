@@ -11,6 +11,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from superfs.client.lent import Placed
+from superfs.client.sharedmem import lengthened
 from superfs.core.limits import KIB
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class DirtyExtents:
             last = self._datas[-1]
             if isinstance(last, bytearray):
                 last += plain(data)
+                self.bytes += len(data)
+                return
+            longer = lengthened(last, plain(data))
+            if longer is not None:  # the end of a write whose memory does not begin with a page
+                self._datas[-1] = longer
                 self.bytes += len(data)
                 return
         first, last_index = self._joinable(offset, end, large)

@@ -4,6 +4,7 @@ verified."""
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from superfs.core.limits import BLOCK_BYTES, CHUNK_BYTES, KIB
 if TYPE_CHECKING:
     from superfs.client.local import Descriptor, LocalLink
     from superfs.core.extents import Extent
+    from superfs.core.pagecache import DropBehind
 
 PROBE_BYTES = 256 * KIB
 
@@ -38,9 +40,11 @@ def read_extents(
     length: int,
     *,
     wait: bool,
+    drop_behind: DropBehind,
 ) -> bytes | None:
     """Of a chunk that lies there. `starts`: the offsets of the extents. None: something does not
-    match, or is not here, or (not `wait`) would wait for a disk."""
+    match, or is not here, or (not `wait`) would wait for a disk. `drop_behind`: what it takes from
+    the disk is kept by whoever asks."""
     end = offset + length
     assert end <= CHUNK_BYTES, (offset, length)
     parts: list[bytes | memoryview] = []
@@ -53,7 +57,7 @@ def read_extents(
         descriptor = link.held(extent.segment)
         part = None
         if descriptor is not None:
-            part = _read_extent(extent, descriptor, at, stop, wait=wait)
+            part = _read_extent(extent, descriptor, at, stop, wait=wait, drop_behind=drop_behind)
         if part is None:
             return None
         parts.append(part)
@@ -66,7 +70,13 @@ def read_extents(
 
 
 def _read_extent(
-    extent: Extent, descriptor: Descriptor, start: int, end: int, *, wait: bool
+    extent: Extent,
+    descriptor: Descriptor,
+    start: int,
+    end: int,
+    *,
+    wait: bool,
+    drop_behind: DropBehind,
 ) -> bytes | memoryview | None:
     first = extent.skip + start - extent.offset
     block = first // BLOCK_BYTES
@@ -77,7 +87,7 @@ def _read_extent(
     try:
         if not wait and not _is_cached(descriptor.fd, place, size):
             return None
-        data = os.pread(descriptor.fd, size, place)
+        data = _pread(descriptor.fd, size, place, drop_behind)
     except OSError:
         return None
     if len(data) != size or not matches(data, extent.crcs[block * CRC_BYTES : blocks * CRC_BYTES]):
@@ -87,6 +97,23 @@ def _read_extent(
     return memoryview(data)[first - base : first - base + end - start]
 
 
+def _pread(fd: int, size: int, place: int, drop_behind: DropBehind) -> bytes:
+    flags = drop_behind.flags(size)
+    if not flags:
+        return os.pread(fd, size, place)
+    memory: bytearray | None = getattr(_own, "memory", None)
+    if memory is None or len(memory) < size:
+        memory = _own.memory = bytearray(size)
+    part = memoryview(memory)[:size]
+    try:
+        return bytes(part[: os.preadv(fd, [part], place, flags)])
+    except OSError as error:
+        if not drop_behind.refused(error):
+            raise
+        return os.pread(fd, size, place)
+
+
+_own = threading.local()
 _probe = bytearray(1)
 
 

@@ -33,7 +33,8 @@ class Shares(Protocol):
 
 class Payload:
     __slots__ = (
-        "_chunk", "_offset", "_promised", "_shares", "_tag", "_where", "data", "way",
+        "_chunk", "_drop_behind", "_offset", "_promised", "_shares", "_tag", "_where", "data",
+        "way",
     )  # fmt: skip
 
     def __init__(
@@ -46,10 +47,12 @@ class Payload:
         data: memoryview,
         *,
         promised: bool = False,
+        drop_behind: bool = False,
     ) -> None:
         """`data` lies in shared memory, and does not change any more. `promised`: into room that
-        was promised."""
+        was promised. `drop_behind`: it need not stay in the daemon's page cache."""
         self._promised = promised
+        self._drop_behind = drop_behind
         self._shares = shares
         self._tag = tag
         self._where = where
@@ -74,7 +77,9 @@ class Payload:
             # Messages one behind the other are one message.
             more = data_pb2.DataRequest(promised=self._promised).SerializeToString()
             return carried + more
-        shared = data_pb2.Shared(buffer=place[0], offset=place[1], length=len(self.data))
+        shared = data_pb2.Shared(
+            buffer=place[0], offset=place[1], length=len(self.data), drop_behind=self._drop_behind
+        )
         write = data_pb2.Write(
             ino=where.ino,
             data_generation=where.data_generation,

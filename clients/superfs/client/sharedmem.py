@@ -69,6 +69,7 @@ class Slot(_Slot):  # type: ignore[misc, valid-type]
     arena: Arena
     number: int
     spoilt: bool
+    used: int  # what lies behind is nobody's
 
     def __del__(self) -> None:
         if not self.spoilt:
@@ -84,8 +85,33 @@ def slot_of(data: object) -> Slot | None:
 
 def offset_of(data: memoryview, slot: Slot) -> int:
     """Of a part of a slot, in its arena."""
-    at = ctypes.addressof(ctypes.c_ubyte.from_buffer(data)) - ctypes.addressof(slot)
-    return slot.number * SLOT_BYTES + at
+    return slot.number * SLOT_BYTES + _start_of(data, slot)
+
+
+def _start_of(data: memoryview, slot: Slot) -> int:
+    return ctypes.addressof(ctypes.c_ubyte.from_buffer(data)) - ctypes.addressof(slot)
+
+
+def fill(data: memoryview) -> None:
+    """These are all the bytes in their slot."""
+    slot = slot_of(data)
+    assert slot is not None
+    slot.used = _start_of(data, slot) + len(data)
+
+
+def lengthened(data: object, more: bytes | bytearray | memoryview) -> memoryview | None:
+    """With `more` behind it, in the same slot, to stay there as it is; None: there is no room."""
+    slot = slot_of(data)
+    if slot is None or slot.used + len(more) > SLOT_BYTES:
+        return None
+    assert isinstance(data, memoryview)
+    start = _start_of(data, slot)
+    if start + len(data) != slot.used:
+        return None
+    whole = memoryview(slot).cast("B")
+    whole[slot.used : slot.used + len(more)] = more
+    slot.used += len(more)
+    return whole[start : slot.used]
 
 
 class SharedMemory:
@@ -124,6 +150,7 @@ class SharedMemory:
             return None
         part = slot[PAGE_BYTES : PAGE_BYTES + len(data)]
         part[:] = data
+        fill(part)
         return part
 
     def tick(self) -> None:
@@ -140,5 +167,5 @@ def _slot_in(arena: Arena) -> memoryview | None:
         return None
     arena.used_s = time.monotonic()
     slot = Slot.from_buffer(arena.memory, number * SLOT_BYTES)
-    slot.arena, slot.number, slot.spoilt = arena, number, False
+    slot.arena, slot.number, slot.spoilt, slot.used = arena, number, False, SLOT_BYTES
     return memoryview(slot).cast("B")

@@ -29,6 +29,7 @@ from superfs.core.limits import (
     MESSAGE_DATA_BYTES_MAX,
     MIB,
 )
+from superfs.core.pagecache import DropBehind
 from superfs.rpc.pending import Pending
 from superfs.v1 import data_pb2
 
@@ -278,11 +279,14 @@ def _announce(link: LocalLink, task: Task) -> None:
                 os.posix_fadvise(descriptor.fd, low, high - low, os.POSIX_FADV_WILLNEED)
 
 
+_KEPT = DropBehind(wanted=False)
+
+
 def _whole(link: LocalLink, place: tuple[Extent, ...], length: int) -> bytes | None:
     extent = place[0]
     if not _plain(place, length):
         starts = tuple(extent.offset for extent in place)
-        return read_extents(link, place, starts, 0, length, wait=True)
+        return read_extents(link, place, starts, 0, length, wait=True, drop_behind=_KEPT)
     descriptor = link.held(extent.segment)
     if descriptor is None:
         return None

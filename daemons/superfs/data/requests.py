@@ -129,8 +129,10 @@ class Requests:
             data = self.shared.view(access.grant.session_id, write.shared)
         if len(data) > MESSAGE_DATA_BYTES_MAX:
             raise FsError(Code.TOO_LARGE, f"a write has at most {MESSAGE_DATA_BYTES_MAX} bytes")
-        shared = write.HasField("shared")
-        return Blob(write.ino, write.data_generation, write.chunk, write.offset, data, shared)
+        shared, drop_behind = write.HasField("shared"), write.shared.drop_behind
+        return Blob(
+            write.ino, write.data_generation, write.chunk, write.offset, data, shared, drop_behind
+        )
 
     def _write(self, request: DataRequest, access: Access) -> Begun:
         if request.write.HasField("placed"):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MESSAGE_DATA_BYTES_MAX
 from superfs.data import records
+from superfs.data.copying import Copying
 from superfs.data.extentmap import Piece, Pieces
 from superfs.data.records import HEADER_BYTES, Append, Identity, SegmentHeader, SegmentRecord
 
@@ -51,6 +52,7 @@ class Blob(NamedTuple):
     offset: int
     data: bytes | memoryview
     shared: bool = False  # memory of a client, who may change it at any time
+    drop_behind: bool = False  # it leaves the page cache when it is on the disk
 
 
 class OpenFile:
@@ -121,6 +123,7 @@ class Segments:
         self._open: OrderedDict[int, OpenFile] = OrderedDict()
         self._scratch = memoryview(bytearray(MESSAGE_DATA_BYTES_MAX))
         self._spare_retry_at = 0.0
+        self._copying = Copying()
 
     # ---- what there is
 
@@ -250,10 +253,11 @@ class Segments:
         place = at + records.append_header_bytes(length)
         assert segment.file is not None, "only the active segment is written"
         self.unsynced.add(segment.number)
-        _copy(blob.data, segment.file.fd, place)
+        data = memoryview(blob.data)
+        flags = self._copying.copy(data, segment.file.fd, place, drop_behind=blob.drop_behind)
         self._failpoints.hit("datad.append.head")
         stored = self._scratch[:length]
-        if os.preadv(segment.file.fd, [stored], place) != length:
+        if os.preadv(segment.file.fd, [stored], place, flags) != length:
             raise OSError(errno.EIO, "what was just written cannot be read")
         crcs = records.block_crcs(stored)
         entry = Append(blob.ino, blob.generation, blob.chunk, blob.offset, length, version, crcs)
@@ -375,17 +379,6 @@ class Segments:
 
 def _append_bytes(length: int) -> int:
     return records.aligned(records.append_header_bytes(length) + length)
-
-
-def _copy(data: bytes | memoryview, fd: int, place: int) -> None:
-    written = 0
-    while written < len(data):
-        try:
-            written += os.pwrite(fd, data[written:], place + written)
-        except OSError as error:
-            if error.errno != errno.EFAULT:
-                raise
-            raise FsError(Code.INVALID, "shared memory that cannot be read") from None
 
 
 def free_bytes(path: Path) -> int:

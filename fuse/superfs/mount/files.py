@@ -11,19 +11,21 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from superfs.core.errors import Code, FsError
 from superfs.core.namespace.bits import SET_KILL_PRIV, SET_SIZE
-from superfs.mount.handles import FileHandle
+from superfs.mount.handles import FileHandle, Told
 from superfs.mount.inodes import has_privileges
+from superfs.mount.kernel import DIRECT_WRITES, is_since
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
@@ -54,6 +56,13 @@ class OpenFile:
         return attr
 
 
+class Opened(NamedTuple):
+    keep_cache: bool
+    direct_io: bool
+    """Who only writes leaves nothing in the page cache: each of his writes comes here anyway, and
+    what he leaves there is dropped when the file is opened next, for its times have changed."""
+
+
 class Files:
     def __init__(self, mounted: Mounted, atimes: Atimes, prefetch: Prefetch) -> None:
         self._m = mounted
@@ -62,6 +71,7 @@ class Files:
         self._open: dict[OpenFile, None] = {}
         self._misses = self._late_hits = 0
         self._unwritten = 0
+        self._direct_writes = is_since(DIRECT_WRITES)
 
     # ---- open and release
 
@@ -108,6 +118,7 @@ class Files:
         cached = self._atimes.counts(node)
         if cached and flags & os.O_ACCMODE != os.O_RDONLY:
             self._m.opens.writing(node)
+        losses = 0 if file.contents is None else file.contents.losses
         handle = FileHandle(
             node,
             file,
@@ -115,14 +126,20 @@ class Files:
             sync=self._m.options.sync or bool(flags & (os.O_SYNC | os.O_DSYNC)),
             caller=caller,
             touches=not flags & os.O_NOATIME,
-            losses=0 if file.contents is None else file.contents.losses,
+            losses=losses,
+            synced=Told(losses),
         )
         file.handles += 1
         if cached and handle.touches and flags & os.O_ACCMODE != os.O_WRONLY:
             self._atimes.touch(node)  # its pages may be in the kernel: no read would come here
         return handle
 
-    def may_keep_pages(self, node: Node) -> bool:
+    def opened(self, node: Node, flags: int) -> Opened:
+        """What the kernel is told when it has opened a file that is attached."""
+        writes_only = flags & os.O_ACCMODE == os.O_WRONLY
+        return Opened(self._may_keep_pages(node), writes_only and self._direct_writes)
+
+    def _may_keep_pages(self, node: Node) -> bool:
         """Whether what the kernel has in its page cache is what the server has now."""
         assert node.file is not None
         a = node.file.attr
@@ -284,14 +301,14 @@ class Files:
 
     def has_nothing_to_flush(self, handle: FileHandle) -> bool:
         contents = handle.file.contents
-        return contents is None or (contents.is_settled and contents.losses == handle.losses)
+        return contents is None or (contents.is_settled and contents.losses == handle.synced.losses)
 
     def flush_here(self, handle: FileHandle) -> bool:
         """As `flush`, of contents that no data daemon gets now, where this mount tells of them
         later. False: it has to be waited for."""
         contents = handle.file.contents
         assert contents is not None
-        if contents.losses != handle.losses or not contents.flush_here():
+        if contents.losses != handle.synced.losses or not contents.flush_here():
             return False
         self._published(handle.file)
         return True
@@ -300,14 +317,14 @@ class Files:
         """close(2)."""
         contents = handle.file.contents
         if contents is not None:
-            with contents.telling(handle):
+            with _telling(contents, handle):
                 await drive(contents.flush())
             self._published(handle.file)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Of what others wrote here before as well."""
         contents = await self._contents(handle)
-        with self._m.lost.telling(handle.node), contents.telling(handle):
+        with self._m.lost.telling(handle.node), _telling(contents, handle):
             await drive(contents.fsync())
         self._published(handle.file)
 
@@ -335,3 +352,13 @@ class Files:
             except FsError as error:
                 self._unwritten += 1
                 log.error("inode %d: what was written is lost: %s", contents.attr.ino, error)
+
+
+@contextmanager
+def _telling(contents: Contents, handle: FileHandle) -> Iterator[None]:
+    """Of fsync and close: what they have told no write needs to tell any more."""
+    try:
+        with contents.telling(handle.synced):
+            yield
+    finally:
+        handle.losses = handle.synced.losses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 H = TypeVar("H")
 
 
+@dataclass(slots=True)
+class Told:
+    losses: int = 0  # of the contents' lost bytes
+
+
 @dataclass(slots=True, eq=False)
 class FileHandle:
     node: Node
@@ -25,7 +30,10 @@ class FileHandle:
     sync: bool
     caller: Caller  # who opened it: writes of any but root clear setuid and its like
     touches: bool  # its first read counts as an access
-    losses: int = 0  # of the contents' lost bytes, how often it has been told
+    losses: int = 0  # of the contents' lost bytes, how often a write has been told
+    synced: Told = field(default_factory=Told)
+    """How often fsync or close: of a write that comes in two parts the kernel says that it was
+    short, when it was the second that has told."""
 
 
 @dataclass(slots=True, eq=False)

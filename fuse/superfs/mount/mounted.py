@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from superfs.core.namespace.outcome import Outcome
     from superfs.core.namespace.txn import Caller
     from superfs.mount.attrcache import AttrCache
-    from superfs.mount.handles import FileHandle
+    from superfs.mount.handles import FileHandle, Told
     from superfs.mount.leases import Lease
     from superfs.mount.nodes import Node, Nodes
     from superfs.mount.opens import Opens
@@ -80,7 +80,7 @@ class Contents(Protocol):
     def write_now(self, offset: int, data: bytes | memoryview) -> bool:
         """As `write`, where nothing has to be waited for; False: nothing was done."""
 
-    def telling(self, handle: FileHandle) -> AbstractContextManager[None]:
+    def telling(self, handle: FileHandle | Told) -> AbstractContextManager[None]:
         """Around what a handle does: it is told of lost bytes, once."""
 
     def observe(self, attr: Attr) -> None:

@@ -170,7 +170,8 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         parent, caller = self._m.node(parent_inode), self._caller(ctx)
         node, handle = await self._s.create_open(parent, name, mode, flags, caller)
-        info = FileInfo(self._s.handles.add(handle), keep_cache=self._s.files.may_keep_pages(node))
+        opened = self._s.files.opened(node, flags)
+        info = FileInfo(self._s.handles.add(handle), **opened._asdict())
         return info, self._made(node, parent)
 
     @served
@@ -299,7 +300,7 @@ class Operations(pyfuse3.Operations):
             await self._m.settle(node, anew=True)
         files = self._s.files
         handle = files.open_cached(node, flags, caller) or await files.open(node, flags, caller)
-        return FileInfo(self._s.handles.add(handle), keep_cache=files.may_keep_pages(node))
+        return FileInfo(self._s.handles.add(handle), **files.opened(node, flags)._asdict())
 
     @served
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -102,14 +102,16 @@ class Placed(_message.Message):
     def __init__(self, segment: _Optional[int] = ..., place: _Optional[int] = ..., length: _Optional[int] = ..., crcs: _Optional[bytes] = ...) -> None: ...
 
 class Shared(_message.Message):
-    __slots__ = ("buffer", "offset", "length")
+    __slots__ = ("buffer", "offset", "length", "drop_behind")
     BUFFER_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DROP_BEHIND_FIELD_NUMBER: _ClassVar[int]
     buffer: int
     offset: int
     length: int
-    def __init__(self, buffer: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+    drop_behind: bool
+    def __init__(self, buffer: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., drop_behind: _Optional[bool] = ...) -> None: ...
 
 class WriteMany(_message.Message):
     __slots__ = ("writes",)

@@ -23,7 +23,6 @@ from superfs.core.namespace.txn import Caller
 from superfs.mount.desk import protocol
 from superfs.mount.desk.protocol import (
     CREATE_IN,
-    FOPEN_KEEP_CACHE,
     LINK_IN,
     MKDIR_IN,
     RENAME2_IN,
@@ -96,7 +95,7 @@ class Changes:
         if found is None:
             return None
         node, handle = found
-        options = FOPEN_KEEP_CACHE if self._s.files.may_keep_pages(node) else 0
+        options = protocol.open_options(*self._s.files.opened(node, flags))
         fh = self._s.handles.add(handle)
         return protocol.created(unique, *self._made(node, parent), fh, options)
 

@@ -122,6 +122,7 @@ FORGET_IN = Struct("=Q")  # look-ups
 BATCH_FORGET_IN = Struct("=II")  # count, padding
 FORGET_ONE = Struct("=QQ")  # nodeid, look-ups
 
+FOPEN_DIRECT_IO = 1 << 0
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_CACHE_DIR = 1 << 3
 FOPEN_NOFLUSH = 1 << 5
@@ -196,6 +197,10 @@ def data_header(unique: int, length: int) -> bytes:
 
 def data(unique: int, body: bytes) -> bytes:
     return _OUT.pack(OUT_BYTES + len(body), 0, unique) + body
+
+
+def open_options(keep_cache: bool, direct_io: bool) -> int:
+    return keep_cache * FOPEN_KEEP_CACHE | direct_io * FOPEN_DIRECT_IO
 
 
 def opened(unique: int, fh: int, flags: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from superfs.client.data import SHARED_BYTES_MIN
-from superfs.client.sharedmem import slot_of
+from superfs.client.sharedmem import fill, slot_of
 from superfs.client.sought import SOUGHT_BYTES_MAX
 from superfs.core.errors import FsError
 from superfs.core.namespace.txn import Caller
@@ -22,7 +22,6 @@ from superfs.mount.desk import protocol
 from superfs.mount.desk.answers import NO_ANSWER
 from superfs.mount.desk.arrivals import Arrivals
 from superfs.mount.desk.protocol import (
-    FOPEN_KEEP_CACHE,
     FOPEN_NOFLUSH,
     HANDLE_IN,
     OPEN_IN,
@@ -82,7 +81,7 @@ class Transfers:
         handle = self._files.open_cached(node, flags, self._caller(uid, gid))
         if handle is None:
             return None
-        options = FOPEN_KEEP_CACHE if self._files.may_keep_pages(node) else 0
+        options = protocol.open_options(*self._files.opened(node, flags))
         if flags & os.O_ACCMODE == os.O_RDONLY:
             options |= FOPEN_NOFLUSH  # it has nothing to publish
         return protocol.opened(unique, self._handles.add(handle), options)
@@ -167,7 +166,9 @@ class Transfers:
         if length < SHARED_BYTES_MIN:
             written = bytes(written)
         else:
-            if slot_of(written) is None:
+            if isinstance(written, memoryview) and slot_of(written) is not None:
+                fill(written)
+            else:
                 written = bytes(written)
             self._renew()
         if self._files.write_now(handle, offset, written):
