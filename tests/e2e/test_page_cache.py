@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from mmap import PROT_READ, mmap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +14,10 @@ import pytest
 from harness.cluster import Cluster
 from harness.mount import Mount
 from harness.waiting import wait_until
-from superfs.client.extentreads import _pread
+from superfs.client.extentreads import _is_cached, _pread
 from superfs.core.limits import KIB, MIB
-from superfs.core.pagecache import RWF_DONTCACHE, DropBehind
+from superfs.core.linux import is_since
+from superfs.core.pagecache import RWF_DONTCACHE, SINCE, DropBehind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +35,12 @@ def resident(files: Sequence[Path]) -> int:
 
 def can_drop_behind(directory: Path) -> bool:
     with (directory / "probe").open("wb") as file:
+        flags = DropBehind().flags(MIB)
         try:
-            os.pwritev(file.fileno(), [bytes(MIB)], 0, RWF_DONTCACHE)
+            os.pwritev(file.fileno(), [bytes(MIB)], 0, flags)
         except OSError as error:
             return error.errno != errno.EOPNOTSUPP
-    return True
+    return bool(flags)
 
 
 @pytest.mark.fuse
@@ -72,6 +76,59 @@ def check(segments: Sequence[Path], drop_behind: bool, what: str) -> None:
         assert resident(segments) >= SIZE
 
 
+@pytest.mark.fuse
+def test_records_are_appended_whole() -> None:
+    """Of memory that does not begin with a page, too: through two mounts."""
+    with Cluster() as cluster, Mount(cluster, "a0") as first, Mount(cluster, "a1") as second:
+
+        def append(mount: Mount, records: range) -> None:
+            fd = os.open(mount.point / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            for record in records:
+                assert os.write(fd, memoryview(bytes([record]) * (MIB + 1))[1:]) == MIB
+            os.close(fd)
+
+        append(first, range(1))
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(append, (first, second), (range(1, 11), range(11, 21))))
+        data = (second.point / "log").read_bytes()
+        records = [data[at : at + MIB] for at in range(0, len(data), MIB)]
+        assert sorted(record[0] for record in records) == list(range(21))
+        assert all(record == record[:1] * MIB for record in records)
+
+
+@pytest.mark.fuse
+def test_a_mapping_shows_what_was_written_past_it() -> None:
+    with Cluster() as cluster, Mount(cluster) as mount:
+        path = mount.point / "mapped"
+        path.write_bytes(bytes(4 * MIB))
+        with path.open("rb") as file, mmap(file.fileno(), 0, prot=PROT_READ) as shown:
+            assert shown[:] == bytes(4 * MIB)
+            fd = os.open(path, os.O_WRONLY)
+            for at, size in ((0, 10), (4090, 20), (MIB - 7, 2 * MIB), (4 * MIB - 3, 3)):
+                assert os.pwrite(fd, b"x" * size, at) == size
+                assert shown[at : at + size] == b"x" * size
+                assert (
+                    os.pread(file.fileno(), size + 1, at) == (b"x" * size + b"\0")[: 4 * MIB - at]
+                )
+            os.close(fd)
+
+
+def test_the_pages_at_the_ends_are_not_all(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(256 * KIB))
+    with (tmp_path / "file").open("rb") as file:
+        fd = file.fileno()
+        assert _is_cached(fd, 0, 256 * KIB)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # or asking brings the rest
+        os.pread(fd, 1, 0)
+        os.pread(fd, 1, 256 * KIB - 1)
+        assert not _is_cached(fd, 0, 256 * KIB)
+
+
+needs_the_flag = pytest.mark.skipif(not is_since(SINCE), reason="an older kernel")
+
+
 class Calls:
     """preadv, seen."""
 
@@ -87,6 +144,7 @@ class Calls:
         return self._real(fd, buffers, offset)
 
 
+@needs_the_flag
 def test_only_large_reads_drop_what_they_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +161,7 @@ def test_only_large_reads_drop_what_they_took(
         assert len(calls.flags) == 3
 
 
+@needs_the_flag
 def test_reads_where_nothing_can_be_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

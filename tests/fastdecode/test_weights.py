@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any, cast
 
@@ -30,6 +32,25 @@ def processors_of_a_new_thread() -> int:
     thread.start()
     thread.join()
     return found[0]
+
+
+def test_a_caller_that_has_not_computed_yet() -> None:
+    script = (
+        "import threading, torch\n"
+        "from superfs.kvcache.fastdecode.weights import Weights\n"
+        "torch.set_num_threads(2)\n"
+        "def run():\n"
+        "    Weights(None, 3).close()\n"
+        "    print(torch.get_num_threads())\n"
+        "thread = threading.Thread(target=run)\n"
+        "thread.start(); thread.join(); run()\n"
+        "thread = threading.Thread(target=run)\n"
+        "thread.start(); thread.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2"] * 3
 
 
 def test_one_processor_each_and_others_as_before() -> None:

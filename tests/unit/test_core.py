@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from superfs.core import attrs, ids, layout, limits
 from superfs.core.errors import KINDS, Code, FsError, known_code
+from superfs.core.linux import is_since
 
 # The numbers are on the wire: this table may only grow.
 PUBLISHED = {
@@ -153,3 +154,14 @@ def test_kinds_of_inodes() -> None:
     other = attr.copy()
     other.mode = stat.S_IFDIR | 0o755
     assert (other.is_dir, attr.is_dir) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "expected"),
+    [
+        ("6.6.0", (6, 6), True), ("6.5.13-generic", (6, 6), False), ("6.18.44-fc", (6, 6), True),
+        ("7.0-rc1", (6, 16), True), ("5.15.0-1", (6, 6), False), ("odd", (1, 0), False),
+    ],
+)  # fmt: skip
+def test_versions_of_kernels(release: str, version: tuple[int, int], expected: bool) -> None:
+    assert is_since(version, release) is expected

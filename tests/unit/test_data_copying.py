@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from harness import datastore
 from harness.waiting import wait_until
 from superfs.core.limits import KIB, MIB
-from superfs.core.pagecache import PASSING_BYTES_MIN, RWF_DONTCACHE
+from superfs.core.linux import is_since
+from superfs.core.pagecache import PASSING_BYTES_MIN, RWF_DONTCACHE, SINCE
 from superfs.data.copying import Copying
 from superfs.data.segments import Blob
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = 4 * KIB
+needs_the_flag = pytest.mark.skipif(not is_since(SINCE), reason="an older kernel")
 
 
 class Calls:
@@ -47,6 +49,7 @@ def file(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
+@needs_the_flag
 def test_whole_pages_pass_through(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, data = Calls(monkeypatch), os.urandom(MIB)
     assert Copying().copy(memoryview(data), file, 100, drop_behind=True) == RWF_DONTCACHE
@@ -66,6 +69,7 @@ def test_what_stays(
     assert calls.seen == [(100, size, 0)]
 
 
+@needs_the_flag
 def test_a_file_system_that_cannot(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked once."""
     calls, data = Calls(monkeypatch, errno.EOPNOTSUPP), os.urandom(MIB)
@@ -77,6 +81,7 @@ def test_a_file_system_that_cannot(file: int, monkeypatch: pytest.MonkeyPatch) -
     assert calls.seen == [(100, MIB, 0)]
 
 
+@needs_the_flag
 def test_a_disk_that_fails(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     Calls(monkeypatch, errno.EIO)
     copier = Copying()

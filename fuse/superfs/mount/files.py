@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from superfs.core.errors import Code, FsError
+from superfs.core.linux import is_since
 from superfs.core.namespace.bits import SET_KILL_PRIV, SET_SIZE
 from superfs.mount.handles import FileHandle, Told
 from superfs.mount.inodes import has_privileges
-from superfs.mount.kernel import DIRECT_WRITES, is_since
 from superfs.rpc.bridge import drive
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ class OpenFile:
         return attr
 
 
+DIRECT_WRITES_SINCE = (6, 6)
+"""Before that Linux the pages of a file stay as they are when somebody writes past them. Some later
+ones may still take in a page of before while he writes."""
+
+
 class Opened(NamedTuple):
     keep_cache: bool
     direct_io: bool
-    """Who only writes leaves nothing in the page cache: each of his writes comes here anyway, and
-    what he leaves there is dropped when the file is opened next, for its times have changed."""
 
 
 class Files:
@@ -71,7 +74,7 @@ class Files:
         self._open: dict[OpenFile, None] = {}
         self._misses = self._late_hits = 0
         self._unwritten = 0
-        self._direct_writes = is_since(DIRECT_WRITES)
+        self._direct_writes = is_since(DIRECT_WRITES_SINCE)
 
     # ---- open and release
 
@@ -128,16 +131,16 @@ class Files:
             touches=not flags & os.O_NOATIME,
             losses=losses,
             synced=Told(losses),
+            direct=flags & (os.O_ACCMODE | os.O_APPEND) == os.O_WRONLY and self._direct_writes,
         )
         file.handles += 1
         if cached and handle.touches and flags & os.O_ACCMODE != os.O_WRONLY:
             self._atimes.touch(node)  # its pages may be in the kernel: no read would come here
         return handle
 
-    def opened(self, node: Node, flags: int) -> Opened:
-        """What the kernel is told when it has opened a file that is attached."""
-        writes_only = flags & os.O_ACCMODE == os.O_WRONLY
-        return Opened(self._may_keep_pages(node), writes_only and self._direct_writes)
+    def opened(self, handle: FileHandle) -> Opened:
+        """What the kernel is told when it has opened a file."""
+        return Opened(self._may_keep_pages(handle.node), handle.direct)
 
     def _may_keep_pages(self, node: Node) -> bool:
         """Whether what the kernel has in its page cache is what the server has now."""
@@ -310,7 +313,7 @@ class Files:
         assert contents is not None
         if contents.losses != handle.synced.losses or not contents.flush_here():
             return False
-        self._published(handle.file)
+        self._published_by(handle)
         return True
 
     async def flush(self, handle: FileHandle) -> None:
@@ -319,14 +322,20 @@ class Files:
         if contents is not None:
             with _telling(contents, handle):
                 await drive(contents.flush())
-            self._published(handle.file)
+            self._published_by(handle)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Of what others wrote here before as well."""
         contents = await self._contents(handle)
         with self._m.lost.telling(handle.node), _telling(contents, handle):
             await drive(contents.fsync())
-        self._published(handle.file)
+        self._published_by(handle)
+
+    def _published_by(self, handle: FileHandle) -> None:
+        file = handle.file
+        self._published(file)
+        if handle.direct and file.handles > 1:
+            self._m.notify.drop_pages(file.node.number)  # another one may have mapped them
 
     def _published(self, file: OpenFile) -> None:
         """Of what is being written the kernel believes no times, and it sorts out what it was told
@@ -360,5 +369,6 @@ def _telling(contents: Contents, handle: FileHandle) -> Iterator[None]:
     try:
         with contents.telling(handle.synced):
             yield
-    finally:
+    except FsError:
         handle.losses = handle.synced.losses
+        raise

@@ -30,6 +30,10 @@ class FileHandle:
     sync: bool
     caller: Caller  # who opened it: writes of any but root clear setuid and its like
     touches: bool  # its first read counts as an access
+    direct: bool = False
+    """Who only writes leaves nothing in the page cache: each of his writes comes here anyway, and
+    what he leaves there is dropped when the file is opened next, for its times have changed. But
+    who appends: there one write is to be one request, of whatever memory it is."""
     losses: int = 0  # of the contents' lost bytes, how often a write has been told
     synced: Told = field(default_factory=Told)
     """How often fsync or close: of a write that comes in two parts the kernel says that it was

@@ -26,17 +26,9 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_SYNCHRONOUS, MS_NOATIME, MS_POSIXACL, MS_STRICTATIME = 16, 1024, 1 << 16, 1 << 24
 MNT_DETACH = 2
 FSTYPE = "fuse.superfs"
-DIRECT_WRITES = (6, 6)
-"""Before that Linux the pages of a file stay as they are when somebody writes past them."""
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def is_since(version: tuple[int, int], release: str = "") -> bool:
-    """Whether this kernel, or that of such a release, is of that version or later."""
-    found = re.match(r"(\d+)\.(\d+)", release or os.uname().release)
-    return found is not None and (int(found[1]), int(found[2])) >= version
 
 
 class MountError(Exception):

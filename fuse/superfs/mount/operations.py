@@ -170,7 +170,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         parent, caller = self._m.node(parent_inode), self._caller(ctx)
         node, handle = await self._s.create_open(parent, name, mode, flags, caller)
-        opened = self._s.files.opened(node, flags)
+        opened = self._s.files.opened(handle)
         info = FileInfo(self._s.handles.add(handle), **opened._asdict())
         return info, self._made(node, parent)
 
@@ -300,7 +300,7 @@ class Operations(pyfuse3.Operations):
             await self._m.settle(node, anew=True)
         files = self._s.files
         handle = files.open_cached(node, flags, caller) or await files.open(node, flags, caller)
-        return FileInfo(self._s.handles.add(handle), **files.opened(node, flags)._asdict())
+        return FileInfo(self._s.handles.add(handle), **files.opened(handle)._asdict())
 
     @served
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -1,8 +1,8 @@
 """Bytes that only pass through the page cache: it is somebody else who keeps them.
 
 With `RWF_DONTCACHE` what is read or written is in the page cache until it was copied, or is on the
-disk, and its pages are free then. Linux has it since 6.14, not for all file systems: those say
-EOPNOTSUPP.
+disk, and its pages are free then. Linux 6.14 had it first, 6.16 without the races of its beginning.
+File systems that cannot say EOPNOTSUPP.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from superfs.core.limits import KIB
+from superfs.core.linux import is_since
 
 RWF_DONTCACHE = 0x80  # <linux/fs.h>
 PASSING_BYTES_MIN = 256 * KIB
@@ -17,9 +18,12 @@ PASSING_BYTES_MIN = 256 * KIB
 alone."""
 
 
+SINCE = (6, 16)
+
+
 class DropBehind:
     def __init__(self, *, wanted: bool = True) -> None:
-        self.works = wanted  # until a file system says that it cannot
+        self.works = wanted and is_since(SINCE)  # until a file system says that it cannot
 
     def flags(self, size: int) -> int:
         """For preadv and pwritev of so many bytes."""

@@ -75,6 +75,7 @@ class Weights:
 def _each_with_one_processor(threads: int) -> ThreadPoolExecutor:
     """What a thread asks torch for holds for all that are new after it: so all of these begin now,
     and then those of others get again what the caller has."""
+    processors = torch.get_num_threads()
     begun = threading.Barrier(threads + 1)
 
     def begin() -> None:
@@ -83,8 +84,14 @@ def _each_with_one_processor(threads: int) -> ThreadPoolExecutor:
         begun.wait()
 
     pool = ThreadPoolExecutor(threads, "weights", begin)
-    for _ in range(threads):
-        pool.submit(int)
-    begun.wait()
-    torch.set_num_threads(torch.get_num_threads())
+    try:
+        for _ in range(threads):
+            pool.submit(int)
+        begun.wait()
+    except BaseException:
+        begun.abort()  # those that have begun wait for no other
+        pool.shutdown(wait=False)
+        raise
+    finally:
+        torch.set_num_threads(processors)
     return pool

@@ -95,7 +95,7 @@ class Changes:
         if found is None:
             return None
         node, handle = found
-        options = protocol.open_options(*self._s.files.opened(node, flags))
+        options = protocol.open_options(*self._s.files.opened(handle))
         fh = self._s.handles.add(handle)
         return protocol.created(unique, *self._made(node, parent), fh, options)
 

@@ -81,7 +81,7 @@ class Transfers:
         handle = self._files.open_cached(node, flags, self._caller(uid, gid))
         if handle is None:
             return None
-        options = protocol.open_options(*self._files.opened(node, flags))
+        options = protocol.open_options(*self._files.opened(handle))
         if flags & os.O_ACCMODE == os.O_RDONLY:
             options |= FOPEN_NOFLUSH  # it has nothing to publish
         return protocol.opened(unique, self._handles.add(handle), options)
