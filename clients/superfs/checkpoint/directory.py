@@ -24,6 +24,7 @@ from superfs.checkpoint.extentio import Way
 from superfs.checkpoint.limits import MIB
 from superfs.checkpoint.residency import resident
 from superfs.core.errors import Code, FsError
+from superfs.core.pagecache import DropBehind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ class FileSink:
         """`size`: what a new file is going to have. Its room is taken at once: writing into it then
         costs a third less, and a full disk says so before anything was written."""
         self._path, self._durable = path, durable
+        self._drop_behind = DropBehind(wanted=durable)
         self.way = Way("file")
         with told_of(path):
             flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if new else 0)
@@ -74,11 +76,22 @@ class FileSink:
             for first in range(0, len(buffers), BUFFERS_MAX):
                 waiting = list(buffers[first : first + BUFFERS_MAX])
                 while waiting:
-                    written = os.pwritev(self._fd, waiting, offset)
-                    if self._durable:
+                    written = self._pwritev(waiting, offset)
+                    if self._durable and not self._drop_behind.works:
                         _start_writing(self._fd, offset, written)
                     offset += written
                     _drop(waiting, written)
+
+    def _pwritev(self, buffers: list[memoryview], offset: int) -> int:
+        """What has to be on the disk leaves the page cache when it is: it is in the memory that it
+        comes from, and finding memory for it once more costs as much as writing it."""
+        flags = self._drop_behind.flags(sum(map(len, buffers)))
+        try:
+            return os.pwritev(self._fd, buffers, offset, flags)
+        except OSError as error:
+            if not flags or not self._drop_behind.refused(error):
+                raise
+            return os.pwritev(self._fd, buffers, offset)
 
     def sync(self) -> None:
         with told_of(self._path, made_here=True):
