@@ -266,12 +266,16 @@ class Files:
             return False
         if handle.caller.uid != 0 and has_privileges(handle.file.attr):
             return False
-        return contents.write_now(offset, data)
+        if not contents.write_now(offset, data):
+            return False
+        handle.wrote = True
+        return True
 
     async def write(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> int:
         contents = handle.file.contents or await self._contents(handle)
         if handle.caller.uid != 0:
             await self._drop_privileges(handle)
+        handle.wrote = True
         with contents.telling(handle):
             if handle.append:
                 await self._append(handle, contents, offset, data)
@@ -334,7 +338,8 @@ class Files:
     def _published_by(self, handle: FileHandle) -> None:
         file = handle.file
         self._published(file)
-        if handle.direct and file.handles > 1:
+        wrote, handle.wrote = handle.wrote, False
+        if wrote and handle.direct and file.handles > 1:
             self._m.notify.drop_pages(file.node.number)  # another one may have mapped them
 
     def _published(self, file: OpenFile) -> None:

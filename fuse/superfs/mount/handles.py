@@ -30,6 +30,7 @@ class FileHandle:
     sync: bool
     caller: Caller  # who opened it: writes of any but root clear setuid and its like
     touches: bool  # its first read counts as an access
+    wrote: bool = False  # since its last flush or fsync
     direct: bool = False
     """Who only writes leaves nothing in the page cache: each of his writes comes here anyway, and
     what he leaves there is dropped when the file is opened next, for its times have changed. But
