@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,15 +10,11 @@ from harness.ranks import RankFailed
 from superfs.checkpoint import directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.ranks import Ranks
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
-
-
-def _drops() -> int:
-    """How often somebody has had the kernel drop its page cache."""
-    lines = Path("/proc/vmstat").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("drop_pagecache "))
 
 
 def test_what_is_saved_on_the_mount_comes_back(ranks: Ranks, place: Path) -> None:
@@ -28,13 +23,13 @@ def test_what_is_saved_on_the_mount_comes_back(ranks: Ranks, place: Path) -> Non
     ranks.run("load_as", 3, str(place / "hsdp"), "fsdp")
     ranks.run("save_as", 2, str(place / "ddp"), "ddp")
     stored = sum(file.stat().st_size for file in (place / "ddp").glob("*.data"))
-    drops, found = -1, []
-    while drops != _drops():  # tests beside this one empty the machine's caches
-        drops = _drops()
+    for _ in range(10):  # others drop pages: tests beside this one, and late news of the saves
         ranks.run("load_as", 2, str(place / "ddp"), "ddp", share="never")
         found = ranks.run("load_as", 2, str(place / "ddp"), "ddp")
-    for counted in found:
-        assert counted["bytes_read"] >= 0.99 * stored, "in memory: nobody reads for another"
+        if all(counted["bytes_read"] >= 0.99 * stored for counted in found):
+            break
+    else:
+        pytest.fail("what is in memory was read for one another")
     ranks.run("staged_apart", 2, str(place / "async"), 2)
     assert len(directory.committed(place)) == 5
     assert directory.attempts(place) == []
