@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from mmap import PROT_READ, mmap
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 
 from harness.cluster import Cluster
 from harness.mount import Mount
+from harness.pagecache import resident
 from harness.waiting import wait_until
 from superfs.client.extentreads import _is_cached, _pread
 from superfs.core.limits import KIB, MIB
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = 96 * MIB
-
-
-def resident(files: Sequence[Path]) -> int:
-    """Bytes of them that are in the page cache."""
-    command = ["fincore", "--bytes", "--noheadings", "--output", "RES", *map(str, files)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return sum(map(int, found.stdout.split()))
 
 
 def can_drop_behind(directory: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import datastore
+from harness.pagecache import resident
 from harness.waiting import wait_until
 from superfs.core.limits import KIB, MIB
 from superfs.core.linux import is_since
@@ -124,23 +125,22 @@ def test_what_has_passed_is_there_after_a_kill(tmp_path: Path) -> None:
 def test_the_page_cache_is_left(tmp_path: Path) -> None:
     store = datastore.opened(tmp_path / "store")
     for kept in (True, False):
-        before = resident(tmp_path)
+        before = resident(segments(tmp_path))
         for n in range(4):
             data = memoryview(os.urandom(MIB))
             store.write([Blob(2 - kept, 1, 0, n * MIB, data, True, not kept)])
         store.sync()
         if kept:
-            assert resident(tmp_path) - before >= 4 * MIB
+            assert resident(segments(tmp_path)) - before >= 4 * MIB
         elif store.segments._copying._drop_behind.works:
             limit = before + MIB
-            wait_until(lambda: resident(tmp_path) < limit, "they leave when written")  # noqa: B023
+            wait_until(partial(_is_below, tmp_path, limit), "they leave when written")
     datastore.kill(store)
 
 
-def resident(directory: Path) -> int:
-    files = list((directory / "store" / "segments").iterdir())
-    if not files:
-        return 0
-    command = ["fincore", "--bytes", "--noheadings", "--output", "RES", *map(str, files)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return sum(map(int, found.stdout.split()))
+def segments(directory: Path) -> list[Path]:
+    return list((directory / "store" / "segments").iterdir())
+
+
+def _is_below(directory: Path, limit: int) -> bool:
+    return resident(segments(directory)) < limit
