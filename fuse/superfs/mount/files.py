@@ -308,7 +308,10 @@ class Files:
 
     def has_nothing_to_flush(self, handle: FileHandle) -> bool:
         contents = handle.file.contents
-        return contents is None or (contents.is_settled and contents.losses == handle.synced.losses)
+        if contents is None:
+            return True
+        shown = handle.direct and handle.wrote  # what was mapped before: `_published_by`
+        return not shown and contents.is_settled and contents.losses == handle.synced.losses
 
     def flush_here(self, handle: FileHandle) -> bool:
         """As `flush`, of contents that no data daemon gets now, where this mount tells of them
