@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from harness.cluster import Cluster
+from harness.forking import busy, forked
 from superfs.client import ClientConfig
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import POLICIES
@@ -103,6 +104,28 @@ def test_no_payload_goes_through_grpc_on_one_host(store: Callable[..., KVStore])
     keys = chain(2)
     assert one.put(keys, blocks_of(keys)) == 2
     assert one.get(keys) == blocks_of(keys)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["memory", "stream"])
+def test_forks_while_threads_put_and_get(store: Callable[..., KVStore], shared: bool) -> None:
+    stores = [store(shared=shared) for _ in range(3)]
+    fixed = chain(2, start=90_000)
+    assert stores[0].put(fixed, blocks_of(fixed)) == 2
+
+    def work(thread: int, number: int) -> None:
+        keys = chain(2, start=100_000 + 1000 * thread + 8 * (number % 3))
+        blocks = blocks_of(keys, 100 * KIB)
+        assert stores[thread].put(keys, blocks) == 2
+        assert stores[thread].get(keys) in (blocks, [])  # cut off by a fork: not there
+
+    def own() -> bool:
+        with store(shared=shared) as mine:
+            return mine.get(fixed) == blocks_of(fixed)
+
+    with busy(work) as all_go_on:
+        for _ in range(4):
+            assert forked(own) == 0
+            all_go_on()
 
 
 def test_more_keys_than_a_message_holds(store: Callable[..., KVStore]) -> None:

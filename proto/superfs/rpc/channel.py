@@ -5,17 +5,20 @@ Limits and keep-alive mirror `rpc/server.py`: a peer that lost its power is noti
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MESSAGE_BYTES_MAX
+from superfs.rpc.forks import GATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
 TOKEN_KEY = "superfs-token-bin"
 KEEPALIVE_TIME_MS = 10_000
@@ -77,8 +80,86 @@ def _is_socket(path: str) -> bool:
         return False
 
 
+class _Channel(grpc.Channel):
+    """One whose calls a fork waits for (rpc/forks.py)."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def unary_unary(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return _Blocking(self._channel.unary_unary(*args, **options))
+
+    def stream_unary(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return _Blocking(self._channel.stream_unary(*args, **options))
+
+    def unary_stream(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return functools.partial(_begun, self._channel.unary_stream(*args, **options))
+
+    def stream_stream(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return functools.partial(_begun, self._channel.stream_stream(*args, **options))
+
+    def subscribe(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        self._channel.subscribe(*args, **options)
+
+    def unsubscribe(self, callback: Any) -> None:  # noqa: ANN401
+        self._channel.unsubscribe(callback)
+
+    def close(self) -> None:
+        with GATE.inside():
+            self._channel.close()
+
+    def __enter__(self) -> _Channel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Blocking:
+    """A method with one answer."""
+
+    def __init__(self, method: Any) -> None:  # noqa: ANN401
+        self._method = method
+
+    def __call__(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        with GATE.inside():
+            return self._method(*args, **options)
+
+    def with_call(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        with GATE.inside():
+            return self._method.with_call(*args, **options)
+
+    def future(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return _begun(self._method.future, *args, **options)
+
+
+def _begun(method: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+    """A call that goes on when this returns. Before a fork it is cancelled when patience ends."""
+    calls: list[Any] = []
+    visit = GATE.enter(lambda: [call.cancel() for call in calls])
+    try:
+        call = method(*args, **options)
+    except BaseException:
+        GATE.leave(visit)
+        raise
+    calls.append(call)
+
+    def over(_call: Any) -> None:  # noqa: ANN401
+        GATE.leaving()
+        GATE.leave(visit)
+
+    call.add_done_callback(over)
+    return call
+
+
 def open_channel(addresses: Sequence[str]) -> grpc.Channel:
-    return grpc.insecure_channel(choose_address(addresses), options=channel_options())
+    target = choose_address(addresses)
+    return _Channel(grpc.insecure_channel(target, options=channel_options()))
 
 
 def open_aio_channel(addresses: Sequence[str]) -> grpc.aio.Channel:

@@ -164,6 +164,10 @@ class Guard(grpc.aio.ServerInterceptor):
                 if not self._stopping:
                     code = Code.UNAUTHENTICATED
                 await abort(context, FsError(code, STOPPING if self._stopping else EXPIRED))
+            except grpc.aio.InternalError as error:
+                code = Code.UNAVAILABLE
+                log.info("%s: the caller is gone, an answer could not be sent: %s", method, error)
+                await abort(context, FsError(code, "the call is over"))
             except Exception:
                 code = Code.INTERNAL
                 log.exception("an unexpected error in %s", method)

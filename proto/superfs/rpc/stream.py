@@ -29,6 +29,7 @@ import grpc
 
 from superfs.core.errors import Code, FsError
 from superfs.rpc.errors import from_rpc
+from superfs.rpc.forks import GATE
 from superfs.rpc.pending import Pending
 
 if TYPE_CHECKING:
@@ -78,6 +79,18 @@ class _Link:
         self.open = False
         self.closed = False
         self.answered = False
+        self.forked = False
+
+    def cancel(self) -> None:
+        if self.call is not None:
+            with GATE.inside():
+                self.call.cancel()
+
+    def make_way(self) -> None:
+        """For a fork."""
+        self.forked = True
+        if self.call is not None:
+            self.call.cancel()
 
     @property
     def useful(self) -> bool:
@@ -217,8 +230,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 doomed = self._expired(now)
             self._changed.notify_all()
             error = self._last_error
-        if hang and link is not None and link.call is not None:
-            link.call.cancel()
+        if hang and link is not None:
+            link.cancel()
         for item in doomed:
             item.pending.fail(FsError(error.code, error.detail))
 
@@ -242,8 +255,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
         if thread is not None:
             if polite:
                 thread.join(self.times.goodbye_timeout_s)
-            if link is not None and link.call is not None:
-                link.call.cancel()
+            if link is not None:
+                link.cancel()
             thread.join()
         with self._lock:
             left = [item for lane in self._lanes for item in lane]
@@ -256,6 +269,7 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
 
     def _requests(self, link: _Link) -> Iterator[Request]:
         """In gRPC's sending thread of this call."""
+        GATE.leaving()  # when the link is over: nothing of ours runs then
         yield self._hello()
         while True:
             last = False
@@ -292,22 +306,23 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
         delays = self._delays()
         while not self._closing:
             link = _Link()
-            error = self._converse(link)
-            with self._lock:
-                lived, useful = link.open, link.useful
-                link.closed = True
-                link.open = False
-                self._link = None
-                self._said.clear()
-                if useful:
-                    self._down_since = time.monotonic()
-                self._last_error = error
-                self._restore()
-                self._changed.notify_all()
-            self._hang_up()
+            with GATE.inside(link.make_way, patience_s=0.0):
+                error = self._converse(link)
+                with self._lock:
+                    lived, useful = link.open, link.useful
+                    link.closed = True
+                    link.open = False
+                    self._link = None
+                    self._said.clear()
+                    if useful:
+                        self._down_since = time.monotonic()
+                    self._last_error = error
+                    self._restore()
+                    self._changed.notify_all()
+                self._hang_up()
             if self._closing:
                 return
-            if lived:
+            if lived and not link.forked:
                 self.reconnects += 1
                 if useful:
                     delays = self._delays()
@@ -316,7 +331,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 self._broken(error)
             except FsError as failure:
                 self._last_error = failure
-            self._retry_now.wait(next(delays))
+            if not link.forked:
+                self._retry_now.wait(next(delays))
 
     def _converse(self, link: _Link) -> FsError:
         """One call from beginning to end; says why it ended."""
