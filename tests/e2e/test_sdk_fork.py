@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from typing import TYPE_CHECKING
 
 from harness.forking import busy, forked
 from superfs.client import ClientConfig, FileSystem
+from superfs.client.clusterd import get_map
+from superfs.rpc.channel import open_channel
+from superfs.v1 import cluster_pb2, cluster_pb2_grpc
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
@@ -65,3 +71,52 @@ def test_forks_while_threads_of_the_parent_are_at_work(cluster: Cluster) -> None
                 assert forked(own) == 0
                 all_go_on()
         fs.remove_tree("/busy")
+
+
+def test_what_is_synced_while_others_fork_without_end(cluster: Cluster) -> None:
+    with FileSystem.connect(config_of(cluster)) as fs:
+
+        def work(thread: int, number: int) -> None:
+            with fs.open(f"/synced{thread}", "wb", buffering=0) as file:
+                file.write(os.urandom(300_000))
+                file.sync()  # type: ignore[attr-defined]
+
+        with busy(work) as all_go_on:
+            for _ in range(30):
+                assert forked(lambda: True) == 0
+            all_go_on()
+        for thread in range(3):
+            fs.unlink(f"/synced{thread}")
+
+
+def test_forks_while_clusterd_does_not_answer(own_cluster: Cluster) -> None:
+    config, frozen = config_of(own_cluster), own_cluster.clusterd.pid
+    with FileSystem.connect(config) as fs:
+        fs.write_bytes("/f", b"x" * 100_000)
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            asked = get_map(config.cluster, fs.connection.session.token)
+            for _ in range(2):
+                assert forked(lambda: True) == 0
+                assert fs.read_bytes("/f") == b"x" * 100_000
+            assert asked.wait(10)
+            assert asked.failed
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        fs.write_bytes("/f", b"y" * 100_000)
+        assert fs.read_bytes("/f") == b"y" * 100_000
+
+
+def test_what_is_of_the_parent_is_refused(cluster: Cluster) -> None:
+    with open_channel([cluster.target("clusterd")]) as channel:
+        stub = cluster_pb2_grpc.ClusterStub(channel)
+
+        def refused() -> bool:
+            for ask in (stub.GetMap, stub.GetMap.future):
+                with contextlib.suppress(RuntimeError):
+                    ask(cluster_pb2.GetMapRequest(), timeout=5)
+                    return False
+            channel.close()
+            return True
+
+        assert forked(refused) == 0

@@ -15,6 +15,7 @@ import pytest
 
 from harness.cluster import Cluster
 from harness.forking import busy, forked
+from harness.waiting import wait_until
 from superfs.client import ClientConfig
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import POLICIES
@@ -28,6 +29,7 @@ from superfs.kvcache.trace import Request
 from superfs.rpc import window
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
+from superfs.rpc.forks import GATE
 from superfs.v1 import kvcache_pb2 as pb
 from superfs.v1 import kvcache_pb2_grpc
 
@@ -126,6 +128,21 @@ def test_forks_while_threads_put_and_get(store: Callable[..., KVStore], shared: 
         for _ in range(4):
             assert forked(own) == 0
             all_go_on()
+
+
+def test_a_stream_that_nobody_reads_to_its_end_is_over(store: Callable[..., KVStore]) -> None:
+    one = store(shared=False)
+    keys = chain(4, start=200_000)
+    assert one.put(keys, blocks_of(keys)) == 4
+    (home,) = one._homes.values()
+    places = home.stub.Get(pb.KvKeys(namespace=home.number, keys=b"".join(keys)), **one._call())
+    parts = home.stub.Read(pb.KvRead(lease=places.lease), **one._call(60.0))
+    next(parts)
+    assert GATE._visits
+    del parts
+    wait_until(lambda: not GATE._visits, "the call is over")
+    home.stub.Release(pb.KvRelease(leases=[places.lease]), **one._call())
+    one.remove(keys[:1])
 
 
 def test_more_keys_than_a_message_holds(store: Callable[..., KVStore]) -> None:

@@ -63,7 +63,7 @@ def test_who_is_inside_may_go_further_in(gate: Gate) -> None:
     start(visit)
     assert within.wait(5)
     fork = start(gate.shut)
-    wait_until(lambda: gate._shut, "a fork begins")
+    wait_until(lambda: gate._forker, "a fork begins")
     further.set()
     assert out.wait(5)
     fork.join(5)
@@ -71,28 +71,38 @@ def test_who_is_inside_may_go_further_in(gate: Gate) -> None:
     gate.reopen()
 
 
-def test_a_stream_is_interrupted_at_once_and_a_call_when_patience_ends(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forks, "LIMIT_S", 60.0)
-    called: list[str] = []
-    over = threading.Event()
+def test_who_is_inside_is_told_how_long_a_fork_has_waited(gate: Gate) -> None:
+    told: list[float] = []
 
-    def of_the_call() -> None:
-        called.append("call")
-        gate.leave(call)
-        over.set()
+    def interrupt(waited_s: float) -> None:
+        told.append(waited_s)
+        if len(told) == 3:
+            gate.leave(visit)
 
-    def of_the_stream() -> None:
-        called.append("stream")
-        gate.leave(stream)
-
-    call = gate.enter(of_the_call, patience_s=0.1)
-    stream = gate.enter(of_the_stream, patience_s=0.0)
+    visit = gate.enter(interrupt)
     gate.shut()
-    assert called == ["stream", "call"]
-    assert over.is_set()
+    assert told == sorted(told)
+    assert len(told) == 3
     gate.reopen()
+
+
+def test_the_thread_that_forks_may_still_go_in(gate: Gate) -> None:
+    gate.shut()
+    with gate.inside():
+        pass
+    gate.reopen()
+
+
+def test_a_fork_that_was_interrupted_opens_nothing_of_another_one(gate: Gate) -> None:
+    gate.shut()
+    other = start(gate.reopen)
+    other.join(5)
+    late = start(lambda: gate.leave(gate.enter()))
+    late.join(0.1)
+    assert late.is_alive()
+    gate.reopen()
+    late.join(5)
+    assert not late.is_alive()
 
 
 @pytest.mark.allow_log("calls are under way")

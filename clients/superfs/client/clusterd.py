@@ -74,6 +74,8 @@ def get_map(cluster: Sequence[str], session_token: bytes) -> Pending[cluster_pb2
             result.complete(done.result())
         except grpc.RpcError as error:
             result.fail(from_rpc(error))
+        except grpc.FutureCancelledError:
+            result.fail(FsError(Code.UNAVAILABLE, "it was cut off by a fork"))
 
     call.add_done_callback(finish)
     # The channel must outlive the call, and may not be closed from gRPC's own callback.

@@ -211,12 +211,14 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
             if self._host.shipping is not None:
                 self._host.shipping.extended(sent + self._lease_s)
 
-    def _broken(self, error: FsError) -> None:
+    def _parted(self) -> None:
         holder = self._host.lease_holder
         if self._host.shipping is not None:
             self._host.shipping.broken()
         if holder is not None:
             holder.lapsed()
+
+    def _broken(self, error: FsError) -> None:
         self._host.recover(error, self._session)
         if self._host.session is not self._session:
             self._disown()

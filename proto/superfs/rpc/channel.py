@@ -8,16 +8,17 @@ from __future__ import annotations
 import functools
 import os
 import stat
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from superfs.core.errors import Code, FsError
 from superfs.core.limits import MESSAGE_BYTES_MAX
-from superfs.rpc.forks import GATE
+from superfs.rpc.forks import GATE, PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 TOKEN_KEY = "superfs-token-bin"
@@ -26,6 +27,8 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_MS = 3_000
 """A daemon or a machine that is busy may need that long to answer a connection."""
 METADATA_BYTES_MAX = 32 * 1024
+LONG_S = 10.0
+"""A call that may take longer than that can be cancelled."""
 IDENTITY_ONLY = 1
 """Bit set of compression algorithms: none. Compressed data of a peer would have to be unpacked
 before its size is known."""
@@ -81,22 +84,23 @@ def _is_socket(path: str) -> bool:
 
 
 class _Channel(grpc.Channel):
-    """One whose calls a fork waits for (rpc/forks.py)."""
+    """One whose calls a fork waits for, and that is refused in the child (rpc/forks.py)."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
+        self._generation = GATE.generation
 
     def unary_unary(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        return _Blocking(self._channel.unary_unary(*args, **options))
+        return _Method(self, self._channel.unary_unary(*args, **options))
 
     def stream_unary(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        return _Blocking(self._channel.stream_unary(*args, **options))
+        return _Method(self, self._channel.stream_unary(*args, **options))
 
     def unary_stream(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        return functools.partial(_begun, self._channel.unary_stream(*args, **options))
+        return functools.partial(self.begin, self._channel.unary_stream(*args, **options))
 
     def stream_stream(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        return functools.partial(_begun, self._channel.stream_stream(*args, **options))
+        return functools.partial(self.begin, self._channel.stream_stream(*args, **options))
 
     def subscribe(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
         self._channel.subscribe(*args, **options)
@@ -105,8 +109,9 @@ class _Channel(grpc.Channel):
         self._channel.unsubscribe(callback)
 
     def close(self) -> None:
-        with GATE.inside():
-            self._channel.close()
+        if self._generation == GATE.generation:  # else it is the parent's
+            with GATE.inside():
+                self._channel.close()
 
     def __enter__(self) -> _Channel:
         return self
@@ -119,42 +124,73 @@ class _Channel(grpc.Channel):
     ) -> None:
         self.close()
 
+    def check(self) -> None:
+        if self._generation != GATE.generation:
+            raise RuntimeError("this channel was opened before fork(); open another in the child")
 
-class _Blocking:
-    """A method with one answer."""
+    def begin(self, method: Any, request: Any, **options: Any) -> Any:  # noqa: ANN401
+        """A call that goes on when this returns. A fork that has waited for long enough cancels
+        it. Nobody has it here: a call that nobody has any more is cancelled by gRPC."""
+        self.check()
+        known: list[weakref.ref[Any]] = []
 
-    def __init__(self, method: Any) -> None:  # noqa: ANN401
+        def interrupt(waited_s: float) -> None:
+            call = known[0]() if known and waited_s >= PATIENCE_S else None
+            if call is not None:
+                call.cancel()
+
+        visit = GATE.enter(interrupt)
+
+        def over() -> None:
+            GATE.leaving()  # gRPC's thread, which has nothing else to do
+            GATE.leave(visit)
+
+        try:
+            call = method(_noted(request) if hasattr(request, "__next__") else request, **options)
+            if not call.add_callback(over):
+                GATE.leave(visit)
+        except BaseException:
+            GATE.leave(visit)
+            raise
+        known.append(weakref.ref(call))
+        return call
+
+
+def _noted(requests: Iterator[Any]) -> Iterator[Any]:
+    """In the thread that gRPC has for them."""
+    GATE.leaving()
+    yield from requests
+
+
+class _Method:
+    """One with one answer."""
+
+    def __init__(self, channel: _Channel, method: Any) -> None:  # noqa: ANN401
+        self._channel = channel
         self._method = method
 
-    def __call__(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+    def __call__(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
+        if hasattr(request, "__next__") or options.get("timeout", LONG_S) > LONG_S:
+            return self._patiently(request, **options)
+        self._channel.check()
         with GATE.inside():
-            return self._method(*args, **options)
+            return self._method(request, **options)
 
-    def with_call(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+    def with_call(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
+        self._channel.check()
         with GATE.inside():
-            return self._method.with_call(*args, **options)
+            return self._method.with_call(request, **options)
 
-    def future(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        return _begun(self._method.future, *args, **options)
+    def future(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
+        return self._channel.begin(self._method.future, request, **options)
 
-
-def _begun(method: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-    """A call that goes on when this returns. Before a fork it is cancelled when patience ends."""
-    calls: list[Any] = []
-    visit = GATE.enter(lambda: [call.cancel() for call in calls])
-    try:
-        call = method(*args, **options)
-    except BaseException:
-        GATE.leave(visit)
-        raise
-    calls.append(call)
-
-    def over(_call: Any) -> None:  # noqa: ANN401
-        GATE.leaving()
-        GATE.leave(visit)
-
-    call.add_done_callback(over)
-    return call
+    def _patiently(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
+        """So that a fork can cancel it; a call that blocks is quicker, but deaf."""
+        call = self.future(request, **options)
+        try:
+            return call.result()
+        except grpc.FutureCancelledError:
+            raise call from None
 
 
 def open_channel(addresses: Sequence[str]) -> grpc.Channel:

@@ -2,12 +2,13 @@
 
 gRPC repairs itself in a child only when no thread of the parent was inside of it; else it gives up
 without an error ("skipping fork() handlers"), and whatever the child asks of it hangs or aborts.
-A client always has a thread in there, for its streams wait for messages. So before a fork streams
-hang up, calls that are short are waited for, and nobody gets in; afterwards the parent's streams
-connect again and repeat what has no answer, as after any broken connection. What a child has of
-its parent's connections is refused there (client/connection.py); it opens its own.
+A client always has a thread in there, for its streams wait for messages. So before a fork nobody
+gets in any more, what has been asked is waited for, for a while, and streams hang up; afterwards
+the parent's streams connect again and repeat what has no answer. What a child has of its parent's
+connections and channels is refused there; it opens its own.
 
-Only os.fork() comes by here: subprocess, and multiprocessing's other methods, do not need it.
+os.fork() comes by here, and what is made of it: forkpty, multiprocessing's "fork", subprocess with
+`preexec_fn`. Plain subprocess and multiprocessing's other methods do not, and need not.
 """
 
 from __future__ import annotations
@@ -23,25 +24,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    Interrupt = Callable[[float], object]
+
 log = logging.getLogger("superfs.rpc")
 
 PATIENCE_S = 1.0
-"""For how long a fork waits for a call before it is interrupted."""
+"""For how long a fork waits for what has been asked before it is cut off."""
 LIMIT_S = 3.0
 """For how long a fork waits at all."""
 THREAD_S = 0.2
-LOOK_S = 0.01
+LOOK_S = 0.005
 
 
 class Visit:
-    """One thread or call that is inside. `interrupt`, if any, makes it leave soon: called any
-    number of times from any thread, and not before a fork has waited for `patience_s`."""
+    """One thread or call that is inside. `interrupt` is told how long a fork has waited for it, in
+    seconds, again and again, from the thread that forks; it must not block."""
 
-    __slots__ = ("interrupt", "patience_s")
+    __slots__ = ("interrupt",)
 
-    def __init__(self, interrupt: Callable[[], object] | None, patience_s: float) -> None:
+    def __init__(self, interrupt: Interrupt | None) -> None:
         self.interrupt = interrupt
-        self.patience_s = patience_s
 
 
 class _Depth(threading.local):
@@ -50,23 +52,30 @@ class _Depth(threading.local):
 
 class Gate:
     def __init__(self) -> None:
+        self.generation = 0
+        """How many forks lie between the first process and this one."""
+        self._depth = _Depth()
+        self._begin()
+
+    def _begin(self) -> None:
         self._one_fork = threading.Lock()
-        self._changed = threading.Condition()
-        self._shut = False
+        self._forker = 0
+        self._changed = threading.Condition(threading.Lock())
         self._visits: set[Visit] = set()
         self._leaving: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-        self._depth = _Depth()
 
-    def enter(
-        self, interrupt: Callable[[], object] | None = None, patience_s: float = PATIENCE_S
-    ) -> Visit:
-        """Waits for a fork that is under way, unless this thread is inside already."""
-        visit = Visit(interrupt, patience_s)
+    def enter(self, interrupt: Interrupt | None = None) -> Visit:
+        """Waits for a fork that is under way, unless this thread is inside already, or forks."""
+        visit = Visit(interrupt)
+        self._enter(visit)
+        return visit
+
+    def _enter(self, visit: Visit) -> None:
         with self._changed:
-            while self._shut and not self._depth.value:
+            me = threading.get_ident()
+            while self._forker not in (0, me) and not self._depth.value:
                 self._changed.wait()
             self._visits.add(visit)
-        return visit
 
     def leave(self, visit: Visit) -> None:
         with self._changed:
@@ -74,27 +83,28 @@ class Gate:
             self._changed.notify_all()
 
     @contextlib.contextmanager
-    def inside(
-        self, interrupt: Callable[[], object] | None = None, patience_s: float = PATIENCE_S
-    ) -> Iterator[None]:
-        visit = self.enter(interrupt, patience_s)
-        self._depth.value += 1
+    def inside(self, interrupt: Interrupt | None = None) -> Iterator[None]:
+        visit = Visit(interrupt)
         try:
-            yield
+            self._enter(visit)
+            self._depth.value += 1
+            try:
+                yield
+            finally:
+                self._depth.value -= 1
         finally:
-            self._depth.value -= 1
             self.leave(visit)
 
     def leaving(self) -> None:
         """This thread is gRPC's, and ends with its call: a fork waits for that, too."""
-        self._leaving.add(threading.current_thread())
+        with self._changed:
+            self._leaving.add(threading.current_thread())
 
     def shut(self) -> None:
         """Returns when nobody is inside, or the limit is reached."""
         self._one_fork.acquire()
+        self._forker = threading.get_ident()
         began = time.monotonic()
-        with self._changed:
-            self._shut = True
         while True:
             waited_s = time.monotonic() - began
             with self._changed:
@@ -108,38 +118,33 @@ class Gate:
                 )
                 break
             for visit in visits:
-                if visit.interrupt is not None and waited_s >= visit.patience_s:
-                    visit.interrupt()
+                if visit.interrupt is not None:
+                    visit.interrupt(waited_s)
             with self._changed:
                 if self._visits:
                     self._changed.wait(LOOK_S)
-        for thread in list(self._leaving):
+        with self._changed:
+            threads = list(self._leaving)
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(THREAD_S)
 
     def reopen(self) -> None:
+        if self._forker != threading.get_ident():  # `shut` was interrupted before it began
+            return
         with self._changed:
-            self._shut = False
+            self._forker = 0
             self._changed.notify_all()
         self._one_fork.release()
+
+    def begin_child(self) -> None:
+        """Nobody who was inside, or waited, is here."""
+        self.generation += 1
+        self._begin()
 
 
 GATE = Gate()
 
-
-def _before() -> None:
-    GATE.shut()
-
-
-def _in_parent() -> None:
-    GATE.reopen()
-
-
-def _in_child() -> None:
-    """Nobody who was inside, or waited, is here."""
-    GATE.__init__()  # type: ignore[misc]  # others hold it by name
-
-
 # Hooks that run before a fork run in reverse order: ours ahead of that of `logging`, which takes
 # the lock that threads may need on their way out.
-os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+os.register_at_fork(before=GATE.shut, after_in_parent=GATE.reopen, after_in_child=GATE.begin_child)

@@ -29,7 +29,7 @@ import grpc
 
 from superfs.core.errors import Code, FsError
 from superfs.rpc.errors import from_rpc
-from superfs.rpc.forks import GATE
+from superfs.rpc.forks import GATE, PATIENCE_S
 from superfs.rpc.pending import Pending
 
 if TYPE_CHECKING:
@@ -79,18 +79,12 @@ class _Link:
         self.open = False
         self.closed = False
         self.answered = False
-        self.forked = False
+        self.forked = False  # ends because this process forks
 
     def cancel(self) -> None:
         if self.call is not None:
             with GATE.inside():
                 self.call.cancel()
-
-    def make_way(self) -> None:
-        """For a fork."""
-        self.forked = True
-        if self.call is not None:
-            self.call.cancel()
 
     @property
     def useful(self) -> bool:
@@ -167,6 +161,9 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
     def _goodbye(self) -> Request | None:
         return None
 
+    def _parted(self) -> None:
+        """Between two calls, whyever the first has ended."""
+
     def _broken(self, error: FsError) -> None:
         """Between two calls, everything unanswered being back in the lanes: time to get a new
         token, address or session. An FsError counts as a failed attempt."""
@@ -210,8 +207,7 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
 
     @property
     def connected(self) -> bool:
-        link = self._link
-        return link is not None and link.open
+        return self._link is not None and self._link.open
 
     def tick(self) -> None:
         """Called about twice a second: expiry, keep-alive, links that say nothing."""
@@ -269,7 +265,6 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
 
     def _requests(self, link: _Link) -> Iterator[Request]:
         """In gRPC's sending thread of this call."""
-        GATE.leaving()  # when the link is over: nothing of ours runs then
         yield self._hello()
         while True:
             last = False
@@ -294,6 +289,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
     def _next(self, link: _Link) -> Request | None:
         if self._said:
             return self._said.popleft()
+        if link.forked:
+            return None
         if self._keep_alive_due:
             self._keep_alive_due = False
             link.kept_alive = time.monotonic()
@@ -305,8 +302,8 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
     def _read(self) -> None:
         delays = self._delays()
         while not self._closing:
-            link = _Link()
-            with GATE.inside(link.make_way, patience_s=0.0):
+            with GATE.inside(self._make_way):
+                link = _Link()
                 error = self._converse(link)
                 with self._lock:
                     lived, useful = link.open, link.useful
@@ -327,12 +324,24 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
                 if useful:
                     delays = self._delays()
                 log.info("%s: connection lost (%s), connecting again", self.name, error)
+            self._parted()
+            if link.forked:
+                continue
             try:
                 self._broken(error)
             except FsError as failure:
                 self._last_error = failure
-            if not link.forked:
-                self._retry_now.wait(next(delays))
+            self._retry_now.wait(next(delays))
+
+    def _make_way(self, waited_s: float) -> None:
+        """For a fork: what was sent is answered, nothing more is sent, and then it hangs up."""
+        link = self._link
+        if link is None:
+            return
+        link.forked = True
+        unanswered = bool(self._sent) and link.open and waited_s < PATIENCE_S
+        if link.call is not None and not unanswered:
+            link.call.cancel()
 
     def _converse(self, link: _Link) -> FsError:
         """One call from beginning to end; says why it ended."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -50,3 +51,11 @@ def _let_go() -> bool:
             return False
         _overlaps += 1
         return _was_on and _overlaps % TURN_EVERY == 0
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
