@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from superfs.client import lent
 from superfs.client.checksums import matches
 from superfs.client.data import Where, _placed
 from superfs.client.dirty import DirtyExtents, overlay
-from superfs.client.lent import BORROW_AT_BYTES, Borrowed, LentSegment, Placed
+from superfs.client.lent import BORROW_AT_BYTES, Borrowed, LentSegment, Placed, Placing
 from superfs.client.payload import PlacedPayload
 from superfs.client.wire import Reply
 from superfs.core.errors import Code, FsError
@@ -75,10 +76,14 @@ def lender(tmp_path: Path) -> Lender:
     return Lender(tmp_path)
 
 
-def test_what_is_written_lies_there_with_its_checksums(lender: Lender) -> None:
+WAYS = [Placing(still, drop) for still in (False, True) for drop in (False, True)]
+
+
+@pytest.mark.parametrize("how", WAYS, ids=str)
+def test_what_is_written_lies_there_with_its_checksums(lender: Lender, how: Placing) -> None:
     lender.warm()
     data = os.urandom(MIB + 12_345)
-    placed = lender.borrowed.write(memoryview(data))
+    placed = lender.borrowed.write(memoryview(data), how)
     assert placed is not None
     assert placed.place % PAGE_BYTES == 0
     assert bytes(placed) == data
@@ -87,12 +92,52 @@ def test_what_is_written_lies_there_with_its_checksums(lender: Lender) -> None:
     assert matches(data, placed.crcs)
 
 
+@pytest.mark.parametrize("still", [False, True])
+def test_bytes_that_change_meanwhile_are_a_mixture(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch, still: bool
+) -> None:
+    lender.warm()
+    data = bytearray(3 * MIB)
+    write = os.pwritev
+
+    def changed(fd: int, buffers: list[memoryview], offset: int, flags: int) -> int:
+        data[MIB + 5] += 1
+        return write(fd, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "pwritev", changed)
+    placed = lender.borrowed.write(memoryview(data), Placing(still=still))
+    assert placed is not None
+    assert matches(bytes(placed), placed.crcs)
+
+
+def test_bytes_that_are_still_are_not_read_back(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lender.warm()
+    monkeypatch.setattr(os, "preadv", None)
+    assert lender.borrowed.write(memoryview(bytes(3 * MIB)), Placing(still=True)) is not None
+
+
+def test_what_the_disk_has_lost_is_not_taken_for_what_was_written(lender: Lender) -> None:
+    lender.warm()
+    placed = lender.borrowed.write(memoryview(os.urandom(MIB)), Placing(True, True))
+    assert placed is not None
+    os.pwrite(placed.segment._fd, bytes(4096), placed.place + 100_000)
+    with pytest.raises(FsError) as caught:
+        bytes(placed)
+    assert caught.value.code is Code.IO
+    with pytest.raises(FsError):
+        placed[100_000:100_001]
+    assert len(placed[:16]) == 16
+    assert placed[5:5] == b""
+
+
 def test_who_writes_little_borrows_nothing(lender: Lender) -> None:
     for _ in range(BORROW_AT_BYTES // MIB - 1):
         assert lender.write() is None
     assert lender.asked == 0
-    lender.write()
-    assert lender.asked == 1
+    assert lender.write() is not None
+    assert lender.asked == 2, "one to write to, and the next one"
 
 
 def test_a_daemon_that_lends_nothing_is_not_asked(tmp_path: Path) -> None:
@@ -104,13 +149,18 @@ def test_a_daemon_that_lends_nothing_is_not_asked(tmp_path: Path) -> None:
     assert lender.asked == 0
 
 
-def test_nobody_waits_for_a_segment(lender: Lender) -> None:
-    lender.late = []
+def test_a_segment_is_waited_for_a_moment(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lent, "ARRIVES_S", 0.01)
+    late: list[Pending[LentSegment]] = []
+    lender.late = late
     lender.warm()
     assert lender.write() is None
     assert lender.asked == 1, "one at a time"
-    lender.late[0].complete(lender.segment())
+    monkeypatch.setattr(lent, "ARRIVES_S", 60.0)
+    coming = threading.Timer(0.05, lambda: late[0].complete(lender.segment()))
+    coming.start()
     assert lender.write() is not None
+    coming.join()
 
 
 def test_a_refusal_is_taken_for_a_while(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +195,7 @@ def test_a_full_segment_goes_back_when_all_of_it_is_placed_or_forgotten(lender: 
     while placed is not None and placed.segment.number == 1:
         found.append(placed)
         placed = lender.write()
-    assert len(found) == 15
+    assert len(found) == 14, "and one that warming up has written"
     assert lender.back == [], "nothing of it is placed"
     for placed in found[1:]:
         placed.answered(completed(Reply()))
@@ -291,7 +341,7 @@ def test_a_write_that_is_interrupted_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", interrupted)
+        patch.setattr(os, "pwritev", interrupted)
         with pytest.raises(KeyboardInterrupt):
             lender.write()
     assert len(segment._open) == before

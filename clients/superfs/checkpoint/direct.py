@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from superfs.checkpoint.directory import FileSink, told_of
 from superfs.checkpoint.extentio import Way
 from superfs.client.fs import FileSystem
+from superfs.client.lent import Placing
 from superfs.client.mounted import behind, mount_of
 from superfs.core.errors import Code, FsError
 
@@ -111,7 +112,10 @@ def _open(mounted: Mounted, path: Path, number: int) -> RawFile:
     if os.statvfs(path).f_flag & os.ST_SYNCHRONOUS:
         raise FsError(Code.NOT_SUPPORTED, f"{mounted.path} is mounted with -o sync")
     found = behind(mounted)
-    file = _connection(found.config).open_raw(found.path_of(path), os.O_WRONLY)
+    # Bytes that change while they are saved would not match their own hashes. They only pass
+    # through the page cache, as what is written through the mount.
+    placing = Placing(still=True, drop_behind=found.config.drop_behind)
+    file = _connection(found.config).open_raw(found.path_of(path), os.O_WRONLY, placing=placing)
     if file.number != number:
         file.close()
         raise FsError(Code.NOT_SUPPORTED, f"{path} is another file past the mount")
@@ -132,6 +136,14 @@ def _connection(config: ClientConfig) -> FileSystem:
                 _unreachable[config] = time.monotonic() + UNREACHABLE_S, failed
                 raise
     return fs
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @atexit.register

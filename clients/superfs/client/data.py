@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from superfs.client.datareads import DataReads
 from superfs.client.datastream import DataItem, new_tag
 from superfs.client.dirty import PLACED_BYTES
-from superfs.client.lent import Placed
+from superfs.client.lent import PLAIN, Placed
 from superfs.client.payload import Payload, PlacedPayload
 from superfs.client.sharedmem import SharedMemory, slot_of
 from superfs.client.started import check
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from superfs.client.config import ClientConfig
     from superfs.client.datastream import DataStream
+    from superfs.client.lent import Placing
     from superfs.core.attrs import Attr
     from superfs.core.layout import Piece
     from superfs.rpc.pending import Pending
@@ -162,7 +163,7 @@ class DataClient(DataReads):
         self._count_when_done(item, piece.length)
         return item
 
-    def placed(self, where: Where, offset: int, data: Bytes) -> Placed | None:
+    def placed(self, where: Where, offset: int, data: Bytes, how: Placing = PLAIN) -> Placed | None:
         """The same bytes, where they will stay: written there by whoever calls, who may wait for a
         disk of this host. None: they go another way."""
         chunk, start = divmod(offset, CHUNK_BYTES)
@@ -176,7 +177,7 @@ class DataClient(DataReads):
         borrowed = link.borrowed
         if not borrowed.may_place(len(data), committing=stream.committing):
             return None
-        found = borrowed.write(memoryview(data))
+        found = borrowed.write(memoryview(data), how)
         if found is not None and borrowed.note(len(found), committing=stream.committing):
             stream.commit()
         return found

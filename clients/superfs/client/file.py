@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superfs.client.connection import Connection
+    from superfs.client.lent import Placing
     from superfs.client.sought import Sought
     from superfs.core.attrs import Attr
     from superfs.core.namespace.txn import Caller
@@ -257,10 +258,10 @@ class OpenInode(Sending):
         *,
         kill_priv: bool = False,
         caller: Caller | None = None,
-        wait: bool = False,
+        placing: Placing | None = None,
     ) -> int:
         """Into the dirty buffer; waits only when there is too much of it. `kill_priv` and
-        `caller` go along when it is published. `wait`: of whoever may wait for a disk of this
+        `caller` go along when it is published. `placing`: of whoever may wait for a disk of this
         host. An error of an earlier write in the background is raised here, by flush or by fsync,
         once."""
         if offset < 0:
@@ -268,7 +269,7 @@ class OpenInode(Sending):
         if offset + len(data) > FILE_DATA_BYTES_MAX:
             raise FsError(Code.FILE_TOO_BIG, f"{len(data)} bytes at {offset}")
         self._raise_failure()
-        for at, part in self._parts(offset, data, wait=wait):
+        for at, part in self._parts(offset, data, placing):
             with self._state:
                 self._dirty.write(at, part)
                 self._readahead.drop(at, at + len(part))

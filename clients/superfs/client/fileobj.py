@@ -7,6 +7,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
+from superfs.client.lent import PLAIN
 from superfs.client.results import IO_BYTES, os_errors
 from superfs.core.errors import Code, FsError
 from superfs.rpc.pending import run_sync
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    from superfs.client.lent import Placing
     from superfs.client.opening import Handle
     from superfs.client.resolve import AnyPath
 
@@ -51,9 +53,17 @@ def check_usable(handle: Handle, allowed: bool = True) -> None:
 class RawFile(io.RawIOBase):
     """Unbuffered. Not to be used by two threads at once (two files may)."""
 
-    def __init__(self, handle: Handle, path: AnyPath, discard: Callable[[Handle], object]) -> None:
-        """`discard` closes a handle in the background: for a file that nobody closed."""
+    def __init__(
+        self,
+        handle: Handle,
+        path: AnyPath,
+        discard: Callable[[Handle], object],
+        placing: Placing = PLAIN,
+    ) -> None:
+        """`discard` closes a handle in the background: for a file that nobody closed. `placing`:
+        how large writes go straight to a disk of this host."""
         self._handle = handle
+        self._placing = placing
         self._discard = discard
         self._position = 0
         self.name = os.fspath(path)
@@ -111,7 +121,7 @@ class RawFile(io.RawIOBase):
         self._check(self._handle.writable)
         view = memoryview(data).cast("B")
         with os_errors(self.name):
-            self._position = run_sync(self._handle.write(self._position, view, wait=True))
+            self._position = run_sync(self._handle.write(self._position, view, self._placing))
         return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

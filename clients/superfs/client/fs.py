@@ -21,6 +21,7 @@ from superfs.client.connection import Connection
 from superfs.client.exporting import Export
 from superfs.client.fileobj import RawFile, parse_mode, wrap
 from superfs.client.importing import Import
+from superfs.client.lent import PLAIN
 from superfs.client.opening import Handle, open_file, read_bytes, write_bytes
 from superfs.client.paths import Paths
 from superfs.client.progress import Progress, Reporter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from superfs.client.bulk import Files, Location
     from superfs.client.config import ClientConfig
+    from superfs.client.lent import Placing
     from superfs.client.resolve import AnyPath
     from superfs.core.attrs import Attr
 
@@ -95,10 +97,12 @@ class FileSystem:
         raw = self.open_raw(path, wanted | flags, permissions)
         return wrap(raw, text, buffering, encoding, errors, newline)
 
-    def open_raw(self, path: AnyPath, flags: int, permissions: int = 0o666) -> RawFile:
+    def open_raw(
+        self, path: AnyPath, flags: int, permissions: int = 0o666, *, placing: Placing = PLAIN
+    ) -> RawFile:
         """As os.open, but a file object."""
         handle = self._run(open_file(self.paths, path, flags, permissions), path)
-        return RawFile(handle, path, self._discard)
+        return RawFile(handle, path, self._discard, placing)
 
     def _discard(self, handle: Handle) -> None:
         self.connection.background.spawn(handle.close())

@@ -3,7 +3,7 @@
 Bytes are written there by whoever writes, in as many threads and processes as there are; what goes
 to the daemon is where they lie and the checksums of their blocks (`PlacedPayload`). The checksums
 are of what can be read back, as everywhere: whoever changes his buffer meanwhile has stored some
-mixture, and not damage.
+mixture, and not damage. Of bytes that are still (`Placing`) it is enough to see that they were.
 
 Each range is used once, whatever becomes of it: a daemon that does not know the segment any more is
 sent the bytes, read back from here. So what was not placed must stay readable, and a segment is
@@ -17,12 +17,16 @@ import struct
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crc32c import crc32c
 
+from superfs.client.checksums import matches
 from superfs.core.errors import Code, FsError
+from superfs.core.extents import CRC_BYTES
 from superfs.core.limits import BLOCK_BYTES, KIB, MIB, PAGE_BYTES
+from superfs.core.pagecache import DropBehind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +36,14 @@ if TYPE_CHECKING:
 
 STEP_BYTES = 256 * KIB
 """What is written, and read back while the processor still has it."""
+STILL_BYTES = 1 * MIB
+"""The same, of what is not read back: it is summed before and after."""
 BORROW_AT_BYTES = 4 * MIB
 """Who has written so much in a row, of large writes, will write more."""
-AHEAD_BYTES = 32 * MIB
+AHEAD_BYTES = 64 * MIB
 """The next segment is asked for when no more is left of this one."""
+ARRIVES_S = 0.1
+"""So long it is waited for: the other way would take longer."""
 IDLE_S = 3.0
 REFUSED_S, REFUSED_S_MAX = 0.05, 5.0
 """Until it is asked again, twice as long each time."""
@@ -45,9 +53,23 @@ UNCOMMITTED_MAX = 1024 * MIB
 """What may be placed while a sync is under way: then a writer is faster than the disk, and goes the
 way on which he waits for it."""
 
-assert STEP_BYTES % BLOCK_BYTES == 0
+assert STEP_BYTES % BLOCK_BYTES == STILL_BYTES % BLOCK_BYTES == 0
 
 _scratch = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How somebody writes who may wait for a disk of this host. `still`: nobody means to change
+    his bytes before the write returns, so that it is enough to sum them before and after; where
+    that differs they are read back. Bytes that change and change back meanwhile may be stored as
+    damage. `drop_behind`: it need not stay in the page cache."""
+
+    still: bool = False
+    drop_behind: bool = False
+
+
+PLAIN = Placing()
 
 
 class LentSegment:
@@ -85,21 +107,37 @@ class LentSegment:
         """May be called by a finalizer, whatever lock is held here."""
         self._open.pop()
 
-    def write(self, data: memoryview, place: int) -> bytes:
+    def write(self, data: memoryview, place: int, drop_behind: DropBehind, *, still: bool) -> bytes:
         """The checksums of its blocks. OSError."""
-        buffer = _buffer()
-        sums: list[int] = []
-        for start in range(0, len(data), STEP_BYTES):
-            part = data[start : start + STEP_BYTES]
-            done = 0
-            while done < len(part):
-                done += os.pwrite(self._fd, part[done:], place + start + done)
-            stored = buffer[: len(part)]
-            if os.preadv(self._fd, [stored], place + start) != len(part):
+        sums = bytearray()
+        step = STILL_BYTES if still else STEP_BYTES
+        for start in range(0, len(data), step):
+            part = data[start : start + step]
+            found = _sums(part) if still else b""
+            self._pwrite(part, place + start, drop_behind)
+            if not still or not matches(part, found):
+                found = self._stored_sums(place + start, len(part))
+            sums += found
+        return bytes(sums)
+
+    def _stored_sums(self, place: int, length: int) -> bytes:
+        sums = b""
+        for start in range(0, length, STEP_BYTES):
+            stored = _buffer()[: min(STEP_BYTES, length - start)]
+            if os.preadv(self._fd, [stored], place + start) != len(stored):
                 raise OSError("what was just written cannot be read")
-            for at in range(0, len(part), BLOCK_BYTES):
-                sums.append(crc32c(stored[at : at + BLOCK_BYTES]))
-        return struct.pack(f"<{len(sums)}I", *sums)
+            sums += _sums(stored)
+        return sums
+
+    def _pwrite(self, data: memoryview, place: int, drop_behind: DropBehind) -> None:
+        done = 0
+        while done < len(data):
+            flags = drop_behind.flags(len(data) - done)
+            try:
+                done += os.pwritev(self._fd, [data[done:]], place + done, flags)
+            except OSError as error:
+                if not flags or not drop_behind.refused(error):
+                    raise
 
     def read(self, place: int, length: int) -> bytes:
         try:
@@ -109,6 +147,11 @@ class LentSegment:
         if len(data) != length:
             raise FsError(Code.IO, "written bytes are not where they were written")
         return data
+
+
+def _sums(data: memoryview) -> bytes:
+    sums = [crc32c(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)]
+    return struct.pack(f"<{len(sums)}I", *sums)
 
 
 def _buffer() -> memoryview:
@@ -135,11 +178,23 @@ class Placed:
         return self.length
 
     def __bytes__(self) -> bytes:
-        return self.segment.read(self.place, self.length)
+        return self._read(0, self.length)
 
     def __getitem__(self, part: slice) -> bytes:
         start, stop, _ = part.indices(self.length)
-        return self.segment.read(self.place + start, max(0, stop - start))
+        if stop <= start:
+            return b""
+        first = start // BLOCK_BYTES * BLOCK_BYTES
+        end = min(self.length, -(-stop // BLOCK_BYTES) * BLOCK_BYTES)
+        return self._read(first, end)[start - first : stop - first]
+
+    def _read(self, start: int, end: int) -> bytes:
+        """Whole blocks. They may come from a disk that has not taken them."""
+        data = self.segment.read(self.place + start, end - start)
+        low, high = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
+        if not matches(data, self.crcs[CRC_BYTES * low : CRC_BYTES * high]):
+            raise FsError(Code.IO, "written bytes cannot be read back: the disk has others there")
+        return data
 
     def __del__(self) -> None:
         self._settle()
@@ -178,23 +233,29 @@ class Borrowed:
         self._ask_at_s = float("inf")
         self._patience_s = REFUSED_S
         self._uncommitted = 0
+        self._passing, self._staying = DropBehind(), DropBehind(wanted=False)
 
     def begin(self, lent_max: int) -> None:
         """The daemon says how many it lends."""
         if lent_max:
             self._ask_at_s = 0.0
 
-    def write(self, data: memoryview) -> Placed | None:
+    def write(self, data: memoryview, how: Placing = PLAIN) -> Placed | None:
         """None: there is nothing to write to just now."""
         with self._lock:
             self._wanted += len(data)
             self._used_s = time.monotonic()
             segment, place = self._take(len(data))
+            coming = self._next if place is None else None
         self.return_settled()
+        if coming is not None and coming.wait(ARRIVES_S):
+            with self._lock:
+                segment, place = self._take(len(data))
         if segment is None or place is None:
             return None
         try:
-            crcs = segment.write(data, place)
+            drop_behind = self._passing if how.drop_behind else self._staying
+            crcs = segment.write(data, place, drop_behind, still=how.still)
         except OSError:  # a disk that fails says so to the daemon, and the daemon to us
             segment.settle()
             return None

@@ -98,7 +98,12 @@ def behind(mounted: Mounted) -> Behind:
         token = Path(said["token_file"])
         if not os.access(token, os.R_OK):
             raise FsError(Code.NOT_SUPPORTED, f"the token file {token} cannot be read here")
-        config = ClientConfig(tuple(said["cluster"]), token, client_name="past a mount")
+        config = ClientConfig(
+            tuple(said["cluster"]),
+            token,
+            client_name="past a mount",
+            drop_behind=bool(said.get("drop_behind", True)),
+        )
         return Behind(mounted.path, mounted.device, said["subdir"], config)
     raise FsError(
         Code.NOT_SUPPORTED,

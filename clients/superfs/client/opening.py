@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from superfs.client.file import OpenInode
+    from superfs.client.lent import Placing
     from superfs.client.paths import Paths
     from superfs.core.attrs import Attr
 
@@ -48,19 +49,21 @@ class Handle:
         return await self.inode.read(offset, max(0, await self.inode.end() - offset))
 
     async def write(
-        self, offset: int, data: bytes | bytearray | memoryview, *, wait: bool = False
+        self, offset: int, data: bytes | bytearray | memoryview, placing: Placing | None = None
     ) -> int:
-        """The position behind the write, which O_APPEND moves to the end of the file. `wait`: of
-        whoever may wait for a disk of this host."""
+        """The position behind the write, which O_APPEND moves to the end of the file. `placing`:
+        of whoever may wait for a disk of this host."""
         with self.inode.telling(self):
-            return await self._write(offset, data, wait)
+            return await self._write(offset, data, placing)
 
-    async def _write(self, offset: int, data: bytes | bytearray | memoryview, wait: bool) -> int:
+    async def _write(
+        self, offset: int, data: bytes | bytearray | memoryview, placing: Placing | None
+    ) -> int:
         kill_priv = self._paths.connection.caller.uid != 0
         if self.flags & os.O_APPEND:
             offset = await self.inode.append_at(data, kill_priv=kill_priv)
         else:
-            await self.inode.write(offset, data, kill_priv=kill_priv, wait=wait)
+            await self.inode.write(offset, data, kill_priv=kill_priv, placing=placing)
         if self.flags & (os.O_SYNC | os.O_DSYNC):
             await self.inode.fsync()
         return offset + len(data)

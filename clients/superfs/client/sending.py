@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from superfs.client.dirty import Data
-    from superfs.client.lent import Placed
+    from superfs.client.lent import Placed, Placing
 
 log = logging.getLogger("superfs.client")
 
@@ -63,7 +63,7 @@ class Sending(Writing):
             self._turn.release()
 
     def _parts(
-        self, offset: int, data: bytes | bytearray | memoryview, *, wait: bool
+        self, offset: int, data: bytes | bytearray | memoryview, placing: Placing | None
     ) -> Iterator[tuple[int, Data]]:
         """(offset, bytes that nobody changes any more): copied before they are sent, or written
         where they will stay."""
@@ -71,19 +71,19 @@ class Sending(Writing):
         at = 0
         while at < len(whole):
             inside = whole[at : at + PLACED_BYTES_MAX - (offset + at) % PLACED_BYTES_MAX]
-            part: Data | None = self._placed(offset + at, inside) if wait else None
+            part: Data | None = self._placed(offset + at, inside, placing) if placing else None
             if part is None:
                 few = len(whole) <= WRITE_BYTES_MAX and not at
                 part = self._data.own(data if few else whole[at : at + WRITE_BYTES_MAX])
             yield offset + at, part
             at += len(part)
 
-    def _placed(self, offset: int, part: memoryview) -> Placed | None:
+    def _placed(self, offset: int, part: memoryview, how: Placing) -> Placed | None:
         with self._state:
             attr = self._attr
         if self._capability or attr.is_inline:
             return None
-        return self._data.placed(Where.of(attr), offset, part)
+        return self._data.placed(Where.of(attr), offset, part, how)
 
     def _is_full(self, more: int = 0) -> bool:
         """With so many bytes more, in one piece. Called with `_state` held."""

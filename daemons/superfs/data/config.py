@@ -103,7 +103,7 @@ class LocalConfig:
     peers_max: int = 64
     descriptors_max: int = 256  # of segments, that one client may hold
     buffers_max: int = 16  # of memory, that one client may share for its writes
-    lent_max: int = 4  # segments that one client may write to by itself; 0: none
+    lent_max: int = 8  # segments that one client may write to by itself; 0: none
 
     def __post_init__(self) -> None:
         if not 1 <= self.peers_max <= 1024 or not 1 <= self.descriptors_max <= 4096:

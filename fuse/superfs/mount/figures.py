@@ -86,6 +86,7 @@ class Figures:
             "subdir": self._subdir,
             "cluster": list(self._config.cluster),
             "token_file": os.path.abspath(self._config.token_file),
+            "drop_behind": self._config.drop_behind,
             "pid": os.getpid(),
             "at_s": time.monotonic(),
             "up_s": time.monotonic() - self._began,
