@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from harness.forking import busy, forked
+from harness.waiting import wait_until
 from superfs.client import ClientConfig, FileSystem
 from superfs.client.clusterd import get_map
+from superfs.rpc import forks, stream
 from superfs.rpc.channel import open_channel
 from superfs.v1 import cluster_pb2, cluster_pb2_grpc
 
@@ -105,6 +110,29 @@ def test_forks_while_clusterd_does_not_answer(own_cluster: Cluster) -> None:
             os.kill(frozen, signal.SIGCONT)
         fs.write_bytes("/f", b"y" * 100_000)
         assert fs.read_bytes("/f") == b"y" * 100_000
+
+
+@pytest.mark.allow_log("calls are under way")
+def test_a_stream_that_a_fork_has_not_waited_for_goes_on(
+    own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "LIMIT_S", 0.2)
+    monkeypatch.setattr(stream, "PATIENCE_S", 60.0)
+    frozen = own_cluster.datad.pid
+    with FileSystem.connect(config_of(own_cluster)) as fs:
+        fs.write_bytes("/f", b"x" * 100_000)
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            reader = threading.Thread(target=lambda: fs.write_bytes("/g", b"y" * 100_000))
+            reader.start()
+            streams = fs.connection.data_streams()
+            wait_until(lambda: any(one._sent for one in streams), "something is asked")
+            forked(lambda: True)
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        reader.join(20)
+        assert not reader.is_alive()
+        assert fs.read_bytes("/g") == b"y" * 100_000
 
 
 def test_what_is_of_the_parent_is_refused(cluster: Cluster) -> None:

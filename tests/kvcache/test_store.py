@@ -14,8 +14,6 @@ import grpc
 import pytest
 
 from harness.cluster import Cluster
-from harness.forking import busy, forked
-from harness.waiting import wait_until
 from superfs.client import ClientConfig
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import POLICIES
@@ -29,7 +27,6 @@ from superfs.kvcache.trace import Request
 from superfs.rpc import window
 from superfs.rpc.channel import open_channel, token_metadata
 from superfs.rpc.errors import from_rpc
-from superfs.rpc.forks import GATE
 from superfs.v1 import kvcache_pb2 as pb
 from superfs.v1 import kvcache_pb2_grpc
 
@@ -106,43 +103,6 @@ def test_no_payload_goes_through_grpc_on_one_host(store: Callable[..., KVStore])
     keys = chain(2)
     assert one.put(keys, blocks_of(keys)) == 2
     assert one.get(keys) == blocks_of(keys)
-
-
-@pytest.mark.parametrize("shared", [True, False], ids=["memory", "stream"])
-def test_forks_while_threads_put_and_get(store: Callable[..., KVStore], shared: bool) -> None:
-    stores = [store(shared=shared) for _ in range(3)]
-    fixed = chain(2, start=90_000)
-    assert stores[0].put(fixed, blocks_of(fixed)) == 2
-
-    def work(thread: int, number: int) -> None:
-        keys = chain(2, start=100_000 + 1000 * thread + 8 * (number % 3))
-        blocks = blocks_of(keys, 100 * KIB)
-        assert stores[thread].put(keys, blocks) == 2
-        assert stores[thread].get(keys) in (blocks, [])  # cut off by a fork: not there
-
-    def own() -> bool:
-        with store(shared=shared) as mine:
-            return mine.get(fixed) == blocks_of(fixed)
-
-    with busy(work) as all_go_on:
-        for _ in range(4):
-            assert forked(own) == 0
-            all_go_on()
-
-
-def test_a_stream_that_nobody_reads_to_its_end_is_over(store: Callable[..., KVStore]) -> None:
-    one = store(shared=False)
-    keys = chain(4, start=200_000)
-    assert one.put(keys, blocks_of(keys)) == 4
-    (home,) = one._homes.values()
-    places = home.stub.Get(pb.KvKeys(namespace=home.number, keys=b"".join(keys)), **one._call())
-    parts = home.stub.Read(pb.KvRead(lease=places.lease), **one._call(60.0))
-    next(parts)
-    assert GATE._visits
-    del parts
-    wait_until(lambda: not GATE._visits, "the call is over")
-    home.stub.Release(pb.KvRelease(leases=[places.lease]), **one._call())
-    one.remove(keys[:1])
 
 
 def test_more_keys_than_a_message_holds(store: Callable[..., KVStore]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.waiting import wait_until
 from superfs.client import lent
 from superfs.client.checksums import matches
 from superfs.client.data import Where, _placed
@@ -149,18 +150,34 @@ def test_a_daemon_that_lends_nothing_is_not_asked(tmp_path: Path) -> None:
     assert lender.asked == 0
 
 
-def test_a_segment_is_waited_for_a_moment(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_that_is_late_is_waited_for_once(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lent, "ARRIVES_S", 0.01)
     late: list[Pending[LentSegment]] = []
     lender.late = late
     lender.warm()
-    assert lender.write() is None
     assert lender.asked == 1, "one at a time"
     monkeypatch.setattr(lent, "ARRIVES_S", 60.0)
-    coming = threading.Timer(0.05, lambda: late[0].complete(lender.segment()))
-    coming.start()
+    assert lender.write() is None
+    late[0].complete(lender.segment())
     assert lender.write() is not None
-    coming.join()
+
+
+def test_a_segment_that_comes_soon_is_waited_for(lender: Lender) -> None:
+    late: list[Pending[LentSegment]] = []
+    lender.late = late
+    for _ in range(BORROW_AT_BYTES // MIB - 1):
+        lender.write()
+
+    def lend() -> None:
+        wait_until(lambda: late, "it is asked for")
+        late[0].complete(lender.segment())
+
+    daemon = threading.Thread(target=lend)
+    daemon.start()
+    assert lender.write() is not None
+    daemon.join()
 
 
 def test_a_refusal_is_taken_for_a_while(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:

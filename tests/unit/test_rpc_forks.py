@@ -86,6 +86,24 @@ def test_who_is_inside_is_told_how_long_a_fork_has_waited(gate: Gate) -> None:
     gate.reopen()
 
 
+def test_what_a_signal_raises_does_not_end_the_wait(gate: Gate) -> None:
+    told: list[float] = []
+
+    def interrupt(waited_s: float) -> None:
+        told.append(waited_s)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+        gate.leave(visit)
+
+    visit = gate.enter(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        gate.shut()
+    assert len(told) == 2
+    assert gate.is_shut
+    gate.reopen()
+    assert not gate.is_shut
+
+
 def test_the_thread_that_forks_may_still_go_in(gate: Gate) -> None:
     gate.shut()
     with gate.inside():

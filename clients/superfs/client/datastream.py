@@ -204,6 +204,7 @@ class DataStream(Stream[DataItem, Request, Reply]):
     def refuse(self, error: BaseException) -> None:
         super().refuse(error)
         self.local = None
+        self._kept.clear()  # and what descriptors that holds
 
     def close(self) -> None:
         super().close()

@@ -227,6 +227,7 @@ class Borrowed:
         self._lock = threading.Lock()
         self._current: LentSegment | None = None
         self._next: Pending[LentSegment] | None = None
+        self._late: Pending[LentSegment] | None = None  # that nobody waits for any more
         self._full: list[LentSegment] = []  # that are to be given back
         self._wanted = 0  # bytes of large writes in a row
         self._used_s = 0.0
@@ -246,9 +247,11 @@ class Borrowed:
             self._wanted += len(data)
             self._used_s = time.monotonic()
             segment, place = self._take(len(data))
-            coming = self._next if place is None else None
+            coming = self._next if place is None and self._next is not self._late else None
         self.return_settled()
-        if coming is not None and coming.wait(ARRIVES_S):
+        if coming is not None and not coming.wait(ARRIVES_S):
+            self._late = coming
+        elif coming is not None:
             with self._lock:
                 segment, place = self._take(len(data))
         if segment is None or place is None:

@@ -156,7 +156,10 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
     # ---- the call
 
     def _call(self, requests: Iterator[meta_pb2.SessionRequest]) -> Any:  # noqa: ANN401
-        self._session = self._host.session
+        session = self._host.session
+        if session is not self._session:
+            self._disown()
+        self._session = session
         call, self._close_channel = self._host.open_meta_call(self._node_id, requests)
         return call
 
@@ -220,8 +223,6 @@ class MetaStream(Stream[OpItem, meta_pb2.SessionRequest, meta_pb2.SessionReply])
 
     def _broken(self, error: FsError) -> None:
         self._host.recover(error, self._session)
-        if self._host.session is not self._session:
-            self._disown()
 
     def _disown(self) -> None:
         """The session has expired. What was sent with one of its numbers may have run or not:

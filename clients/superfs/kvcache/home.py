@@ -53,7 +53,7 @@ class Home:
 
     def connect(self, token: bytes) -> None:
         if self._channel is None:
-            self._channel = open_channel(self._addresses)
+            self._channel = open_channel(self._addresses, quick=True)
             self.stub = _stub(self._channel)
         if not self.number:
             opened: pb.KvOpened = self.stub.Open(

@@ -21,6 +21,7 @@ from superfs.kvcache.home import CALL_S, Home
 from superfs.kvcache.pace import Pace
 from superfs.rpc.channel import token_metadata
 from superfs.rpc.errors import from_rpc
+from superfs.rpc.forks import GATE
 from superfs.v1 import cluster_pb2
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Reached:
         self._work: Future[Any] | None = None
         self._works: Callable[[], bool] = lambda: False
         self._last: grpc.Future[Any] | None = None
+        self._generation = GATE.generation
 
     def behind(self, work: Future[Any], works: Callable[[], bool]) -> None:
         """Somebody goes on with this store in a thread of its own until `work` is done: whoever
@@ -82,6 +84,8 @@ class Reached:
                 last.result()
 
     def close(self) -> None:
+        if self._generation != GATE.generation:
+            return  # a child after fork: all of it is the parent's
         self._settle()
         self._finish()
         for home in self._homes.values():
@@ -115,6 +119,8 @@ class Reached:
 
     def _ask(self, home: Home, ask: Any) -> Any:  # noqa: ANN401
         """Once more with a new token, or after the daemon has started again."""
+        if self._generation != GATE.generation:
+            raise RuntimeError("this pool was opened before fork(); open another one in the child")
         self._settle()
         self._finish()
         for last in (False, True):

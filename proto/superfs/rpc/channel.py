@@ -27,8 +27,8 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_MS = 3_000
 """A daemon or a machine that is busy may need that long to answer a connection."""
 METADATA_BYTES_MAX = 32 * 1024
-LONG_S = 10.0
-"""A call that may take longer than that can be cancelled."""
+LONG_S = 30.0
+"""A call that may take that long is none of the quick ones."""
 IDENTITY_ONLY = 1
 """Bit set of compression algorithms: none. Compressed data of a peer would have to be unpacked
 before its size is known."""
@@ -86,8 +86,9 @@ def _is_socket(path: str) -> bool:
 class _Channel(grpc.Channel):
     """One whose calls a fork waits for, and that is refused in the child (rpc/forks.py)."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, *, quick: bool) -> None:
         self._channel = channel
+        self.quick = quick
         self._generation = GATE.generation
 
     def unary_unary(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -170,7 +171,8 @@ class _Method:
         self._method = method
 
     def __call__(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
-        if hasattr(request, "__next__") or options.get("timeout", LONG_S) > LONG_S:
+        quick = self._channel.quick and (options.get("timeout") or LONG_S) < LONG_S
+        if hasattr(request, "__next__") or not quick:
             return self._patiently(request, **options)
         self._channel.check()
         with GATE.inside():
@@ -185,7 +187,7 @@ class _Method:
         return self._channel.begin(self._method.future, request, **options)
 
     def _patiently(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
-        """So that a fork can cancel it; a call that blocks is quicker, but deaf."""
+        """So that a fork can cancel it."""
         call = self.future(request, **options)
         try:
             return call.result()
@@ -193,9 +195,11 @@ class _Method:
             raise call from None
 
 
-def open_channel(addresses: Sequence[str]) -> grpc.Channel:
+def open_channel(addresses: Sequence[str], *, quick: bool = False) -> grpc.Channel:
+    """`quick`: calls that block take less time, and a fork cannot cut them off: for those that are
+    short and many."""
     target = choose_address(addresses)
-    return _Channel(grpc.insecure_channel(target, options=channel_options()))
+    return _Channel(grpc.insecure_channel(target, options=channel_options()), quick=quick)
 
 
 def open_aio_channel(addresses: Sequence[str]) -> grpc.aio.Channel:

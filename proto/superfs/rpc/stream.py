@@ -289,6 +289,7 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
     def _next(self, link: _Link) -> Request | None:
         if self._said:
             return self._said.popleft()
+        link.forked = link.forked and GATE.is_shut  # there are forks that wait for no end
         if link.forked:
             return None
         if self._keep_alive_due:
@@ -334,13 +335,12 @@ class Stream(ABC, Generic[AnyItem, Request, Reply]):
             self._retry_now.wait(next(delays))
 
     def _make_way(self, waited_s: float) -> None:
-        """For a fork: what was sent is answered, nothing more is sent, and then it hangs up."""
+        """For a fork: nothing more is sent, and when all is answered it hangs up."""
         link = self._link
         if link is None:
             return
         link.forked = True
-        unanswered = bool(self._sent) and link.open and waited_s < PATIENCE_S
-        if link.call is not None and not unanswered:
+        if link.call is not None and (waited_s >= PATIENCE_S or (link.open and not self._sent)):
             link.call.cancel()
 
     def _converse(self, link: _Link) -> FsError:

@@ -43,7 +43,7 @@ def _let_go() -> bool:
     """Whether it is time for a turn."""
     global _inside, _overlaps
     with _lock:
-        _inside -= 1
+        _inside = max(0, _inside - 1)
         if _inside == 0:
             _overlaps = 0
             if _was_on:
@@ -54,8 +54,12 @@ def _let_go() -> bool:
 
 
 def _after_fork_in_child() -> None:
-    global _lock
+    """The threads that kept it off are not here; this one, if it did, may let go once more."""
+    global _lock, _inside
     _lock = threading.Lock()
+    if _inside and _was_on:
+        gc.enable()
+    _inside = 0
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
