@@ -37,7 +37,7 @@ LOOK_S = 0.005
 SETTLE_S = 0.05
 """What was closed is not gone yet: gRPC's threads see to it. A fork meanwhile can find them, and
 wait for one that waits for the fork (github.com/grpc/grpc/issues/31885): one of 100 forks without
-this pause, none of 4,500 with three fifths of it."""
+this pause, none of 3,000 with three fifths of it."""
 
 
 class Visit:
