@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from harness.cluster import Cluster
 from superfs.client import ClientConfig
 from superfs.core.errors import Code, FsError
 from superfs.core.kvcache.policy import POLICIES
@@ -33,18 +32,12 @@ from superfs.v1 import kvcache_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from harness.cluster import Cluster
+
 pytestmark = pytest.mark.slow
 
 BLOCK = 2 * MIB + 100 * KIB + 1
 CHAIN = KeyChain(Fingerprint("w", "float32", 2, 1, 8, block_tokens=4))
-
-
-@pytest.fixture(scope="module")
-def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    slab = tmp_path_factory.mktemp("slab")
-    settings = {"slab_bytes": 64 * MIB, "slab_dir": str(slab), "granule_bytes": 64 * KIB}
-    with Cluster(settings={"datad": {"kvcache": settings}}) as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.cluster import Cluster
 from harness.forking import busy, forked
 from harness.waiting import wait_until
 from superfs.client import ClientConfig
@@ -21,17 +20,11 @@ from superfs.v1 import kvcache_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from harness.cluster import Cluster
+
 pytestmark = pytest.mark.slow
 
 CHAIN = KeyChain(Fingerprint("w", "float32", 2, 1, 8, block_tokens=4))
-
-
-@pytest.fixture(scope="module")
-def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    slab = tmp_path_factory.mktemp("slab")
-    settings = {"slab_bytes": 64 * MIB, "slab_dir": str(slab), "granule_bytes": 64 * KIB}
-    with Cluster(settings={"datad": {"kvcache": settings}}) as cluster:
-        yield cluster
 
 
 @pytest.fixture

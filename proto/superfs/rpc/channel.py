@@ -178,11 +178,6 @@ class _Method:
         with GATE.inside():
             return self._method(request, **options)
 
-    def with_call(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
-        self._channel.check()
-        with GATE.inside():
-            return self._method.with_call(request, **options)
-
     def future(self, request: Any, **options: Any) -> Any:  # noqa: ANN401
         return self._channel.begin(self._method.future, request, **options)
 
